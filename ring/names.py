@@ -1,0 +1,64 @@
+"""Names of things and where they hash to.  Pure.
+
+The hash of a name is MD5(prefix + "/account[/container[/object]]" + suffix), as in Swift (overview_ring): all versions of a name share
+it, and its top bits are the partition.  Prefix and suffix are secrets of the cluster, so that nobody can aim at one partition.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from ring.errors import BadInput
+
+NAME_BYTES_MAX = {"account": 256, "container": 256, "object": 1024}
+HIDDEN = "\0"  # first character of containers and accounts that the system keeps for itself; no client can name one
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """An account, a container (``object`` empty) or an object.  Names are text; UTF-8 when hashed."""
+
+    account: str
+    container: str = ""
+    object: str = ""
+
+    def __str__(self) -> str:
+        text = f"/{self.account}"
+        if self.container:
+            text += f"/{self.container}"
+        if self.object:
+            text += f"/{self.object}"
+        return text
+
+    @property
+    def parent(self) -> Path:
+        """The container of an object, the account of a container."""
+        return Path(self.account, self.container) if self.object else Path(self.account)
+
+    def check(self) -> Path:
+        """BadInput when a name is empty where it must not be, too long, or has a '/' where none may be."""
+        parts = (("account", self.account), ("container", self.container), ("object", self.object))
+        for kind, name in parts:
+            if len(name.encode("utf-8", "surrogatepass")) > NAME_BYTES_MAX[kind]:
+                raise BadInput(f"the {kind} name is longer than {NAME_BYTES_MAX[kind]} bytes")
+            if kind != "object" and "/" in name:
+                raise BadInput(f"a {kind} name has no '/'")
+        if not self.account or (self.object and not self.container):
+            raise BadInput("a name is empty")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class NameHasher:
+    prefix: bytes
+    suffix: bytes
+
+    def hash(self, path: Path) -> bytes:
+        """16 bytes."""
+        return hashlib.md5(self.prefix + str(path).encode() + self.suffix, usedforsecurity=False).digest()
+
+
+def partition_of(digest: bytes, part_power: int) -> int:
+    """The partition of a hash: its top ``part_power`` bits (0 to 32)."""
+    return int.from_bytes(digest[:4], "big") >> (32 - part_power)

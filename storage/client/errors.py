@@ -1,0 +1,52 @@
+"""What can go wrong with objects and books.
+
+NotFound            ObjectNotFound ContainerNotFound AccountNotFound
+Conflict            ContainerNotEmpty Superseded PreconditionFailed
+BadInput            BadDigest EntityTooLarge
+Unavailable         NoQuorum
+"""
+
+from __future__ import annotations
+
+from ring.errors import BadInput, Conflict, NotFound, Unavailable
+from ring.timestamp import Timestamp
+
+
+class ObjectNotFound(NotFound):
+    """A majority of primaries knows no such object, or its deletion."""
+
+
+class ContainerNotFound(NotFound):
+    """There is no such container."""
+
+
+class AccountNotFound(NotFound):
+    """There is no such account."""
+
+
+class ContainerNotEmpty(Conflict):
+    """Only an empty container can be deleted."""
+
+
+class PreconditionFailed(Conflict):
+    """If-Match or If-None-Match does not hold."""
+
+
+class Superseded(Conflict):
+    """Something newer than the given timestamp is stored."""
+
+    def __init__(self, message: str, newest: Timestamp) -> None:
+        super().__init__(message)
+        self.newest = newest
+
+
+class BadDigest(BadInput):
+    """The body's MD5 is not the one that was announced."""
+
+
+class EntityTooLarge(BadInput):
+    """The body is larger than allowed."""
+
+
+class NoQuorum(Unavailable):
+    """Too few primaries answered."""

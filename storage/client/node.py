@@ -1,0 +1,165 @@
+"""Node: one device of the cluster, wherever it is.
+
+``LocalNode`` (storage.client.local) calls the engines of a device in this worker; ``RemoteNode`` (storage.client.remote) asks the
+worker that serves it over HTTP.  Both pass ``tests/contract/test_node.py``.  A Node decides nothing about quorum.
+
+Errors of every call: Unavailable (cannot be reached, out of service, ring.errors.DiskFault behind it) and those named.  "None" or
+``Missing`` means that this device knows of nothing; that is evidence of one device only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Protocol
+
+from ring.device import Device
+from ring.names import Path
+from ring.timestamp import Timestamp
+from ring.wire.message import Piece
+from ring.world.interface import Buffer
+from storage.client.interface import Row
+
+
+class Kind(IntEnum):
+    """Of a version: what a record in a pack says about a name."""
+
+    OBJECT = 1
+    TOMBSTONE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One version of one name on one device.  A POST makes no new version: it changes ``metadata`` and ``metadata_timestamp``."""
+
+    path: Path
+    timestamp: Timestamp
+    kind: Kind
+    size: int = 0
+    etag: str = ""
+    content_type: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    metadata_timestamp: Timestamp | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Debt:
+    """The container row that a write owes, and where this replica of the object shall pay it: device ids of the container's
+    primaries (usually one each; more when the container has more replicas than the object).  Kept in the record until paid."""
+
+    row: Row
+    container: Path
+    device_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WriteReply:
+    newest: Timestamp  # what the device holds now: above what was sent when that was superseded (then nothing was stored)
+    paid: bool  # the debt is paid (or there was none)
+
+
+class Upload(Protocol):
+    """A large body on its way to a device; nothing is visible before ``commit`` returned."""
+
+    async def write(self, data: Buffer) -> None: ...
+
+    async def commit(self, version: Version, debt: Debt | None) -> WriteReply:
+        """Durable when it returns."""
+
+    async def abort(self) -> None:
+        """Forget it.  Also right after an error or a commit (then it does nothing)."""
+
+
+@dataclass(slots=True)
+class NodeReading:
+    version: Version
+    pieces: AsyncIterator[Piece]  # checked blocks; ring.errors.DiskFault on a bad one before its bytes leave
+
+
+# ---- books
+
+
+@dataclass(frozen=True, slots=True)
+class BookHeader:
+    """What a book's replica knows of the book itself; merged field by field, last write wins."""
+
+    path: Path  # a container, or an account (container empty)
+    created: Timestamp | None  # newest PUT that (re)created it
+    deleted: Timestamp | None  # newest DELETE
+    policy: int = 0
+    metadata: Mapping[str, tuple[str, Timestamp]] = field(default_factory=dict)
+
+    @property
+    def exists(self) -> bool:
+        return self.created is not None and (self.deleted is None or self.created > self.deleted)
+
+
+@dataclass(frozen=True, slots=True)
+class BookState:
+    header: BookHeader
+    count: int  # live rows
+    bytes_used: int
+    objects: int = 0  # accounts: sum of the rows' counts
+
+
+@dataclass(frozen=True, slots=True)
+class RowPage:
+    """Rows as they lie, tombstones included, so that replicas can be merged."""
+
+    state: BookState
+    rows: Sequence[Row]
+    complete: bool  # nothing follows the last row in the direction asked for
+
+
+# ---- anti-entropy: one protocol for objects and rows (set-hash tree; see storage.sync)
+
+
+@dataclass(frozen=True, slots=True)
+class LeafDigests:
+    root: bytes
+    leaves: Mapping[int, bytes]  # the non-empty ones
+
+
+class Node(Protocol):
+    device: Device
+
+    # objects.  ``partition`` is that of the object ring.
+
+    async def put_small(self, version: Version, data: Buffer, debt: Debt | None) -> WriteReply:
+        """A whole object at once (data up to the pack cut), or a tombstone (data empty).  Durable when it returns."""
+
+    async def put_large(self, path: Path, size: int | None) -> Upload:
+        """Begin a body larger than the pack cut, or of unknown size."""
+
+    async def post(self, path: Path, metadata: Mapping[str, str], content_type: str, timestamp: Timestamp) -> WriteReply:
+        """Replace the client's metadata of the newest version, if ``timestamp`` is newer than its metadata.  ObjectNotFound."""
+
+    async def head(self, path: Path) -> Version | None:
+        """The newest version, tombstones included."""
+
+    async def get(self, path: Path, timestamp: Timestamp | None, offset: int, length: int | None) -> NodeReading | None:
+        """The version with that timestamp, or the newest.  None when it has no such data."""
+
+    # books
+
+    async def merge_header(self, header: BookHeader) -> BookState:
+        """Merge by timestamps; durable when it returns.  The state after."""
+
+    async def merge_rows(self, book: Path, rows: Sequence[Row]) -> BookState | None:
+        """Last write wins, durable when it returns.  None: this replica has no such book and took nothing."""
+
+    async def book(self, path: Path) -> BookState | None: ...
+
+    async def rows(self, path: Path, *, start: str, end: str, limit: int, reverse: bool) -> RowPage | None:
+        """Rows with start < name < end ("" is no bound).  None: no such book here."""
+
+    # anti-entropy.  ``kind`` is "object" or "book"; partitions are those of the kind's ring.
+
+    async def digests(self, kind: str, partition: int) -> LeafDigests: ...
+
+    async def leaf(self, kind: str, partition: int, leaf: int) -> Sequence[tuple[bytes, bytes]]:
+        """(key, digest) of what the leaf holds.  An object's key is hash + inverted timestamp (28 bytes); a book's its hash."""
+
+    async def object_by_key(self, key: bytes) -> NodeReading | None:
+        """The version with that key, data and all (a tombstone's has no bytes)."""
