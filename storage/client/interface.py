@@ -1,6 +1,7 @@
 """Storage as the front door and the block gateway see it: objects by path, and books (containers and accounts) of rows.
 
-``Storage`` is the facade that decides quorums and talks to devices (``storage.client.cluster``); ``fake`` is the same promise in RAM.
+``Storage`` is the facade that decides quorums and talks to devices (``storage.client.cluster``); ``fake`` keeps the same promise in
+RAM.
 One contract suite runs on both (``tests/contract/test_storage.py``).  Below it each device is a ``Node`` (local or remote); see
 node.py.
 
@@ -101,7 +102,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class BookMeta:
-    """A container or account as a HEAD knows it.  ``metadata`` in lower case (x-container-meta-*, x-container-read, x-sysmeta-*)."""
+    """A container or account as a HEAD knows it; ``metadata`` in lower case (x-container-meta-*, x-container-read, x-sysmeta-*)."""
 
     created: Timestamp
     metadata: Mapping[str, str]
@@ -113,7 +114,7 @@ class BookMeta:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A listing page, in UTF-8 byte order.  ``marker`` excluded, ``end_marker`` excluded; names beyond the first ``delimiter`` after
+    """A listing page, in UTF-8 byte order.  ``marker`` excluded, ``end_marker`` excluded; names with a ``delimiter`` beyond
     ``prefix`` are rolled up into one Prefix."""
 
     prefix: str = ""

@@ -1,0 +1,61 @@
+"""BlockDevice: what a target serves.  Volumes implement it (blockgw.volume); ``MemoryBlockDevice`` beside it is the fake.
+
+Offsets and lengths are bytes, multiples of 512.  A write that returned is seen by every later read; it is durable when a later ``flush``
+returned, or at once with ``durable`` (FUA).  Errors: ring.errors.Unavailable and DiskFault become MEDIUM ERROR or NOT READY.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from ring.world.interface import Buffer
+
+
+class BlockDevice(Protocol):
+    size: int
+
+    def read_now(self, offset: int, length: int) -> bytes | None:
+        """The bytes if they are at hand without waiting."""
+
+    async def read(self, offset: int, length: int) -> bytes: ...
+
+    def write_now(self, offset: int, data: Buffer) -> bool:
+        """Take a write without waiting (the data is copied); False when the write log is full just now: use ``write``."""
+
+    async def write(self, offset: int, data: Buffer, *, durable: bool = False) -> None: ...
+
+    async def discard(self, offset: int, length: int) -> None:
+        """The range reads as zeroes from now on and its space is given back."""
+
+    async def flush(self) -> None:
+        """Everything that was taken is durable, by the volume's flush policy."""
+
+
+class MemoryBlockDevice:
+    """A BlockDevice in RAM, for tests of the target."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.data = bytearray(size)
+        self.flushes = 0
+
+    def read_now(self, offset: int, length: int) -> bytes | None:
+        return bytes(self.data[offset : offset + length])
+
+    async def read(self, offset: int, length: int) -> bytes:
+        return bytes(self.data[offset : offset + length])
+
+    def write_now(self, offset: int, data: Buffer) -> bool:
+        self.data[offset : offset + len(data)] = data
+        return True
+
+    async def write(self, offset: int, data: Buffer, *, durable: bool = False) -> None:
+        self.write_now(offset, data)
+        if durable:
+            await self.flush()
+
+    async def discard(self, offset: int, length: int) -> None:
+        self.data[offset : offset + length] = bytes(length)
+
+    async def flush(self) -> None:
+        self.flushes += 1
