@@ -1,6 +1,6 @@
 """Names of things and where they hash to.  Pure.
 
-The hash of a name is MD5(prefix + "/account[/container[/object]]" + suffix), as in Swift (overview_ring): all versions of a name share
+The hash of a name is MD5(prefix + "/account[/container[/object]]" + suffix), as in Swift (overview_ring): its versions all share
 it, and its top bits are the partition.  Prefix and suffix are secrets of the cluster, so that nobody can aim at one partition.
 """
 

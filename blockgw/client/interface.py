@@ -1,7 +1,7 @@
 """Volumes and images as compute sees them.
 
 An image here is bytes only: a manifest of immutable segment objects in a hidden account.  Its record (name, owner, status) is
-Glance's and lives in ``compute/images``.  A volume is desired state in kv (``volumes/<id>``) that the worker which owns it makes true.
+Glance's and lives in ``compute/images``.  A volume is desired state in kv (``volumes/<id>``) that its worker makes true.
 """
 
 from __future__ import annotations
