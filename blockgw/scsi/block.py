@@ -1,7 +1,7 @@
 """BlockDevice: what a target serves.  Volumes implement it (blockgw.volume); ``MemoryBlockDevice`` beside it is the fake.
 
-Offsets and lengths are bytes, multiples of 512.  A write that returned is seen by every later read; it is durable when a
-later flush returned, or at once with ``durable`` (FUA).  Errors: ring.errors.Unavailable and DiskFault become MEDIUM ERROR or NOT READY.
+Offsets and lengths are bytes, multiples of 512.  A write that returned is seen by every later read; it is durable when a later
+flush returned, or at once with ``durable`` (FUA).  ring.errors.Unavailable and DiskFault become NOT READY and MEDIUM ERROR.
 """
 
 from __future__ import annotations
