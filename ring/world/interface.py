@@ -193,6 +193,9 @@ class Disk(Protocol):
     async def make_dirs(self, path: str) -> None:
         """mkdir -p, durable when it returns."""
 
+    async def make_dirs_many(self, paths: Sequence[str]) -> None:
+        """mkdir -p of each in one trip, durable when it returns; each parent folder is fsynced once."""
+
     async def list_dir(self, path: str) -> list[str]:
         """Sorted names."""
 
