@@ -171,7 +171,8 @@ class Space:
 
 
 class Disk(Protocol):
-    """One device's file system below one root.  Paths are relative and '/'-separated; '..' is refused (BadInput)."""
+    """One device's file system below one root.  Paths are relative and '/'-separated, "" is the root; '..' is refused
+    (BadInput)."""
 
     root: str
 

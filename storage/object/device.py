@@ -1,0 +1,167 @@
+"""One device: its label, its folders, and the tables that objects and books share.
+
+Decides whether the folder it is given is the device that the ring means.  The label is written when a device is formatted and never
+else, so an empty or foreign folder (a disk that is not mounted, or the wrong one) is out of service and is never taken for an empty
+device.  Neighbours: ``store`` (objects) and ``storage.rows`` (books) work on an OpenDevice.  Format: docs/formats/device-label.md.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ring.errors import BadInput, Conflict, FormatError
+from ring.world.interface import Disk, Tables, World
+from storage.object.errors import DeviceOutOfService
+
+LABEL_PATH = "device.json"
+FORMATTING_PATH = "device.formatting"  # the label to be, while the folders are made
+LABEL_MAGIC = "ringfort device"
+FORMATS: Mapping[str, int] = {"label": 1, "pack": 1, "file": 1, "index": 1, "rows": 1}
+
+PACKS = "packs"
+FILES = "files"
+QUARANTINE = "quarantine"
+TABLES = "tables"
+FILE_FOLDERS = tuple(f"{FILES}/{number:03x}" for number in range(4096))
+
+OBJECT_TABLES = ("index", "owed", "tree", "state")
+BOOK_TABLES = ("rows", "books", "book_state")
+TABLE_NAMES = OBJECT_TABLES + BOOK_TABLES
+
+_IGNORED = frozenset({"lost+found"})  # what mkfs leaves behind
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    cluster_id: str
+    device_id: int
+    formats: Mapping[str, int] = field(default_factory=lambda: dict(FORMATS))
+
+    def encode(self) -> bytes:
+        body = {
+            "magic": LABEL_MAGIC,
+            "cluster_id": self.cluster_id,
+            "device_id": self.device_id,
+            "formats": dict(self.formats),
+        }
+        return (json.dumps({**body, "checksum": _checksum(body)}, indent=1, sort_keys=True) + "\n").encode()
+
+    @classmethod
+    def decode(cls, data: bytes) -> Label:
+        """FormatError when it is not a label, is damaged, or names a format newer than this program knows."""
+        try:
+            body = json.loads(data)
+            checksum = body.pop("checksum")
+            label = cls(str(body["cluster_id"]), int(body["device_id"]), {str(k): int(v) for k, v in body["formats"].items()})
+            magic = body["magic"]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise FormatError(f"{LABEL_PATH} is not a device label") from error
+        if magic != LABEL_MAGIC or checksum != _checksum(body):
+            raise FormatError(f"{LABEL_PATH} is damaged", hint="restore it from a backup of the label; the data is still there")
+        for name, version in label.formats.items():
+            if version > FORMATS.get(name, 0):
+                raise FormatError(
+                    f"the device's {name} format is version {version}; this program knows up to {FORMATS.get(name, 0)}",
+                    hint="run the newer version of ringfort that wrote it",
+                )
+        return label
+
+
+class OpenDevice:
+    """A device whose label is right.  Objects and books on it share ``tables`` (TABLE_NAMES) and its fate."""
+
+    __slots__ = ("_fault", "device_id", "disk", "label", "tables")
+
+    def __init__(self, disk: Disk, tables: Tables, device_id: int, label: Label) -> None:
+        self.disk = disk
+        self.tables = tables
+        self.device_id = device_id
+        self.label = label
+        self._fault = ""
+
+    @property
+    def fault(self) -> str:
+        """Why it is out of service; "" while it serves."""
+        return self._fault
+
+    def fail(self, reason: str) -> None:
+        """Take it out of service until it is opened anew.  The first reason stays."""
+        self._fault = self._fault or reason
+
+    def check(self) -> None:
+        """Raises DeviceOutOfService once it has failed."""
+        if self._fault:
+            raise DeviceOutOfService(f"device {self.device_id} is out of service: {self._fault}")
+
+    async def close(self) -> None:
+        """Close the tables, which both stores have let go of."""
+        await self.tables.close()
+
+
+async def format_device(disk: Disk, cluster_id: str, device_id: int) -> None:
+    """Make an empty root a device.  A crash on the way leaves a root that can be formatted again.
+
+    Raises Conflict when something is there, BadInput when the file system cannot hold a device; nothing was changed then."""
+    names = [name for name in await disk.list_dir("") if name not in _IGNORED]
+    if names and (LABEL_PATH in names or FORMATTING_PATH not in names):
+        raise Conflict(
+            f"{disk.root} is not empty (it has {names[0]!r})",
+            hint="a device is formatted once, in an empty folder; remove what is there if it is not needed",
+        )
+    await _check_file_system(disk)
+    await disk.replace_file(FORMATTING_PATH, Label(cluster_id, device_id).encode())
+    await disk.make_dirs_many([PACKS, QUARANTINE, *FILE_FOLDERS])
+    await disk.rename(FORMATTING_PATH, LABEL_PATH)
+
+
+async def open_device(world: World, root: str, cluster_id: str, device_id: int) -> OpenDevice:
+    """Open the device in the folder ``root``.
+
+    Raises DeviceOutOfService when there is no label, or another device's; FormatError when it is damaged or too new."""
+    disk = world.open_disk(root)
+    try:
+        data = await disk.read_file(LABEL_PATH)
+    except FileNotFoundError:
+        raise DeviceOutOfService(
+            f"{root} is not a device: it has no label",
+            hint="is its disk mounted?  A new disk is formatted before it is used",
+        ) from None
+    except OSError as error:
+        raise DeviceOutOfService(f"the label of {root} cannot be read: {error}") from error
+    label = Label.decode(data)
+    if label.cluster_id != cluster_id or label.device_id != device_id:
+        raise DeviceOutOfService(
+            f"{root} is device {label.device_id} of cluster {label.cluster_id}, not device {device_id} of cluster {cluster_id}",
+            hint="the wrong disk is mounted there",
+        )
+    try:
+        tables = await disk.open_tables(TABLES, TABLE_NAMES)
+    except OSError as error:
+        raise DeviceOutOfService(f"the tables of {root} cannot be opened: {error}") from error
+    return OpenDevice(disk, tables, device_id, label)
+
+
+async def _check_file_system(disk: Disk) -> None:
+    """An unnamed file with an extended attribute, gone when it is closed."""
+    try:
+        probe = await disk.open_unnamed("")
+        try:
+            await probe.set_xattr("ringfort", b"probe")
+        finally:
+            await probe.close()
+    except OSError as error:
+        if error.errno not in (errno.ENOTSUP, errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL):
+            raise
+        raise BadInput(
+            f"the file system of {disk.root} has no user extended attributes or unnamed files ({error.strerror})",
+            hint="use ext4 or xfs",
+        ) from error
+
+
+def _checksum(body: Mapping[str, object]) -> str:
+    canonical = json.dumps(body, sort_keys=True, separators=(",", ":")).encode()
+    return f"{zlib.crc32(canonical):08x}"

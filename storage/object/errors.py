@@ -1,0 +1,18 @@
+"""What can go wrong on one device.
+
+Unavailable         DeviceOutOfService
+FormatError         BadRecord
+DiskFault           (as it is: a read or write that the device could not do, or a block whose checksum is wrong)
+"""
+
+from __future__ import annotations
+
+from ring.errors import FormatError, Unavailable
+
+
+class DeviceOutOfService(Unavailable):
+    """The device takes no requests: not mounted, not ours, or its disk failed.  That says nothing about what it holds."""
+
+
+class BadRecord(FormatError):
+    """No whole and unharmed record begins at this place of a segment."""
