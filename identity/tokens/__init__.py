@@ -1,0 +1,1 @@
+"""Tokens: fernet is the form; keys rotate."""
