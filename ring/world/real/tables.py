@@ -1,0 +1,176 @@
+"""LmdbTables: a device's ordered store on LMDB.
+
+Reads are short read transactions on the caller's thread; commits run on the device's I/O thread, those that wait together in
+one transaction with one sync.  Always synchronous (no NOSYNC, no WRITEMAP): what ``commit`` returned from survives power loss.
+
+One environment per path and process (LMDB's rule: its file locks do not survive a second open).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import lmdb
+
+from ring.errors import BadInput, FormatError
+from ring.world.interface import Write
+from ring.world.real.thread import IoThread, Job
+
+KEY_BYTES_MAX = 511
+MAP_GROWTH = 2
+_open: dict[str, LmdbTables] = {}
+_open_lock = threading.Lock()
+
+
+class CommitJob(Job):
+    __slots__ = ("writes",)
+
+    def __init__(self, tables: LmdbTables, writes: Sequence[Write]) -> None:
+        super().__init__(tables)
+        self.writes = writes
+
+
+class LmdbTables:
+    def __init__(self, thread: IoThread, path: str, names: tuple[str, ...], map_bytes: int) -> None:
+        self._thread = thread
+        self._path = path
+        self._names = names
+        self._handles = 1
+        self._map_bytes = map_bytes
+        self._resizing = threading.Lock()  # LMDB forbids transactions while its map grows
+        self._env = lmdb.open(path, map_size=map_bytes, max_dbs=max(1, len(names)), readahead=False, meminit=False, mode=0o644)
+        self._map_bytes = max(map_bytes, self._env.info()["map_size"])
+        self._dbs = {name: self._env.open_db(name.encode()) for name in names}
+
+    @classmethod
+    def open(cls, thread: IoThread, path: str, names: tuple[str, ...], map_bytes: int) -> LmdbTables:
+        """On the I/O thread.  The handle that is open already, if there is one."""
+        path = os.path.realpath(path)
+        with _open_lock:
+            tables = _open.get(path)
+            if tables is not None:
+                if set(tables._names) != set(names):
+                    raise BadInput(f"{path} is open with other tables: {', '.join(tables._names)}")
+                tables._handles += 1
+                return tables
+            try:
+                tables = cls(thread, path, names, map_bytes)
+            except lmdb.Error as error:
+                raise _as_ours(error, path) from error
+            folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(folder)  # LMDB does not sync the names of its new files
+            finally:
+                os.close(folder)
+            _open[path] = tables
+            return tables
+
+    def get(self, table: str, key: bytes) -> bytes | None:
+        db = self._db(table)
+        _check_key(key)
+        try:
+            with self._resizing, self._env.begin(db=db, buffers=False) as transaction:
+                value: bytes | None = transaction.get(key)
+        except lmdb.Error as error:
+            raise _as_ours(error, self._path) from error
+        return value
+
+    def scan(
+        self, table: str, start: bytes = b"", end: bytes | None = None, *, limit: int, reverse: bool = False
+    ) -> list[tuple[bytes, bytes]]:
+        db = self._db(table)
+        found: list[tuple[bytes, bytes]] = []
+        if limit <= 0 or (end is not None and end <= start):
+            return found
+        try:
+            with self._resizing, self._env.begin(db=db, buffers=False) as transaction, transaction.cursor() as cursor:
+                if reverse:
+                    if end is not None and cursor.set_range(end):
+                        positioned = cursor.prev()
+                    else:
+                        positioned = cursor.last()
+                    if positioned:
+                        for item in cursor.iterprev():
+                            if item[0] < start:
+                                break
+                            found.append(item)
+                            if len(found) == limit:
+                                break
+                elif cursor.set_range(start):
+                    for item in cursor.iternext():
+                        if end is not None and item[0] >= end:
+                            break
+                        found.append(item)
+                        if len(found) == limit:
+                            break
+        except lmdb.Error as error:
+            raise _as_ours(error, self._path) from error
+        return found
+
+    async def commit(self, writes: Sequence[Write]) -> None:
+        for write in writes:
+            self._db(write.table)
+            _check_key(write.key)
+        await self._thread.submit(CommitJob(self, writes))
+
+    async def close(self) -> None:
+        await self._thread.call(self._close)
+
+    def _db(self, table: str) -> Any:
+        try:
+            return self._dbs[table]
+        except KeyError:
+            raise BadInput(f"{self._path} has no table {table!r}") from None
+
+    # ---- on the I/O thread
+
+    def run_group(self, jobs: Sequence[CommitJob]) -> None:
+        changes: dict[tuple[str, bytes], bytes | None] = {}
+        for job in jobs:
+            for write in job.writes:
+                changes[write.table, write.key] = write.value
+        ordered = sorted(changes.items(), key=_change_key)  # neighbours share pages
+        while True:
+            try:
+                with self._env.begin(write=True) as transaction:
+                    for (table, key), value in ordered:
+                        if value is None:
+                            transaction.delete(key, db=self._dbs[table])
+                        else:
+                            transaction.put(key, value, db=self._dbs[table])
+                return
+            except lmdb.MapFullError:
+                with self._resizing:
+                    self._map_bytes *= MAP_GROWTH
+                    self._env.set_mapsize(self._map_bytes)
+            except lmdb.Error as error:
+                raise _as_ours(error, self._path) from error
+
+    def _close(self) -> None:
+        with _open_lock:
+            self._handles -= 1
+            if self._handles == 0:
+                del _open[self._path]
+                with self._resizing:
+                    self._env.close()
+
+
+def _change_key(change: tuple[tuple[str, bytes], bytes | None]) -> tuple[str, bytes]:
+    return change[0]
+
+
+def _check_key(key: bytes) -> None:
+    if not 1 <= len(key) <= KEY_BYTES_MAX:
+        raise BadInput(f"a key has 1 to {KEY_BYTES_MAX} bytes, not {len(key)}")
+
+
+def _as_ours(error: lmdb.Error, path: str) -> Exception:
+    if isinstance(error, lmdb.DiskError):
+        return OSError(errno.ENOSPC, f"tables: {error}", path)
+    if isinstance(error, (lmdb.CorruptedError, lmdb.InvalidError, lmdb.PageNotFoundError, lmdb.VersionMismatchError)):
+        return FormatError(f"the tables in {path} are damaged: {error}")
+    return OSError(errno.EIO, f"tables: {error}", path)
