@@ -1,0 +1,210 @@
+"""Records: the bytes that commit every object, delete, POST and drop to a device.  Pure codec, no I/O.
+
+A record is ``magic | length | crc32 | hash | version | kind | metadata | data | crc32``.  The first checksum covers all up to
+the data, so that a HEAD need not read it; the second covers the data and starts from the first, so that the two parts of one record
+belong together.  The first starts from its segment's salt: an object whose body is a copy of a pack does not pass for records when
+a damaged segment is searched for the next good one.  Neighbours: packs.py writes records, scan.py finds them, index.py remembers
+where the newest ones are.  Format: docs/formats/pack.md; golden bytes: tests/golden/pack.bin.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from dataclasses import dataclass
+from enum import IntEnum
+
+import msgspec
+
+from ring.names import Path
+from ring.timestamp import Timestamp
+from ring.world.interface import Buffer
+from storage.client.interface import Row
+from storage.client.node import Debt, Kind, Version
+from storage.object.errors import BadRecord
+
+MAGIC = b"\xd5RF\x01"
+HEAD = struct.Struct(">4sII16s12sBxxxI")  # magic, length, crc32, hash, version, kind, metadata length
+HEAD_BYTES = HEAD.size
+FOOT_BYTES = 4
+META_BYTES_MAX = 1 << 20
+DATA_BYTES_MAX = 16 << 20
+RECORD_BYTES_MAX = HEAD_BYTES + META_BYTES_MAX + DATA_BYTES_MAX + FOOT_BYTES
+_LENGTH = struct.Struct(">I")
+_CHECKED = struct.Struct(">16s12sBxxxI")  # what follows the first crc32
+_COPY_BYTES_MAX = 32 << 10  # data up to here is joined with its head: one buffer is cheaper than three
+
+
+class RecordKind(IntEnum):
+    OBJECT_INLINE = 1  # the data is in the record
+    OBJECT_FILE = 2  # the data is in a file that was durable before the record
+    TOMBSTONE = 3
+    METADATA = 4  # a POST to the version with this hash and version
+    DROP = 5  # this device no longer holds the version (handed off, reclaimed, quarantined); not a deletion
+
+
+class DebtInfo(msgspec.Struct, array_like=True, frozen=True):
+    """A container row still to be sent (storage.client.node.Debt)."""
+
+    container: tuple[str, str]
+    device_ids: tuple[int, ...]
+    name: str
+    timestamp: bytes
+    size: int
+    etag: str
+    content_type: str
+    count: int
+    deleted: bool
+
+
+class FileInfo(msgspec.Struct, array_like=True, frozen=True):
+    """Where a large object's data is: the file's name ends in ``-<serial>`` unless it is 0; ``crcs`` has 4 bytes for each block."""
+
+    serial: int
+    block_bytes: int
+    crcs: bytes
+
+
+class Info(msgspec.Struct, array_like=True, frozen=True):
+    """The metadata part of a record."""
+
+    path: tuple[str, str, str]
+    size: int = 0
+    etag: str = ""
+    content_type: str = ""
+    metadata: dict[str, str] = {}
+    posted_at: bytes = b""  # packed timestamp of the newest POST; empty: there was none
+    debt: DebtInfo | None = None
+    file: FileInfo | None = None
+    reason: str = ""  # of a drop
+
+
+_encode_info = msgspec.msgpack.Encoder().encode
+_decode_info = msgspec.msgpack.Decoder(Info).decode
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    kind: RecordKind
+    hash: bytes
+    timestamp: Timestamp
+    info: Info
+    data: Buffer = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The fixed part of a record, as read; its checksum is not looked at yet."""
+
+    length: int  # of the whole record
+    checksum: int
+    hash: bytes
+    version: bytes
+    kind: int
+    meta_length: int
+
+    @property
+    def key(self) -> bytes:
+        """hash | inverted timestamp, as in the index."""
+        return self.hash + bytes(0xFF ^ byte for byte in self.version)
+
+
+def encode_record(record: Record, salt: int) -> tuple[list[Buffer], int, int]:
+    """The buffers that make the record, its length, and the length of its metadata part."""
+    meta = _encode_info(record.info)
+    data_length = len(record.data)
+    if len(meta) > META_BYTES_MAX or data_length > DATA_BYTES_MAX:
+        raise ValueError("the record is too large")  # callers check sizes first
+    length = HEAD_BYTES + len(meta) + data_length + FOOT_BYTES
+    length_field = _LENGTH.pack(length)
+    checked = _CHECKED.pack(record.hash, record.timestamp.pack(), record.kind, len(meta)) + meta
+    checksum = zlib.crc32(checked, zlib.crc32(length_field, salt))
+    head = b"".join((MAGIC, length_field, _LENGTH.pack(checksum), checked))
+    foot = _LENGTH.pack(zlib.crc32(record.data, checksum))
+    if data_length <= _COPY_BYTES_MAX:
+        return [b"".join((head, record.data, foot))], length, len(meta)
+    return [head, record.data, foot], length, len(meta)
+
+
+def decode_head(data: Buffer, at: int = 0) -> Head:
+    """The fixed part that begins at ``data[at]``; HEAD_BYTES must be there.  BadRecord when it cannot be one."""
+    magic, length, checksum, digest, version, kind, meta_length = HEAD.unpack_from(data, at)
+    if magic != MAGIC:
+        raise BadRecord("no record begins here")
+    if not 0 < kind <= RecordKind.DROP or meta_length > META_BYTES_MAX:
+        raise BadRecord("the record's head is damaged")
+    if not HEAD_BYTES + meta_length + FOOT_BYTES <= length <= RECORD_BYTES_MAX:
+        raise BadRecord("the record's length is damaged")
+    return Head(length, checksum, digest, version, kind, meta_length)
+
+
+def decode_info(data: Buffer, salt: int, at: int = 0) -> tuple[Head, Info]:
+    """Head and metadata of the record at ``data[at]``, checked; its data need not be there.  BadRecord."""
+    if len(data) - at < HEAD_BYTES:
+        raise BadRecord("the record is cut off")
+    head = decode_head(data, at)
+    end = at + HEAD_BYTES + head.meta_length
+    if len(data) < end:
+        raise BadRecord("the record is cut off")
+    view = memoryview(data)
+    if zlib.crc32(view[at + 12 : end], zlib.crc32(view[at + 4 : at + 8], salt)) != head.checksum:
+        raise BadRecord("the record's metadata is damaged")
+    try:
+        return head, _decode_info(view[at + HEAD_BYTES : end])
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise BadRecord("the record's metadata is not of this format") from error
+
+
+def decode_record(data: Buffer, salt: int, at: int = 0) -> Record:
+    """The whole record at ``data[at]``, every byte checked; its data is a view.  BadRecord."""
+    head, info = decode_info(data, salt, at)
+    view = memoryview(data)
+    end = at + head.length - FOOT_BYTES
+    if len(data) < end + FOOT_BYTES:
+        raise BadRecord("the record is cut off")
+    body = view[at + HEAD_BYTES + head.meta_length : end]
+    if zlib.crc32(body, head.checksum) != _LENGTH.unpack_from(data, end)[0]:
+        raise BadRecord("the record's data is damaged")
+    return Record(RecordKind(head.kind), head.hash, Timestamp.unpack(head.version), info, body)
+
+
+# ---- between records and what a Node speaks of
+
+
+def info_of(version: Version, debt: Debt | None, file: FileInfo | None = None) -> Info:
+    posted = version.metadata_timestamp
+    return Info(
+        (version.path.account, version.path.container, version.path.object),
+        version.size,
+        version.etag,
+        version.content_type,
+        dict(version.metadata),
+        posted.pack() if posted is not None else b"",
+        None if debt is None else _debt_info(debt),
+        file,
+    )
+
+
+def version_of(kind: Kind, timestamp: Timestamp, info: Info) -> Version:
+    posted = Timestamp.unpack(info.posted_at) if info.posted_at else None
+    return Version(Path(*info.path), timestamp, kind, info.size, info.etag, info.content_type, info.metadata, posted)
+
+
+def debt_of(info: DebtInfo) -> Debt:
+    row = Row(info.name, Timestamp.unpack(info.timestamp), info.size, info.etag, info.content_type, info.count, info.deleted)
+    return Debt(row, Path(*info.container), info.device_ids)
+
+
+def _debt_info(debt: Debt) -> DebtInfo:
+    row = debt.row
+    return DebtInfo(
+        (debt.container.account, debt.container.container),
+        debt.device_ids,
+        row.name,
+        row.timestamp.pack(),
+        row.size,
+        row.etag,
+        row.content_type,
+        row.count,
+        row.deleted,
+    )

@@ -1,0 +1,142 @@
+"""Finding records in the bytes of a segment, harmed ones included.  Bytes in, findings out; ``scan`` is the edge that reads a file.
+
+After a place where no good record begins, the next good one is searched by its magic and both checksums, so that one rotten sector
+costs what lay on it and nothing behind it.  Neighbours: store.py replays the log with it, auditor.py looks for rot with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from ring.world.interface import File
+from storage.object.errors import BadRecord
+from storage.object.record import FOOT_BYTES, HEAD_BYTES, MAGIC, Head, Record, decode_head, decode_info, decode_record
+
+CHUNK_BYTES = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A whole and unharmed record."""
+
+    record: Record
+    offset: int
+    length: int
+    meta_length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Damaged:
+    """``head`` is known when a record's metadata is good and its data is not.  ``to_end``: nothing good follows in the segment,
+    so it may be the torn end of an append that was never acknowledged."""
+
+    offset: int
+    end: int
+    head: Head | None = None
+    to_end: bool = False
+
+
+Finding = Found | Damaged
+
+
+class Scanner:
+    """Feed it a segment's bytes in order, from a place where a record begins."""
+
+    def __init__(self, salt: int, offset: int) -> None:
+        self._salt = salt
+        self._buffer = b""
+        self._base = offset  # of the buffer in the segment
+        self._bad_from: int | None = None  # searching since there
+
+    @property
+    def offset(self) -> int:
+        """Up to here everything was reported; a scan can go on from here."""
+        return self._base if self._bad_from is None else self._bad_from
+
+    def feed(self, data: bytes, *, last: bool) -> list[Finding]:
+        """What can be told so far; everything if ``last`` (nothing follows in the segment)."""
+        buffer = self._buffer + data if self._buffer else data
+        findings: list[Finding] = []
+        at = 0
+        while True:
+            if self._bad_from is not None:
+                at, found = self._search(buffer, at, last)
+                if not found:
+                    break
+                findings.append(Damaged(self._bad_from, self._base + at))
+                self._bad_from = None
+            if at == len(buffer):
+                break
+            head = _head(buffer, at)
+            if head is None:
+                if len(buffer) - at < HEAD_BYTES and not last:
+                    break
+                self._bad_from = self._base + at
+                at += 1
+                continue
+            if at + head.length > len(buffer) and not last:
+                break
+            finding = self._record(buffer, at, head)
+            if finding is None:
+                self._bad_from = self._base + at
+                at += 1
+                continue
+            findings.append(finding)
+            at += head.length
+        self._base += at
+        self._buffer = buffer[at:]
+        if last and self._bad_from is not None:
+            findings.append(Damaged(self._bad_from, self._base + len(self._buffer), to_end=True))
+        return findings
+
+    def _record(self, buffer: bytes, at: int, head: Head) -> Finding | None:
+        try:
+            record = decode_record(buffer, self._salt, at)
+            return Found(record, self._base + at, head.length, head.meta_length)
+        except BadRecord:
+            if at + head.length > len(buffer):
+                return None
+        try:
+            decode_info(buffer, self._salt, at)
+        except BadRecord:
+            return None
+        return Damaged(self._base + at, self._base + at + head.length, head)
+
+    def _search(self, buffer: bytes, at: int, last: bool) -> tuple[int, bool]:
+        """The next place from ``at`` where a record's metadata is good, or how far it is known that there is none."""
+        while True:
+            place = buffer.find(MAGIC, at)
+            if place < 0:
+                return (len(buffer) if last else max(at, len(buffer) - len(MAGIC) + 1)), False
+            if len(buffer) - place < HEAD_BYTES + FOOT_BYTES and not last:
+                return place, False
+            head = _head(buffer, place)
+            if head is not None:
+                if place + head.length > len(buffer) and not last:
+                    return place, False
+                if self._record(buffer, place, head) is not None:
+                    return place, True
+            at = place + 1
+
+
+def _head(buffer: bytes, at: int) -> Head | None:
+    if len(buffer) - at < HEAD_BYTES:
+        return None
+    try:
+        return decode_head(buffer, at)
+    except BadRecord:
+        return None
+
+
+async def scan(file: File, salt: int, start: int, end: int, *, chunk_bytes: int = CHUNK_BYTES) -> AsyncIterator[Finding]:
+    """The findings in ``file`` from ``start`` (where a record begins) up to ``end``.  OSError as the disk gave it."""
+    scanner = Scanner(salt, start)
+    at = start
+    while at < end:
+        data = await file.pread(at, min(chunk_bytes, end - at))
+        at += len(data)
+        for finding in scanner.feed(data, last=at >= end or not data):
+            yield finding
+        if not data:
+            return
