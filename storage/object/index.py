@@ -1,0 +1,367 @@
+"""The index of a device: which version of each name it holds and where the record lies.  A cache of the log.
+
+Decides, in ``land``, what a record does to what is held; the live path and the replay after a start go through the same few
+lines, in the order of the log, so they cannot differ.  Changes live in RAM until ``commit`` writes them to the tables in one
+transaction with the set-hash tree, the debts and the position in the log up to which all of this is true.  Its only I/O is the
+tables'.
+
+Key: hash (16) | inverted timestamp (12); only the newest version of a name is kept.  Equal timestamps: an object is above a
+tombstone, else the greater ETag is.  Neighbours: packs.py calls ``land``, store.py reads, storage.sync.tree holds the digests.  Format:
+docs/formats/index.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+import trio
+
+from ring.errors import DiskFault, FormatError
+from ring.timestamp import Timestamp
+from ring.world.interface import Tables, Write
+from storage.client.node import Kind
+from storage.object.packs import Landed, Place
+from storage.object.record import Info, Record, RecordKind
+from storage.object.segment import LOG_START, Position
+from storage.sync.tree import Toggles, digest
+
+TABLE = "index"
+OWED = "owed"
+STATE = "state"
+POSITION_KEY = b"position"
+KEY_BYTES = 28
+HEAD_BYTES_MAX = 256  # metadata up to here is in the entry, so that a HEAD reads no record
+_SCAN_ROWS = 1000
+
+
+class EntryHead(msgspec.Struct, array_like=True, frozen=True):
+    """What a HEAD needs beside the entry."""
+
+    content_type: str
+    metadata: dict[str, str]
+
+
+class Entry(msgspec.Struct, array_like=True, frozen=True):
+    """A version that is held.  ``place`` has its data (or its file's block checksums); ``posted`` is the newest POST's record."""
+
+    kind: RecordKind  # OBJECT_INLINE, OBJECT_FILE or TOMBSTONE
+    place: Place
+    size: int
+    etag: str
+    posted_at: bytes = b""
+    posted: Place | None = None
+    head: EntryHead | None = None  # None: too large, read the record
+    serial: int = 0  # of an OBJECT_FILE's file
+
+
+class OwedInfo(msgspec.Struct, array_like=True, frozen=True):
+    kind: RecordKind
+    info: Info
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """An entry and whose it is."""
+
+    hash: bytes
+    timestamp: Timestamp
+    entry: Entry
+
+    @property
+    def key(self) -> bytes:
+        return self.hash + self.timestamp.pack_inverted()
+
+    @property
+    def modified(self) -> Timestamp:
+        return Timestamp.unpack(self.entry.posted_at) if self.entry.posted_at else self.timestamp
+
+    @property
+    def kind(self) -> Kind:
+        return Kind.TOMBSTONE if self.entry.kind is RecordKind.TOMBSTONE else Kind.OBJECT
+
+    @property
+    def digest(self) -> bytes:
+        """Over what replicas must agree on: the key, what kind of version, which content, which metadata.  Not how it is stored."""
+        entry = self.entry
+        return digest(self.key, bytes([self.kind]) + entry.posted_at + entry.etag.encode())
+
+    @property
+    def rank(self) -> tuple[Timestamp, bool, str]:
+        return self.timestamp, self.kind is Kind.OBJECT, self.entry.etag
+
+
+@dataclass(slots=True)
+class _Change:
+    held: Held | None  # now
+    base: Held | None  # in the table
+
+
+@dataclass(slots=True)
+class _Layer:
+    """Changes that are not in the tables yet.  An owed value of None means: paid, take it out of the table."""
+
+    changes: dict[bytes, _Change] = field(default_factory=dict)
+    owed: dict[bytes, OwedInfo | None] = field(default_factory=dict)
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_entry = msgspec.msgpack.Decoder(Entry).decode
+_decode_owed = msgspec.msgpack.Decoder(OwedInfo).decode
+_decode_position = msgspec.msgpack.Decoder(Position).decode
+
+
+class Index:
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+        self._fresh = _Layer()
+        self._committing: _Layer | None = None
+        self._lock = trio.Lock()
+        self.position = LOG_START  # of the log: committed up to here
+        self.landed = LOG_START  # and in RAM up to here
+        self.forgotten: list[Held] = []  # superseded or dropped versions whose files may go; store.py takes them
+
+    # ---- reading
+
+    def newest(self, name_hash: bytes) -> Held | None:
+        """The version of a name that is held, tombstones included.  FormatError when the table is damaged."""
+        change = self._change(name_hash)
+        return change.held if change is not None else self._in_table(name_hash)
+
+    def get(self, key: bytes) -> Held | None:
+        """The version with this very key."""
+        held = self.newest(key[:16])
+        return held if held is not None and held.key == key else None
+
+    def page(self, start: bytes, end: bytes | None, *, limit: int) -> tuple[list[Held], bytes | None]:
+        """In key order, what start <= key < end holds, about ``limit`` at a time; where the next page starts (None: nowhere)."""
+        pairs = self._tables.scan(TABLE, start, end, limit=limit)
+        following = pairs[-1][0] + b"\0" if len(pairs) == limit else None
+        stop = following or end
+        found = {key[:16]: _held(key, value) for key, value in pairs}
+        for name_hash, change in self._changes():
+            found.pop(name_hash, None)
+            if change.held is not None and start <= change.held.key and (stop is None or change.held.key < stop):
+                found[name_hash] = change.held
+        return sorted(found.values(), key=_key), following
+
+    def partitions(self, part_power: int) -> set[int]:
+        """Those of which anything is held, tombstones included."""
+        shift = 32 - part_power
+        found = {int.from_bytes(name_hash[:4], "big") >> shift for name_hash, change in self._changes() if change.held is not None}
+        at: bytes | None = b""
+        while at is not None:
+            pairs = self._tables.scan(TABLE, at, None, limit=1)
+            if not pairs:
+                break
+            partition = int.from_bytes(pairs[0][0][:4], "big") >> shift
+            found.add(partition)
+            following = (partition + 1) << shift
+            at = following.to_bytes(4, "big") if following < 1 << 32 else None
+        return found
+
+    @property
+    def backlog(self) -> int:
+        """Changes that wait for ``commit``."""
+        return len(self._fresh.changes) + len(self._fresh.owed)
+
+    def _change(self, name_hash: bytes) -> _Change | None:
+        change = self._fresh.changes.get(name_hash)
+        if change is None and self._committing is not None:
+            change = self._committing.changes.get(name_hash)
+        return change
+
+    def _changes(self) -> Iterator[tuple[bytes, _Change]]:
+        """Older ones first, so that the newer of a name comes last."""
+        if self._committing is not None:
+            for name_hash, change in self._committing.changes.items():
+                if name_hash not in self._fresh.changes:
+                    yield name_hash, change
+        yield from self._fresh.changes.items()
+
+    def _in_table(self, name_hash: bytes) -> Held | None:
+        pairs = self._tables.scan(TABLE, name_hash, name_hash + b"\xff" * 13, limit=1)
+        return _held(*pairs[0]) if pairs else None
+
+    # ---- the merge rule
+
+    def land(self, record: Record, place: Place) -> Landed:
+        """Take a durable record, in the order of the log."""
+        old = self.newest(record.hash)
+        self.landed = Position(place.segment, place.offset + place.length)
+        if record.kind is RecordKind.METADATA:
+            new = _posted(old, record, place)
+        elif record.kind is RecordKind.DROP:
+            same = old is not None and old.timestamp == record.timestamp and old.entry.etag == record.info.etag
+            new = None if same else old
+        else:
+            new = _newer(old, record, place)
+        if new is not old:
+            self._set(record.hash, old, new)
+        taken = new is not old
+        if taken and record.info.debt is not None:
+            self._fresh.owed[record.hash + record.timestamp.pack_inverted()] = OwedInfo(record.kind, record.info)
+            if old is not None and old.timestamp != record.timestamp:
+                self.mark_paid([old.key])  # the new row replaces the old one
+        if record.kind is RecordKind.METADATA:
+            return Landed(taken, new.modified if new is not None else record.timestamp)
+        return Landed(taken, new.timestamp if new is not None else record.timestamp)
+
+    def _set(self, name_hash: bytes, old: Held | None, new: Held | None) -> None:
+        change = self._fresh.changes.get(name_hash)
+        if change is None:
+            self._fresh.changes[name_hash] = _Change(new, old)  # what is held now is what the table will have by then
+        else:
+            change.held = new
+        if old is not None and (new is None or new.entry.place != old.entry.place):
+            self.forgotten.append(old)
+
+    # ---- debts
+
+    def owes(self, key: bytes) -> bool:
+        for layer in self._layers():
+            if key in layer.owed:
+                return layer.owed[key] is not None
+        return self._tables.get(OWED, key) is not None
+
+    def owed(self, limit: int) -> list[tuple[bytes, OwedInfo]]:
+        found: dict[bytes, OwedInfo] = {}
+        known: set[bytes] = set()
+        for layer in self._layers():
+            for key, owed in layer.owed.items():
+                if key not in known:
+                    known.add(key)
+                    if owed is not None:
+                        found[key] = owed
+        start = b""
+        while len(found) < limit:
+            pairs = self._tables.scan(OWED, start, None, limit=limit)
+            for key, value in pairs:
+                if key not in known:
+                    try:
+                        found[key] = _decode_owed(value)
+                    except msgspec.DecodeError as error:
+                        raise FormatError("the table of debts is damaged") from error
+            if len(pairs) < limit:
+                break
+            start = pairs[-1][0] + b"\0"
+        return list(found.items())[:limit]
+
+    def mark_paid(self, keys: Iterable[bytes]) -> None:
+        for key in keys:
+            if self._fresh.owed.pop(key, None) is None and self.owes(key):
+                self._fresh.owed[key] = None
+
+    def _layers(self) -> Sequence[_Layer]:
+        return (self._fresh,) if self._committing is None else (self._fresh, self._committing)
+
+    # ---- the tables
+
+    def load(self) -> None:
+        """Read where the last commit left off (LOG_START when there was none)."""
+        value = self._tables.get(STATE, POSITION_KEY)
+        try:
+            self.position = self.landed = LOG_START if value is None else _decode_position(value)
+        except msgspec.DecodeError as error:
+            raise FormatError("the index's position in the log is damaged") from error
+
+    async def clear(self) -> None:
+        """Forget everything, so that the log can be replayed from its start.  May be interrupted and begun again."""
+        await self._tables.commit([Write(STATE, POSITION_KEY, None)])
+        self.position = self.landed = LOG_START
+        for table, prefix in ((TABLE, b""), (OWED, b""), ("tree", b"o")):
+            end = bytes([prefix[0] + 1]) if prefix else None
+            while pairs := self._tables.scan(table, prefix, end, limit=10 * _SCAN_ROWS):
+                await self._tables.commit([Write(table, key, None) for key, _ in pairs])
+
+    async def commit(self) -> None:
+        """Write all that was landed before the call.  Nothing is lost when it fails (DiskFault)."""
+        async with self._lock:
+            position = self.landed
+            if position == self.position and not self.backlog:
+                return
+            layer, self._fresh = self._fresh, _Layer()
+            self._committing = layer
+            try:
+                with trio.CancelScope(shield=True):
+                    await self._tables.commit(self._writes(layer, position))
+            except (OSError, FormatError) as error:
+                self._take_back(layer)
+                raise DiskFault(f"the index cannot be written: {error}") from error
+            finally:
+                self._committing = None
+            self.position = position
+
+    def _writes(self, layer: _Layer, position: Position) -> list[Write]:
+        toggles = Toggles("object")
+        writes = []
+        for name_hash in sorted(layer.changes):
+            change = layer.changes[name_hash]
+            base, held = change.base, change.held
+            if base is not None:
+                toggles.toggle(name_hash, base.digest)
+                if held is None or held.timestamp != base.timestamp:
+                    writes.append(Write(TABLE, base.key, None))
+            if held is not None:
+                toggles.toggle(name_hash, held.digest)
+                writes.append(Write(TABLE, held.key, _encode(held.entry)))
+        for key in sorted(layer.owed):
+            owed = layer.owed[key]
+            writes.append(Write(OWED, key, None if owed is None else _encode(owed)))
+        writes += toggles.writes(self._tables)
+        writes.append(Write(STATE, POSITION_KEY, _encode(position)))
+        return writes
+
+    def _take_back(self, layer: _Layer) -> None:
+        """The commit failed: what was landed meanwhile goes on top of ``layer`` again."""
+        for name_hash, change in self._fresh.changes.items():
+            if name_hash in layer.changes:
+                layer.changes[name_hash].held = change.held
+            else:
+                layer.changes[name_hash] = change
+        layer.owed.update(self._fresh.owed)
+        self._fresh = layer
+
+
+def _key(held: Held) -> bytes:
+    return held.key
+
+
+def _held(key: bytes, value: bytes) -> Held:
+    try:
+        return Held(key[:16], Timestamp.unpack_inverted(key[16:]), _decode_entry(value))
+    except msgspec.DecodeError as error:
+        raise FormatError("an entry of the index is damaged") from error
+
+
+def _head(info: Info) -> EntryHead | None:
+    size = len(info.content_type) + sum(len(name) + len(value) for name, value in info.metadata.items())
+    return EntryHead(info.content_type, info.metadata) if size <= HEAD_BYTES_MAX else None
+
+
+def _newer(old: Held | None, record: Record, place: Place) -> Held | None:
+    """A version came: what is held afterwards."""
+    info = record.info
+    serial = info.file.serial if info.file is not None else 0
+    entry = Entry(record.kind, place, info.size, info.etag, info.posted_at, None, _head(info), serial)
+    new = Held(record.hash, record.timestamp, entry)
+    if old is None or new.rank > old.rank:
+        return new
+    if new.rank == old.rank and new.modified > old.modified:
+        return new
+    return old
+
+
+def _posted(old: Held | None, record: Record, place: Place) -> Held | None:
+    """A POST came: it changes the version that it was made for, if that is still held."""
+    if old is None or old.timestamp != record.timestamp or old.kind is Kind.TOMBSTONE or old.entry.etag != record.info.etag:
+        return old
+    if Timestamp.unpack(record.info.posted_at) <= old.modified:
+        return old
+    entry = old.entry
+    return Held(
+        old.hash,
+        old.timestamp,
+        Entry(entry.kind, entry.place, entry.size, entry.etag, record.info.posted_at, place, _head(record.info), entry.serial),
+    )
