@@ -3,7 +3,7 @@
     records      what is stored: domains, projects, users, roles, assignments, services, endpoints, credentials
     store        reads from RAM (a kv view), changes as transactions; names are unique because a name is a key
     passwords    scrypt
-    sealing      secrets that must be read back (S3 secrets, token keys) under the root key
+
     tokens/      Fernet tokens: no look-up to validate one
     catalog      services and endpoints as one project sees them
     login        methods in, token out (password, token, EC2 signature-free)

@@ -13,7 +13,7 @@ from identity import passwords
 from identity.client.local import SECRET_PURPOSE
 from identity.login import Login
 from identity.records import Credential, Domain, Endpoint, Grant, Project, Region, Role, Service, User
-from identity.sealing import Sealer
+from identity.client.sealing import Sealer
 from identity.store import IdentityStore
 from ring.world.interface import World
 

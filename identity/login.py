@@ -13,7 +13,7 @@ from typing import Any
 from identity import passwords
 from identity.errors import BadInput, Unauthorized, not_authenticated
 from identity.records import Domain, Project, Revocation, Role, TokenKey, User
-from identity.sealing import Sealer
+from identity.client.sealing import Sealer
 from identity.store import IdentityStore
 from identity.tokens.fernet import Payload, Tokens
 from ring.errors import Conflict, NotFound
@@ -62,7 +62,7 @@ class Login:
         for method in methods:
             match method:
                 case "password":
-                    found = await self._by_password(_object(identity.get("password"), "password"))
+                    found: User = await self._by_password(_object(identity.get("password"), "password"))
                 case "token":
                     old = self._open(_text(_object(identity.get("token"), "token").get("id"), "token.id"))
                     found, expires = old.user, min(expires, old.payload.expires)
@@ -118,7 +118,7 @@ class Login:
     async def _by_password(self, method: dict[str, Any]) -> User:
         given = _object(method.get("user"), "password.user")
         password = _text(given.get("password"), "password.user.password")
-        user = self._named(User, given, "user")
+        user: User | None = self._named(User, given, "user")
         encoded = user.password if user is not None and user.password else _NOBODY
         right = await self._world.offload.run(passwords.verify, password, encoded)
         if user is None or not user.password or not right:

@@ -10,7 +10,7 @@ from identity.api.app import make_api
 from identity.client.local import LocalIdentity
 from identity.login import Login
 from identity.records import PREFIX
-from identity.sealing import Sealer
+from identity.client.sealing import Sealer
 from identity.store import IdentityStore
 from ring.kv.interface import KV
 from ring.kv.view import View

@@ -1,7 +1,7 @@
 """The identity store: reads from RAM, changes as kv transactions that compare what they were decided on.
 
-Reading is plain calls on a ``ring.kv.view.View`` of ``identity/``.  A change names the revisions it saw, so two writers of one record, or
-of one name, cannot both win; it returns when this process's view has it (read your writes).
+Reading is plain calls on a ``ring.kv.view.View`` of ``identity/``.  A change names the revisions it saw, so two writers of
+one record, or of one name, cannot both win; it returns when this process's view has it (read your writes).
 """
 
 from __future__ import annotations
@@ -162,7 +162,8 @@ class IdentityStore:
             case Service(id=service_id):
                 keys += [key_of(e) for e in self.all(Endpoint) if e.service_id == service_id]
             case Domain(id=domain_id):
-                if any(r.domain_id == domain_id for r in [*self.all(Project), *self.all(User)]):
+                held = [r.domain_id for r in self.all(Project)] + [r.domain_id for r in self.all(User)]
+                if domain_id in held:
                     raise Conflict("The domain still holds users or projects.")
             case _:
                 pass

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from identity.api.auth import AuthApi
-from identity.api.form import answer, worded
+from identity.api.form import wording
 from identity.api.grants import CredentialApi, GrantApi
 from identity.api.resources import KINDS, ResourceApi
 from identity.login import Login
-from identity.sealing import Sealer
+from identity.client.sealing import Sealer
 from identity.store import IdentityStore
+from ring.wire.jsonapi import answer
 from ring.wire.message import Handler, Request, Response
 from ring.wire.router import Router
 from ring.world.interface import World
@@ -19,10 +20,11 @@ from ring.world.interface import World
 def make_api(world: World, store: IdentityStore, login: Login, sealer: Sealer, *, public_url: str) -> Handler:
     """``public_url``: where clients reach this API, without "/v3"."""
     router = Router()
+    worded = wording(f"{public_url}/v3").around
 
     def add(methods: str, path: str, handler: Handler) -> None:
         for method in methods.split():
-            router.add(method, path, worded(handler, f"{public_url}/v3"))
+            router.add(method, path, worded(handler))
 
     async def versions(request: Request) -> Response:
         return answer(300, {"versions": {"values": [_version(public_url)]}})

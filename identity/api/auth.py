@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from identity.api import render
-from identity.api.form import answer, json_object, session_of
+from identity.api.form import session_of
 from identity.catalog import catalog
 from identity.errors import Forbidden, NotFound, Unauthorized
 from identity.login import Login, Session
 from identity.records import Domain, Project
 from identity.store import IdentityStore
+from ring.wire.jsonapi import answer, json_object
 from ring.wire.message import Headers, Request, Response
 
 

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from identity.api.form import answer, json_object, session_of
+from identity.api.form import session_of
 from identity.bootstrap import new_access_key
 from identity.client.local import SECRET_PURPOSE
 from identity.errors import BadInput, Forbidden, NotFound
 from identity.login import Login, Session
 from identity.records import Credential, Domain, Grant, Project, Role, User
-from identity.sealing import Sealer
+from identity.client.sealing import Sealer
 from identity.store import IdentityStore
+from ring.wire.jsonapi import answer, json_object
 from ring.wire.message import Headers, Request, Response
 from ring.wire.query import parse_query
 from ring.world.interface import World

@@ -1,7 +1,7 @@
 """Domains, projects, users, roles, regions, services, endpoints over HTTP: one shape for all (Identity API v3).
 
-Each kind is a ``Kind``: which fields a client may set, which a list may be filtered by.  Changing anything needs the admin role; a user may
-read itself and the projects it is in, and change its own password.
+Each kind is a ``Kind``: which fields a client may set, which a list may be filtered by.  Changing anything needs the admin role; a
+user may read itself and the projects it is in, and change its own password.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from typing import Any
 
 from identity import passwords
 from identity.api import render
-from identity.api.form import answer, json_object, session_of
+from identity.api.form import session_of
 from identity.errors import BadInput, Forbidden
 from identity.login import Login, Session
 from identity.records import COLLECTIONS, Domain, Endpoint, Project, Record, Region, Role, Service, User
 from identity.store import IdentityStore, vars_id
+from ring.wire.jsonapi import answer, json_object
 from ring.wire.message import Headers, Request, Response
 from ring.wire.query import parse_query
 from ring.world.interface import World

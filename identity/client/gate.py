@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from identity.client.interface import Access, Identity, Unauthorized
+from identity.client.interface import Access, Forbidden, Identity, Unauthorized
+from ring.errors import RingfortError
 from ring.wire.message import Handler, Headers, Request, Response
+
+IDENTITY_STATUSES: tuple[tuple[type[RingfortError], int], ...] = ((Unauthorized, 401), (Forbidden, 403))
 
 
 def authenticated(identity: Identity, handler: Handler, *, auth_url: str, open_to_all: Callable[[Request], bool]) -> Handler:

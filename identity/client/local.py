@@ -6,7 +6,7 @@ from identity.client.interface import Access, S3Key
 from identity.errors import Unauthorized
 from identity.login import Login, Session
 from identity.records import Project, User
-from identity.sealing import Sealer
+from identity.client.sealing import Sealer
 from identity.store import IdentityStore
 
 SECRET_PURPOSE = "s3 secret"

@@ -1,7 +1,7 @@
 """Secrets that must be read back (S3 secrets, token keys, CHAP secrets): AES-256-GCM under a key derived from the root key.
 
-Form: base64url of version byte 1, nonce (12), ciphertext and tag.  The purpose is bound to it: a sealed S3 secret does not open as a
-token key.  The root key is 32 bytes in a file of mode 0600; it never enters kv.
+Form: base64url of version byte 1, nonce (12), ciphertext and tag.  The purpose is bound to it: a sealed S3 secret does not open as
+a token key.  The root key is 32 bytes in a file of mode 0600; it never enters kv.
 """
 
 from __future__ import annotations

@@ -1,0 +1,466 @@
+"""Volume: a BlockDevice made of a write log, immutable segment objects and, below all, an image.
+
+Layers, newest first: ``dirty`` (taken, in the log), ``frozen`` (being destaged), ``stable`` (in segments), the base image, zeroes.
+
+Invariants
+- What ``flush`` acknowledged is in the log of two devices or in segments at a quorum.
+- Segments are written one after another; segment n+1 only after n is at its quorum.  So at recovery the first missing one ends
+them.
+- A log file goes only when segments hold all of it.
+- Only the holder of the register's epoch serves; it loses the volume when a move of the register fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+import trio
+
+from blockgw.volume import logfile, segment, writelog
+from blockgw.volume.blocks import BlockReader, read_object
+from blockgw.volume.extents import Extent, ExtentMap
+from blockgw.volume.logfile import Kind
+from blockgw.volume.register import Register, RegisterKeeper
+from blockgw.volume.segment import (
+    Checkpoint,
+    CheckpointExtent,
+    SegmentExtent,
+    SegmentHeader,
+    SegmentId,
+    checkpoint_name,
+)
+from blockgw.volume.writelog import WriteLog
+from ring.errors import BadInput, Conflict, DiskFault, NotFound, RingfortError, Unavailable
+from ring.names import HIDDEN, Path
+from ring.wire.message import BytesBody
+from ring.world.interface import Buffer, Disk
+from storage.client.errors import ObjectNotFound
+from storage.client.interface import NewObject, Query, Row, Storage
+
+ACCOUNT = HIDDEN + "volumes"
+SEGMENT_BYTES = 4 << 20
+DIRTY_BYTES_DESTAGE = 8 << 20  # begin to destage
+DIRTY_BYTES_MAX = 64 << 20  # beyond it writers wait
+LOG_BUFFER_BYTES_MAX = 4 << 20  # taken and unsynced; beyond it writers wait
+DESTAGE_AFTER_S = 2.0
+RETRY_S = 1.0
+CHECKPOINT_EVERY = 64  # segments
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Taken:
+    """A write in RAM; ``data`` None is a discard."""
+
+    sequence: int
+    data: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """What lies below a volume: an image's parts, each ``part_bytes`` long but the last."""
+
+    parts: Sequence[Path]
+    part_bytes: int
+    size: int
+
+
+Stable = SegmentId | None  # None: zeroes
+
+
+class Volume:
+    """Implements blockgw.scsi.block.BlockDevice.  Made by ``open``; ``run`` destages until cancelled; then ``close``."""
+
+    def __init__(
+        self, volume_id: UUID, size: int, storage: Storage, reader: BlockReader, keeper: RegisterKeeper, base: Base | None
+    ) -> None:
+        self.size = size
+        self._id = volume_id
+        self._storage = storage
+        self._reader = reader
+        self._keeper = keeper
+        self._base = base
+        self._container = Path(ACCOUNT, str(volume_id))
+        self._dirty: ExtentMap[Taken] = ExtentMap()
+        self._frozen: ExtentMap[Taken] = ExtentMap()
+        self._stable: ExtentMap[Stable] = ExtentMap()
+        self._dirty_bytes = 0
+        self._frozen_sequence = 0
+        self._objects: set[str] = set()  # segments and checkpoints of ours that are known to exist
+        self._log: WriteLog
+        self._next_segment = 0
+        self._destaged_sequence = 0
+        self._since_checkpoint = 0
+        self._wanted = trio.Event()  # destaging is wanted now
+        self._room = trio.Event()  # destaging made room
+        self._destaging = trio.Lock()
+        self._lost: RingfortError | None = None  # why nothing may be written any more
+
+    # ---- opening
+
+    @classmethod
+    async def open(
+        cls,
+        volume_id: UUID,
+        size: int,
+        *,
+        storage: Storage,
+        reader: BlockReader,
+        keeper: RegisterKeeper,
+        disks: Sequence[Disk],
+        base: Base | None,
+        log_copies: int = 2,
+    ) -> Volume:
+        """Take the volume over at the next epoch and recover it.  The caller holds its claim (register.claim).
+
+        Unavailable when segments or logs cannot be read: nothing is served from a partial recovery."""
+        self = cls(volume_id, size, storage, reader, keeper, base)
+        old = await keeper.load()
+        epoch = old.epoch + 1
+        await keeper.move(Register(epoch, old.checkpoint, old.checkpoint_epoch))
+        covered = await self._recover_objects(old)
+        try:
+            records = await writelog.replay(disks, volume_id)
+        except OSError as error:
+            raise Unavailable(f"volume {volume_id}: its write log cannot be read: {error}") from error
+        last = covered
+        for record in records:
+            if record.sequence > covered:
+                data = record.data if record.kind == Kind.WRITE else None
+                self._place(Taken(record.sequence, data), record.offset, record.length)
+                last = max(last, record.sequence)
+        self._log = WriteLog(
+            disks,
+            volume_id,
+            epoch,
+            copies=min(log_copies, len(disks)),
+            next_sequence=last + 1,
+            undestaged=self._undestaged,
+        )
+        self._destaged_sequence = covered
+        await self._destage(last)
+        await self._checkpoint()
+        await writelog.remove_logs(disks, volume_id, keep_epoch=epoch)
+        return self
+
+    async def _recover_objects(self, old: Register) -> int:
+        """The checkpoint and the segments after it.  The log sequence they cover."""
+        covered, next_segment = 0, 0
+        if old.checkpoint:
+            data = await read_object(self._storage, self._object(old.checkpoint))
+            checkpoint = segment.decode_checkpoint(data)
+            for one in checkpoint.extents:
+                self._stable.insert(Extent(one.start, one.start + one.length, one.segment, one.offset))
+            self._objects |= {one.segment.name for one in checkpoint.extents if one.segment is not None} | {old.checkpoint}
+            covered, next_segment = checkpoint.log_sequence, checkpoint.next_segment
+        while True:
+            found = SegmentId(old.checkpoint_epoch, next_segment)
+            try:
+                header, start = await self._segment_header(found)
+            except ObjectNotFound:
+                return covered
+            self._apply_segment(found, header, start)
+            covered = header.log_sequence
+            next_segment += 1
+
+    async def _segment_header(self, found: SegmentId) -> tuple[SegmentHeader, int]:
+        path = self._object(found.name)
+        head = await read_object(self._storage, path, 0, segment.FRAME_BYTES)
+        return segment.decode_segment_header(await read_object(self._storage, path, 0, segment.segment_header_length(head)))
+
+    def _apply_segment(self, found: SegmentId, header: SegmentHeader, start: int) -> None:
+        self._objects.add(found.name)
+        at = start
+        for one in header.extents:
+            source: Stable = None if one.zero else found
+            self._stable.insert(Extent(one.start, one.start + one.length, source, 0 if one.zero else at))
+            if not one.zero:
+                at += one.length
+
+    # ---- BlockDevice
+
+    def read_now(self, offset: int, length: int) -> bytes | None:
+        pieces: list[bytes] = []
+        for where in self._resolve(offset, offset + length):
+            match where:
+                case bytes():
+                    pieces.append(where)
+                case (path, start, count):
+                    data = self._reader.read_now(path, start, count)
+                    if data is None or len(data) != count:
+                        return None
+                    pieces.append(data)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    async def read(self, offset: int, length: int) -> bytes:
+        while True:
+            where = list(self._resolve(offset, offset + length))
+            try:
+                return await self._fetch(where)
+            except ObjectNotFound as error:
+                # A checkpoint may have swept a segment between our look at the map and the read; the map knows better now.
+                if where == list(self._resolve(offset, offset + length)):
+                    raise DiskFault(f"volume {self._id}: {error.message}") from error
+
+    async def _fetch(self, found: Sequence[bytes | tuple[Path, int, int]]) -> bytes:
+        pieces: list[bytes] = []
+        for where in found:
+            match where:
+                case bytes():
+                    pieces.append(where)
+                case (path, start, count):
+                    data = await self._reader.read(path, start, count)
+                    if len(data) != count:
+                        raise DiskFault(f"{path} is shorter than the volume's map says")
+                    pieces.append(data)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def write_now(self, offset: int, data: Buffer) -> bool:
+        if self._lost is not None or self._crowded():
+            return False
+        self._take(offset, len(data), bytes(data))
+        return True
+
+    async def write(self, offset: int, data: Buffer, *, durable: bool = False) -> None:
+        await self._wait_for_room()
+        self._take(offset, len(data), bytes(data))
+        if durable:
+            await self.flush()
+
+    async def discard(self, offset: int, length: int) -> None:
+        await self._wait_for_room()
+        self._take(offset, length, None)
+
+    async def flush(self) -> None:
+        self._check()
+        try:
+            await self._log.sync()
+        except DiskFault as error:
+            self._lost = error
+            raise
+        self._check()
+
+    # ---- the worker's side
+
+    @property
+    def healthy(self) -> bool:
+        """False when nothing may be written any more: it must be opened anew."""
+        return self._lost is None
+
+    async def run(self) -> None:
+        """Destage in the background, until cancelled."""
+        while True:
+            with trio.move_on_after(DESTAGE_AFTER_S):
+                await self._wanted.wait()
+            self._wanted = trio.Event()
+            if self._lost is not None or not (len(self._dirty) or len(self._frozen)):
+                continue
+            try:
+                await self._settle(checkpoint=self._since_checkpoint >= CHECKPOINT_EVERY)
+            except Conflict as error:
+                self._lost = error
+                raise
+            except Unavailable:
+                # The objects' quorum is out of reach: the log keeps what was acknowledged, writers wait when it is full.
+                await trio.sleep(RETRY_S)
+
+    async def close(self) -> None:
+        """Destage everything and checkpoint.  If that fails the log stays and the next open replays it."""
+        if self._lost is not None:
+            await self._log.close(remove=False)
+            return
+        try:
+            await self._log.sync()
+            await self._settle(checkpoint=True)
+        except RingfortError:
+            await self._log.close(remove=False)
+            raise
+        await self._log.close(remove=True)
+
+    async def abandon(self) -> None:
+        """Let go without writing: the volume is to be deleted, or was lost."""
+        self._lost = self._lost or Unavailable(f"volume {self._id} is closed")
+        await self._log.close(remove=False)
+
+    # ---- inside
+
+    def _object(self, name: str) -> Path:
+        return Path(self._container.account, self._container.container, name)
+
+    def _check(self) -> None:
+        if self._lost is not None:
+            raise Unavailable(f"volume {self._id} cannot be written: {self._lost.message}")
+
+    def _crowded(self) -> bool:
+        return self._dirty_bytes > DIRTY_BYTES_MAX or self._log.buffer_bytes > LOG_BUFFER_BYTES_MAX
+
+    async def _wait_for_room(self) -> None:
+        self._check()
+        while self._crowded():
+            if self._log.buffer_bytes > LOG_BUFFER_BYTES_MAX:
+                await self.flush()
+            else:
+                self._wanted.set()
+                await self._room.wait()
+            self._check()
+
+    def _take(self, offset: int, length: int, data: bytes | None) -> None:
+        if offset < 0 or length < 0 or offset + length > self.size:
+            raise BadInput(f"{length} bytes at {offset} are outside of a volume of {self.size}")
+        if length == 0:
+            return
+        kind = Kind.WRITE if data is not None else Kind.DISCARD
+        sequence = self._log.take(kind, offset, length, data or b"")
+        self._place(Taken(sequence, data), offset, length)
+        if self._dirty_bytes > DIRTY_BYTES_DESTAGE:
+            self._wanted.set()
+
+    def _place(self, taken: Taken, offset: int, length: int) -> None:
+        self._dirty.insert(Extent(offset, offset + length, taken, 0))
+        self._dirty_bytes += length if taken.data is not None else logfile.RECORD_BYTES
+
+    def _undestaged(self) -> Iterator[tuple[int, Kind, int, int, Buffer]]:
+        for layer in (self._frozen, self._dirty):
+            for extent in layer:
+                data = extent.source.data
+                length = extent.end - extent.start
+                if data is None:
+                    yield extent.source.sequence, Kind.DISCARD, extent.start, length, b""
+                else:
+                    piece = memoryview(data)[extent.offset : extent.offset + length]
+                    yield extent.source.sequence, Kind.WRITE, extent.start, length, piece
+
+    def _resolve(self, start: int, end: int) -> Iterator[bytes | tuple[Path, int, int]]:
+        """The bytes where they are at hand, else (object, offset, length), in order."""
+        for extent in self._through((self._dirty, self._frozen), start, end):
+            if isinstance(extent, Extent):
+                length = extent.end - extent.start
+                data = extent.source.data
+                yield bytes(length) if data is None else data[extent.offset : extent.offset + length]
+                continue
+            for stable in self._stable.lookup(*extent):
+                if not isinstance(stable, Extent):
+                    yield from self._below(*stable)
+                elif stable.source is None:
+                    yield bytes(stable.end - stable.start)
+                else:
+                    yield self._object(stable.source.name), stable.offset, stable.end - stable.start
+
+    def _through(self, layers: Sequence[ExtentMap[Taken]], start: int, end: int) -> Iterator[Extent[Taken] | tuple[int, int]]:
+        for found in layers[0].lookup(start, end):
+            if isinstance(found, Extent) or len(layers) == 1:
+                yield found
+            else:
+                yield from self._through(layers[1:], *found)
+
+    def _below(self, start: int, end: int) -> Iterator[bytes | tuple[Path, int, int]]:
+        base = self._base
+        at = start
+        while base is not None and at < min(end, base.size):
+            part, offset = divmod(at, base.part_bytes)
+            length = min(end - at, base.part_bytes - offset, base.size - at)
+            yield base.parts[part], offset, length
+            at += length
+        if at < end:
+            yield bytes(end - at)
+
+    async def _settle(self, *, checkpoint: bool) -> None:
+        async with self._destaging:
+            sequence = self._log.last_taken
+            await self._destage(sequence)
+            if checkpoint:
+                await self._checkpoint()
+            await self._log.destaged(sequence)
+            self._room.set()
+            self._room = trio.Event()
+
+    async def _destage(self, sequence: int) -> None:
+        """Write the dirty layer as segments.  ``sequence``: of the newest write in it.  After an error it is tried again whole."""
+        if not len(self._frozen):
+            self._frozen, self._dirty = self._dirty, ExtentMap()
+            self._dirty_bytes = 0
+            self._frozen_sequence = sequence
+        if not len(self._frozen):
+            return
+        batches = list(_batches(self._frozen))
+        for number, batch in enumerate(batches):
+            # Only the last segment of a batch covers the log: before it, replay repeats what some of them hold already.
+            covers = self._frozen_sequence if number == len(batches) - 1 else self._destaged_sequence
+            extents = tuple(SegmentExtent(e.start, e.end - e.start, e.source.data is None) for e in batch)
+            header = SegmentHeader(covers, extents)
+            head = segment.encode_segment_header(header)
+            data = b"".join([head, *(_bytes_of(extent) for extent in batch)])
+            found = SegmentId(self._keeper.value.epoch, self._next_segment)
+            await self._storage.put_object(self._object(found.name), NewObject(), BytesBody(data))
+            self._next_segment += 1
+            self._since_checkpoint += 1
+            self._apply_segment(found, header, len(head))
+        self._destaged_sequence = self._frozen_sequence
+        self._frozen = ExtentMap()
+
+    async def _checkpoint(self) -> None:
+        """The whole map as an object, then the register points to it, then segments that nothing refers to go."""
+        epoch = self._keeper.value.epoch
+        extents = tuple(CheckpointExtent(e.start, e.end - e.start, e.source, e.offset) for e in self._stable)
+        checkpoint = Checkpoint(self._next_segment, self._destaged_sequence, extents)
+        name = checkpoint_name(epoch, self._next_segment)
+        await self._storage.put_object(self._object(name), NewObject(), BytesBody(segment.encode_checkpoint(checkpoint)))
+        await self._keeper.move(Register(epoch, name, epoch))
+        self._since_checkpoint = 0
+        self._objects.add(name)
+        await self._sweep({name} | {one.segment.name for one in extents if one.segment is not None})
+
+    async def _sweep(self, needed: set[str]) -> None:
+        """Delete the objects that neither the map nor the register refers to; what cannot be deleted now is tried next time."""
+        for name in self._objects - needed:
+            try:
+                await self._storage.delete_object(self._object(name))
+            except ObjectNotFound:
+                pass
+            except Unavailable:
+                continue
+            self._objects.discard(name)
+
+
+def _bytes_of(extent: Extent[Taken]) -> bytes:
+    data = extent.source.data
+    return b"" if data is None else data[extent.offset : extent.offset + extent.end - extent.start]
+
+
+def _batches(frozen: ExtentMap[Taken]) -> Iterator[list[Extent[Taken]]]:
+    """Neighbours together, about SEGMENT_BYTES each; a larger extent is cut."""
+    batch: list[Extent[Taken]] = []
+    size = 0
+    for extent in frozen:
+        if extent.source.data is None:
+            batch.append(extent)
+            continue
+        for start in range(extent.start, extent.end, SEGMENT_BYTES):
+            piece = extent.cut(start, min(start + SEGMENT_BYTES, extent.end))
+            if batch and size + piece.end - piece.start > SEGMENT_BYTES:
+                yield batch
+                batch, size = [], 0
+            batch.append(piece)
+            size += piece.end - piece.start
+    if batch:
+        yield batch
+
+
+async def delete_objects(storage: Storage, volume_id: UUID) -> None:
+    """Everything a deleted volume left in the object store, page by page; no error when there is nothing."""
+    container = Path(ACCOUNT, str(volume_id))
+    try:
+        while True:
+            page = await storage.list_container(container, Query(limit=1000))
+            for row in page.items:
+                if isinstance(row, Row):
+                    try:
+                        await storage.delete_object(Path(container.account, container.container, row.name))
+                    except ObjectNotFound:
+                        continue
+            if not page.items:
+                break
+        await storage.delete_container(container)
+    except NotFound:
+        return
