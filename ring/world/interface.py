@@ -90,7 +90,7 @@ class Net(Protocol):
 class OpenMode(Enum):
     READ = "read"  # must exist
     WRITE = "write"  # must exist; read and write
-    CREATE = "create"  # must not exist (FileExistsError); read and write
+    CREATE = "create"  # must not exist (FileExistsError); read and write; its name is durable when open returns
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
-from ring.errors import BadInput
 from ring.world.interface import File, FileInfo, OpenMode, Space, Tables
+from ring.world.paths import split, split_file
 from ring.world.real.file import PageCacheReader, RealFile, write_all
 from ring.world.real.tables import LmdbTables
 from ring.world.real.thread import IoThread
@@ -27,24 +27,6 @@ _FLAGS = {
     OpenMode.WRITE: os.O_RDWR,
     OpenMode.CREATE: os.O_RDWR | os.O_CREAT | os.O_EXCL,
 }
-
-
-def split(path: str) -> list[str]:
-    """The components of a relative path ("" is the root itself).  BadInput for what could leave the root."""
-    if not path:
-        return []
-    parts = path.split("/")
-    if any(part in ("", ".", "..") or "\0" in part for part in parts):
-        raise BadInput(f"not a relative path below a device's root: {path!r}")
-    return parts
-
-
-def split_file(path: str) -> tuple[list[str], str]:
-    """The folder's components and the last name."""
-    parts = split(path)
-    if not parts:
-        raise BadInput("a file needs a name")
-    return parts[:-1], parts[-1]
 
 
 class RealDisk:

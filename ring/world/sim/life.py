@@ -1,0 +1,72 @@
+"""Life: one run of a simulated node, from its start to its crash.
+
+Everything that a node holds (open files, streams, listeners) belongs to one life and is worthless after it: whoever still uses
+it, a clean-up under a shielded scope for instance, gets NodeCrashed.  It is no Exception, so that code which handles errors does
+not take a dead machine for a faulty one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import trio
+
+
+class NodeCrashed(BaseException):
+    """The node that made this call is no more."""
+
+
+class Life:
+    def __init__(self, name: str, number: int) -> None:
+        self.name = name
+        self.number = number
+        self.alive = True
+        self._scopes: dict[int, trio.CancelScope] = {}  # waits that end with the life
+        self._serial = 0
+        self._at_end: list[Callable[[], None]] = []
+
+    def check(self) -> None:
+        if not self.alive:
+            raise NodeCrashed(self.name)
+
+    def at_end(self, call: Callable[[], None]) -> None:
+        """Call it when the node crashes."""
+        self._at_end.append(call)
+
+    def end(self) -> None:
+        self.alive = False
+        for call in self._at_end:
+            call()
+        for scope in list(self._scopes.values()):
+            scope.cancel()
+
+    async def sleep_until(self, deadline: float) -> None:
+        """Sleep, whatever the task's cancel scopes say; NodeCrashed if the life ends meanwhile."""
+        with trio.CancelScope(shield=True) as scope:
+            serial = self._enter(scope)
+            try:
+                await trio.sleep_until(deadline)
+            finally:
+                del self._scopes[serial]
+        self.check()
+
+    async def run(self, main: Callable[[], Awaitable[None]]) -> None:
+        """Run ``main`` until it returns or the life ends."""
+        self.check()
+        with trio.CancelScope() as scope:
+            serial = self._enter(scope)
+            try:
+                await main()
+            except NodeCrashed:
+                pass
+            except BaseExceptionGroup as group:
+                _, rest = group.split(NodeCrashed)
+                if rest is not None:
+                    raise rest from None
+            finally:
+                del self._scopes[serial]
+
+    def _enter(self, scope: trio.CancelScope) -> int:
+        self._serial += 1
+        self._scopes[self._serial] = scope
+        return self._serial
