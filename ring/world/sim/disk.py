@@ -128,7 +128,7 @@ class SimDisk:
         self._life = life
         self._medium = medium
         self._now = now
-        self._tables: dict[int, tuple[str, ...]] = {}  # open stores: their tables
+        self._tables: dict[int, list[SimTables]] = {}  # open handles by store
 
     async def open(self, path: str, mode: OpenMode) -> File:
         parts, name = split_file(path)
@@ -288,10 +288,11 @@ class SimDisk:
             return node.store
 
         store = await self._do(SYNC_S, find)
-        names = self._tables.setdefault(id(store), tuple(tables))
-        if set(names) != set(tables):
-            raise BadInput(f"{path} is open with other tables: {', '.join(names)}")
-        return SimTables(self._life, self._medium, store, tables)
+        handles = self._tables.setdefault(id(store), [])
+        if handles and set(handles[0].names) != set(tables):
+            raise BadInput(f"{path} is open with other tables: {', '.join(handles[0].names)}")
+        handles.append(SimTables(self._life, self._medium, store, tables, handles))
+        return handles[-1]
 
     async def space(self) -> Space:
         return await self._do(READ_S, self._medium.space)

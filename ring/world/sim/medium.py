@@ -52,6 +52,7 @@ class FileNode:
     xattrs: dict[str, bytes] = field(default_factory=dict)
     durable_xattrs: dict[str, bytes] = field(default_factory=dict)
     modified: float = 0.0
+    diverged: bool = False  # some of the content will never be durable, whatever later syncs say
     store: TablesStore | None = None  # the file stands for an ordered store
 
 
@@ -199,13 +200,15 @@ class Medium:
             # As Linux does: the pages count as clean afterwards, so that the next sync says all is well.
             self.sync_errors -= 1
             node.pending.clear()
+            node.diverged = True
             self._trace("sync failed once")
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         for change in node.pending:
             apply(node.durable, change)
         node.pending.clear()
         node.durable_xattrs = dict(node.xattrs)
-        self._dirty.pop(id(node), None)
+        if not node.diverged:
+            self._dirty.pop(id(node), None)
 
     def take_room(self, length: int) -> None:
         """ENOSPC when the device is full."""
@@ -249,6 +252,7 @@ class Medium:
         if fate == "kept":
             node.durable_xattrs = dict(node.xattrs)
         node.pending = []
+        node.diverged = False
         node.content = bytearray(node.durable)
         node.xattrs = dict(node.durable_xattrs)
         return 0 if survived else 1

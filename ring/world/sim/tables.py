@@ -77,11 +77,12 @@ class TablesStore:
 
 
 class SimTables:
-    def __init__(self, life: Life, medium: Medium, store: TablesStore, names: Sequence[str]) -> None:
+    def __init__(self, life: Life, medium: Medium, store: TablesStore, names: Sequence[str], handles: list[SimTables]) -> None:
         self._life = life
         self._medium = medium
         self._store = store
-        self._names = tuple(names)
+        self.names = tuple(names)
+        self._handles = handles  # all open ones of the store
         for name in names:
             store.tables.setdefault(name, OrderedMap())
 
@@ -113,10 +114,11 @@ class SimTables:
         await self._medium.perform(self._life, COMMIT_S + WRITE_S * len(writes), apply)
 
     async def close(self) -> None:
-        self._life.check()
+        if self in self._handles:
+            self._handles.remove(self)
 
     def _table(self, name: str) -> OrderedMap:
-        if name not in self._names:
+        if name not in self.names:
             raise BadInput(f"there is no table {name!r}")
         return self._store.tables[name]
 
