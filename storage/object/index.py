@@ -6,8 +6,8 @@ transaction with the set-hash tree, the debts and the position in the log up to 
 tables'.
 
 Key: hash (16) | inverted timestamp (12); only the newest version of a name is kept.  Equal timestamps: an object is above a
-tombstone, else the greater ETag is.  Neighbours: packs.py calls ``land``, store.py reads, storage.sync.tree holds the digests.  Format:
-docs/formats/index.md.
+tombstone, else the greater ETag is.  Neighbours: packs.py calls ``land``, store.py reads, storage.sync.tree holds the digests.
+Format: docs/formats/index.md.
 """
 
 from __future__ import annotations
@@ -214,7 +214,7 @@ class Index:
             self._fresh.changes[name_hash] = _Change(new, old)  # what is held now is what the table will have by then
         else:
             change.held = new
-        if old is not None and (new is None or new.entry.place != old.entry.place):
+        if old is not None and old.entry.kind is RecordKind.OBJECT_FILE and (new is None or new.entry.place != old.entry.place):
             self.forgotten.append(old)
 
     # ---- debts

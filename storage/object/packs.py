@@ -171,9 +171,14 @@ class Packs:
                 async for finding in scan(segment.file, segment.head.salt, max(at, SEGMENT_HEAD_BYTES), segment.size):
                     yield segment, finding
 
-    async def cut(self, segment: Segment, size: int) -> None:
+    def seal(self) -> None:
+        """Append no more to the last segment."""
+        self._active = None
+
+    async def cut(self, size: int) -> None:
         """Take back the torn end of the last segment, after a crash."""
-        assert segment is self._active
+        segment = self._active
+        assert segment is not None
         await segment.file.truncate(size)
         await segment.file.sync()
         segment.size = segment.appended_from = size

@@ -1,0 +1,139 @@
+"""Reading a version that the index holds: its record from a pack, and its file when it is large; each byte is checked first.
+
+What does not check is reported to the store, which examines it, and is a DiskFault to the caller.  Small versions are read from the
+page cache without a task or a thread.  Neighbours: store.py (who asks), packs.py, files.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ring.errors import DiskFault
+from ring.names import Path
+from ring.timestamp import Timestamp
+from ring.wire.message import Piece
+from storage.client.node import NodeReading, Version
+from storage.object.device import OpenDevice
+from storage.object.errors import BadRecord
+from storage.object.files import disk_fault, file_path, file_problem, open_pieces
+from storage.object.index import Held
+from storage.object.packs import Packs, Place
+from storage.object.record import HEAD_BYTES, Info, Record, RecordKind, decode_info, decode_record
+
+
+class OnePiece:
+    """The pieces of a small object."""
+
+    __slots__ = ("_piece",)
+
+    def __init__(self, piece: bytes) -> None:
+        self._piece = piece
+
+    def __aiter__(self) -> OnePiece:
+        return self
+
+    async def __anext__(self) -> Piece:
+        piece, self._piece = self._piece, b""
+        if not piece:
+            raise StopAsyncIteration
+        return piece
+
+    async def aclose(self) -> None:
+        self._piece = b""
+
+
+class Reader:
+    def __init__(
+        self, device: OpenDevice, packs: Packs, suspect: Callable[[bytes], None], refers: Callable[[bytes, str], bool]
+    ) -> None:
+        self._device = device
+        self._packs = packs
+        self._suspect = suspect  # told the key of what seems damaged
+        self._refers = refers  # whether the index still names a file
+
+    async def open(self, held: Held, offset: int, length: int | None) -> NodeReading | None:
+        """None when the version went away meanwhile: look again."""
+        entry = held.entry
+        record = await self._record(held)
+        version = await self.describe(held, Path(*record.info.path), record.info)
+        end = entry.size if length is None else min(entry.size, offset + length)
+        if entry.kind is not RecordKind.OBJECT_FILE:
+            return NodeReading(version, OnePiece(bytes(record.data[offset:end])))
+        file = record.info.file
+        assert file is not None
+        path = file_path(held.hash, held.timestamp, entry.serial)
+        try:
+            pieces = await open_pieces(
+                self._device.disk, path, file, entry.size, offset, end, lambda problem: self._bad(held, problem)
+            )
+        except FileNotFoundError as error:
+            if self._refers(held.hash, path):
+                raise self._bad(held, "its file is gone") from error
+            return None
+        except OSError as error:
+            raise disk_fault(self._device.device_id, "open an object's file", error) from error
+        return NodeReading(version, pieces)
+
+    async def _record(self, held: Held) -> Record:
+        place = held.entry.place
+        data = self._read_now(place, place.length)
+        if data is None:
+            data = await self._packs.read(place, place.length)
+        try:
+            record = decode_record(data, self._packs.salt(place))
+        except BadRecord as error:
+            raise self._bad(held, error.message) from error
+        if record.hash != held.hash or record.timestamp != held.timestamp:
+            raise self._bad(held, "another record lies where it should")
+        return record
+
+    async def _info(self, held: Held, place: Place) -> Info:
+        length = HEAD_BYTES + place.meta
+        data = self._read_now(place, length)
+        if data is None:
+            data = await self._packs.read(place, length)
+        try:
+            head, info = decode_info(data, self._packs.salt(place))
+        except BadRecord as error:
+            raise self._bad(held, error.message) from error
+        if head.key != held.key:
+            raise self._bad(held, "another record lies where it should")
+        return info
+
+    def _read_now(self, place: Place, length: int) -> bytes | None:
+        try:
+            return self._packs.read_now(place, length)
+        except OSError:
+            return None  # the other way of reading meets it again and says what it is
+
+    async def describe(self, held: Held, path: Path, info: Info | None = None) -> Version:
+        """What a HEAD says.  ``info`` is that of the version's record, when it was read already."""
+        entry = held.entry
+        posted_at = Timestamp.unpack(entry.posted_at) if entry.posted_at else None
+        if entry.head is not None:
+            content_type, metadata = entry.head.content_type, entry.head.metadata
+        else:
+            if entry.posted is not None or info is None:
+                info = await self._info(held, entry.posted or entry.place)
+            content_type, metadata = info.content_type, info.metadata
+        return Version(path, held.timestamp, held.kind, entry.size, entry.etag, content_type, metadata, posted_at)
+
+    async def problem(self, held: Held) -> str:
+        """What is wrong with a version; "" when every byte of it can be read and is right."""
+        entry = held.entry
+        try:
+            record = await self._record(held)
+            if entry.posted is not None:
+                await self._info(held, entry.posted)
+        except DiskFault as error:
+            return error.message
+        if entry.kind is not RecordKind.OBJECT_FILE or record.info.file is None:
+            return ""
+        return await file_problem(
+            self._device.disk, file_path(held.hash, held.timestamp, entry.serial), record.info.file, entry.size
+        )
+
+    def _bad(self, held: Held, problem: str) -> DiskFault:
+        """The error to raise."""
+        self._suspect(held.key)
+        return DiskFault(f"device {self._device.device_id}: {held.key.hex()}: {problem}")

@@ -1,0 +1,442 @@
+"""ObjectStore: the objects of one device (the object half of storage.client.node.Node, and what its workers need).
+
+Owns the log (packs.py), the index (index.py) and the large files (files.py, upload.py, reader.py), replays the log when it
+starts, and keeps two tasks: one commits the index now and then, one unlinks the files of superseded versions and examines what a
+reader found damaged.  Decides nothing about other devices and pays no debts: it keeps them (``unpaid``, ``mark_paid``).
+
+A small GET or HEAD is one look-up and one read from the page cache, without a task or a thread.  Errors of every call, beside those
+named: DeviceOutOfService (Unavailable), DiskFault, DiskFull.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import trio
+
+from ring.errors import BadInput, Conflict, DiskFault, FormatError
+from ring.names import NameHasher, Path
+from ring.timestamp import Timestamp
+from ring.world.interface import Buffer, World
+from storage.client.errors import ObjectNotFound
+from storage.client.node import Debt, Kind, LeafDigests, NodeReading, Upload, Version, WriteReply
+from storage.object.device import QUARANTINE, OpenDevice
+from storage.object.errors import DeviceOutOfService
+from storage.object.files import FileWriter, disk_fault, file_name, file_path, remove
+from storage.object.index import Held, Index
+from storage.object.packs import BATCH_BYTES_MAX, SEGMENT_BYTES_MAX, Landed, Packs, Pending, Place
+from storage.object.reader import Reader
+from storage.object.record import (
+    DATA_BYTES_MAX,
+    RECORD_BYTES_MAX,
+    Info,
+    Record,
+    RecordKind,
+    debt_of,
+    info_of,
+    version_of,
+)
+from storage.object.scan import Damaged, Found
+from storage.object.segment import LOG_START, Position
+from storage.object.upload import FileUpload
+from storage.sync import tree
+
+COMMIT_INTERVAL_S = 1.0
+COMMIT_RECORDS = 1000
+BACKLOG_MAX = 20_000  # changes in RAM; beyond it writers wait for the index
+COMMIT_FAILURES_MAX = 5
+REPLAY_BATCH = 10_000
+SMALL_BYTES_MAX = DATA_BYTES_MAX
+SUSPECTS_MAX = 1000
+QUARANTINED_MAX = 1000  # more than that, and the device itself is to blame
+TORN_BYTES_MAX = BATCH_BYTES_MAX + RECORD_BYTES_MAX
+SYSTEM_METADATA = "x-sysmeta-"
+
+
+@dataclass(slots=True)
+class StartReport:
+    """What the start found, for the log."""
+
+    rebuilt: bool = False  # the index was made anew from the whole log
+    replayed: int = 0  # records
+    torn_bytes: int = 0  # cut from the end of the log
+    damaged: list[tuple[int, int, int]] = field(default_factory=list)  # segment, offset, end: skipped
+
+
+class Write:
+    """A small write that was submitted; lets one task write to several devices at once."""
+
+    __slots__ = ("_debt", "_pending", "_reply")
+
+    def __init__(self, reply: WriteReply | None, pending: Pending | None, debt: Debt | None) -> None:
+        self._reply = reply
+        self._pending = pending
+        self._debt = debt
+
+    async def wait(self) -> WriteReply:
+        """Until it is durable."""
+        if self._reply is not None:
+            return self._reply
+        assert self._pending is not None
+        landed = await self._pending.wait()
+        return WriteReply(landed.newest, paid=self._debt is None or not landed.taken)
+
+
+class ObjectStore:
+    def __init__(
+        self, world: World, device: OpenDevice, part_power: int, hasher: NameHasher, *, segment_bytes_max: int = SEGMENT_BYTES_MAX
+    ) -> None:
+        self.device = device
+        self.part_power = part_power
+        self.index = Index(device.tables)
+        self.packs = Packs(world, device, self._land, segment_bytes_max=segment_bytes_max)
+        self.reader = Reader(device, self.packs, self._suspect, self.refers)
+        self.in_doubt: set[str] = set()  # files that have a name and wait for their record
+        self.quarantined = 0  # since the start
+        self.report = StartReport()
+        self._hasher = hasher
+        self._ready = False
+        self._suspects: deque[bytes] = deque(maxlen=SUSPECTS_MAX)  # keys
+        self._changed = trio.Event()  # the index has something to commit
+        self._many = trio.Event()  # ... and it should be now
+        self._to_clean = trio.Event()
+        self._committed = trio.Event()
+        self._commit_failures = 0
+
+    # ---- life
+
+    async def open(self) -> None:
+        """Bring the index up to the end of the log.  DeviceOutOfService when the disk does not let us."""
+        try:
+            await self._open()
+        except (OSError, FormatError, DiskFault) as error:
+            self.device.fail(f"it cannot be opened: {error}")
+            raise DeviceOutOfService(
+                f"device {self.device.device_id} cannot be opened: {error}",
+                hint="if its tables are damaged, move its folder 'tables' away: they are made anew from the log and from replicas",
+            ) from error
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Open, then serve until cancelled.  Started when it can be used."""
+        await self.open()
+        try:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(self.packs.run)
+                nursery.start_soon(self._commit_loop)
+                nursery.start_soon(self._clean_loop)
+                self._ready = True
+                task_status.started()
+        finally:
+            self._ready = False
+
+    async def close(self) -> None:
+        """After ``run`` ended.  Leaves nothing to replay, if the disk lets it."""
+        self._ready = False
+        if not self.device.fault:
+            with suppress(DiskFault):  # only the next start would have been faster
+                await self.index.commit()
+        await self.packs.close()
+
+    async def _open(self) -> None:
+        await self.packs.open()
+        try:
+            self.index.load()
+            if self._beyond_log(self.index.position):
+                raise FormatError("the index is ahead of the log")
+            await self._replay()
+        except FormatError:
+            await self.index.clear()
+            await self._replay()
+        await self.index.commit()
+
+    def _beyond_log(self, position: Position) -> bool:
+        return position != LOG_START and (position.segment not in self.packs.sequences or position > self.packs.end)
+
+    async def _replay(self) -> None:
+        self.report = StartReport(rebuilt=self.index.position == LOG_START and bool(self.packs.sequences))
+        torn: Damaged | None = None
+        async for segment, finding in self.packs.scan(self.index.position):
+            sequence = segment.head.sequence
+            if isinstance(finding, Found):
+                self._land(finding.record, Place(sequence, finding.offset, finding.length, finding.meta_length))
+                self.report.replayed += 1
+                if self.index.backlog >= REPLAY_BATCH:
+                    await self.index.commit()
+            elif finding.to_end and sequence == self.packs.sequences[-1]:
+                torn = finding
+            else:
+                self.report.damaged.append((sequence, finding.offset, finding.end))
+        if torn is None:
+            return
+        if torn.end - torn.offset <= TORN_BYTES_MAX:
+            self.report.torn_bytes = torn.end - torn.offset
+            await self.packs.cut(torn.offset)
+        else:  # more than one append can leave: it was acknowledged and has rotted
+            self.report.damaged.append((self.packs.sequences[-1], torn.offset, torn.end))
+            self.packs.seal()
+
+    async def _commit_loop(self) -> None:
+        while True:
+            await self._changed.wait()
+            with trio.move_on_after(COMMIT_INTERVAL_S):
+                await self._many.wait()
+            self._changed = trio.Event()
+            self._many = trio.Event()
+            try:
+                await self.index.commit()
+                self._commit_failures = 0
+            except DiskFault as error:
+                self._commit_failures += 1
+                if self._commit_failures >= COMMIT_FAILURES_MAX:
+                    self.device.fail(str(error))
+                self._changed.set()
+                await trio.sleep(COMMIT_INTERVAL_S)
+            self._committed.set()
+            self._committed = trio.Event()
+
+    async def _clean_loop(self) -> None:
+        while True:
+            await self._to_clean.wait()
+            self._to_clean = trio.Event()
+            forgotten, self.index.forgotten = self.index.forgotten, []
+            for held in forgotten:
+                with suppress(OSError):  # what stays is an orphan, and the auditor's
+                    await self._remove_file(held)
+            while self._suspects and not self.device.fault:
+                with suppress(DiskFault, DeviceOutOfService):  # the auditor comes by again
+                    await self.examine(self._suspects.popleft())
+
+    async def _remove_file(self, held: Held) -> None:
+        path = file_path(held.hash, held.timestamp, held.entry.serial)
+        if path not in self.in_doubt and not self.refers(held.hash, path):
+            await remove(self.device.disk, path)
+
+    def _land(self, record: Record, place: Place) -> Landed:
+        landed = self.index.land(record, place)
+        self._changed.set()
+        if self.index.backlog >= COMMIT_RECORDS:
+            self._many.set()
+        if self.index.forgotten:
+            self._to_clean.set()
+        return landed
+
+    # ---- writing
+
+    async def put_small(self, version: Version, data: Buffer, debt: Debt | None) -> WriteReply:
+        """A whole object, or a tombstone (data empty).  BadInput above SMALL_BYTES_MAX, or when it is not as long as it says."""
+        if self.index.backlog > BACKLOG_MAX:
+            await self.room()
+        return await self.begin_small(version, data, debt).wait()
+
+    def begin_small(self, version: Version, data: Buffer, debt: Debt | None) -> Write:
+        """``put_small`` without the waiting."""
+        if len(data) != version.size or len(data) > SMALL_BYTES_MAX:
+            raise BadInput(
+                f"a small object has as many bytes as it says, at most {SMALL_BYTES_MAX}; not {len(data)} of {version.size}"
+            )
+        name_hash = self._hasher.hash(version.path)
+        known = self.known(name_hash, version)
+        if known is not None:
+            return known
+        kind = RecordKind.TOMBSTONE if version.kind is Kind.TOMBSTONE else RecordKind.OBJECT_INLINE
+        record = Record(kind, name_hash, version.timestamp, info_of(version, debt), data)
+        return Write(None, self.packs.submit(record), debt)
+
+    async def put_large(self, path: Path, size: int | None) -> Upload:
+        self._check()
+        name_hash = self._hasher.hash(path)
+        try:
+            writer = await FileWriter.begin(self.device.disk, name_hash, size)
+        except OSError as error:
+            raise disk_fault(self.device.device_id, "begin an object's file", error) from error
+        return FileUpload(self, path, name_hash, writer)
+
+    async def post(self, path: Path, metadata: Mapping[str, str], content_type: str, timestamp: Timestamp) -> WriteReply:
+        """Replace the client's metadata; the system's (x-sysmeta-*) stays.  ObjectNotFound."""
+        held = self._newest(self._hasher.hash(path))
+        if held is None or held.kind is Kind.TOMBSTONE:
+            raise ObjectNotFound(f"{path} does not exist here")
+        if timestamp <= held.modified:
+            return WriteReply(held.modified, paid=True)
+        old = await self.reader.describe(held, path)
+        kept = {name: value for name, value in old.metadata.items() if name.startswith(SYSTEM_METADATA)}
+        new = Version(
+            path, old.timestamp, old.kind, old.size, old.etag, content_type or old.content_type, {**kept, **metadata}, timestamp
+        )
+        landed = await self.packs.submit(self._metadata_record(held.hash, new)).wait()
+        return WriteReply(landed.newest, paid=True)
+
+    async def drop(self, key: bytes, reason: str) -> bool:
+        """Let go of a version that others hold (a handoff's, a reclaimed tombstone); False when it is not held (any more).
+
+        Conflict while it owes a container row.  It is no deletion: nothing is told to anybody."""
+        held = self._get(key)
+        if held is None:
+            return False
+        if self.index.owes(key):
+            raise Conflict("it still owes a container row", hint="pay it first")
+        return await self._drop(held, reason)
+
+    async def quarantine(self, key: bytes) -> bool:
+        """Put a damaged version aside, so that a sound copy can come from another device; False when it is not held (any more)."""
+        held = self._get(key)
+        if held is None:
+            return False
+        if held.entry.kind is RecordKind.OBJECT_FILE:
+            name = file_name(held.hash, held.timestamp, held.entry.serial)
+            try:
+                with suppress(FileNotFoundError):  # that is its damage
+                    await self.device.disk.rename(file_path(held.hash, held.timestamp, held.entry.serial), f"{QUARANTINE}/{name}")
+            except OSError as error:
+                raise disk_fault(self.device.device_id, "put a file into quarantine", error) from error
+        return await self._drop(held, "quarantined")
+
+    async def _drop(self, held: Held, reason: str) -> bool:
+        info = Info(("", "", ""), etag=held.entry.etag, reason=reason)  # the path may be what is damaged
+        landed = await self.packs.submit(Record(RecordKind.DROP, held.hash, held.timestamp, info)).wait()
+        return landed.taken
+
+    def known(self, name_hash: bytes, version: Version) -> Write | None:
+        """The answer to a write of a version that is held already, or is older than what is; None when it is news."""
+        old = self._newest(name_hash)
+        if old is None:
+            return None
+        rank = version.timestamp, version.kind is Kind.OBJECT, version.etag
+        if rank > old.rank:
+            return None
+        same = rank == old.rank
+        if same and version.metadata_timestamp is not None and version.metadata_timestamp > old.modified:
+            return Write(None, self.packs.submit(self._metadata_record(name_hash, version)), None)
+        return Write(WriteReply(old.timestamp, paid=not (same and self.index.owes(old.key))), None, None)
+
+    def _metadata_record(self, name_hash: bytes, version: Version) -> Record:
+        return Record(RecordKind.METADATA, name_hash, version.timestamp, info_of(version, None))
+
+    async def room(self) -> None:
+        """Wait until the index keeps up with the log."""
+        while self.index.backlog > BACKLOG_MAX:
+            self.device.check()
+            self._many.set()
+            await self._committed.wait()
+
+    # ---- reading
+
+    async def head(self, path: Path) -> Version | None:
+        held = self._newest(self._hasher.hash(path))
+        return None if held is None else await self.reader.describe(held, path)
+
+    async def get(self, path: Path, timestamp: Timestamp | None, offset: int, length: int | None) -> NodeReading | None:
+        name_hash = self._hasher.hash(path)
+        while True:
+            held = self._newest(name_hash)
+            if held is None or held.kind is Kind.TOMBSTONE or (timestamp is not None and held.timestamp != timestamp):
+                return None
+            reading = await self.reader.open(held, offset, length)
+            if reading is not None:
+                return reading
+
+    async def object_by_key(self, key: bytes) -> NodeReading | None:
+        while (held := self._get(key)) is not None:
+            reading = await self.reader.open(held, 0, None)
+            if reading is not None:
+                return reading
+        return None
+
+    # ---- for the workers of the device
+
+    def key(self, path: Path, timestamp: Timestamp) -> bytes:
+        """hash | inverted timestamp: how the index, the tree and the debts name a version."""
+        return self._hasher.hash(path) + timestamp.pack_inverted()
+
+    def partitions(self) -> set[int]:
+        """The partitions of which anything is held, tombstones included."""
+        self._check()
+        return self.index.partitions(self.part_power)
+
+    async def digests(self, kind: str, partition: int) -> LeafDigests:
+        self._check_kind(kind)
+        await self.index.commit()
+        return tree.digests(self.device.tables, "object", partition, self.part_power)
+
+    async def leaf(self, kind: str, partition: int, leaf: int) -> Sequence[tuple[bytes, bytes]]:
+        self._check_kind(kind)
+        start: bytes | None
+        start, end = tree.leaf_range(partition, leaf, self.part_power)
+        found: list[tuple[bytes, bytes]] = []
+        while start is not None:
+            page, start = self.index.page(start, end, limit=1000)
+            found += [(held.key, held.digest) for held in page]
+            await trio.lowlevel.checkpoint()
+        return found
+
+    def unpaid(self, limit: int) -> list[tuple[bytes, Version, Debt]]:
+        """Debts that are not known to be paid, those of writes under way included.  Paying twice does no harm."""
+        self._check()
+        found = []
+        for key, owed in self.index.owed(limit):
+            kind = Kind.TOMBSTONE if owed.kind is RecordKind.TOMBSTONE else Kind.OBJECT
+            assert owed.info.debt is not None
+            found.append((key, version_of(kind, Timestamp.unpack_inverted(key[16:]), owed.info), debt_of(owed.info.debt)))
+        return found
+
+    def mark_paid(self, keys: Iterable[bytes]) -> None:
+        """Forget these debts, with the next commit of the index; after a crash before it they are handed out again."""
+        self._check()
+        self.index.mark_paid(keys)
+        self._changed.set()
+
+    async def examine(self, key: bytes) -> bool:
+        """Read all of a version and quarantine it when it is damaged: False then."""
+        held = self._get(key)
+        if held is None or not await self.reader.problem(held):
+            return True
+        now = self._get(key)
+        if now is None or now.entry != held.entry:
+            return True  # something else lies there by now
+        self.quarantined += 1
+        if self.quarantined > QUARANTINED_MAX:
+            self.device.fail("too much of what it holds is damaged")
+        self.device.check()
+        await self.quarantine(key)
+        return False
+
+    def refers(self, name_hash: bytes, path: str) -> bool:
+        """Whether the index holds a version whose data is the file ``path``."""
+        held = self._newest(name_hash)
+        return (
+            held is not None
+            and held.entry.kind is RecordKind.OBJECT_FILE
+            and file_path(held.hash, held.timestamp, held.entry.serial) == path
+        )
+
+    # ----
+
+    def _suspect(self, key: bytes) -> None:
+        """A reader found it damaged: examine it soon."""
+        self._suspects.append(key)
+        self._to_clean.set()
+
+    def _newest(self, name_hash: bytes) -> Held | None:
+        self._check()
+        try:
+            return self.index.newest(name_hash)
+        except (OSError, FormatError) as error:
+            self.device.fail(f"its index cannot be read: {error}")
+            raise DeviceOutOfService(f"device {self.device.device_id} is out of service: {self.device.fault}") from error
+
+    def _get(self, key: bytes) -> Held | None:
+        held = self._newest(key[:16])
+        return held if held is not None and held.key == key else None
+
+    def _check(self) -> None:
+        self.device.check()
+        if not self._ready:
+            raise DeviceOutOfService(f"device {self.device.device_id} is not running")
+
+    def _check_kind(self, kind: str) -> None:
+        self._check()
+        if kind != "object":
+            raise BadInput(f"an object store has no {kind!r}")

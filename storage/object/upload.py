@@ -1,0 +1,87 @@
+"""A large body on its way to one device (storage.client.node.Upload): the file first, durable, then the record that commits it.
+
+Neighbours: files.py writes the file; store.py has the log and the index.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from ring.errors import BadInput, Conflict, DiskFull
+from ring.names import Path
+from ring.world.interface import Buffer
+from storage.client.node import Debt, Kind, Version, WriteReply
+from storage.object.files import FileWriter, disk_fault, file_path, remove
+from storage.object.record import Record, RecordKind, info_of
+
+if TYPE_CHECKING:
+    from storage.object.store import ObjectStore
+
+
+class FileUpload:
+    def __init__(self, store: ObjectStore, path: Path, name_hash: bytes, writer: FileWriter) -> None:
+        self._store = store
+        self._path = path
+        self._hash = name_hash
+        self._writer = writer
+        self._open = True
+
+    async def write(self, data: Buffer) -> None:
+        """DiskFault, DiskFull, DeviceOutOfService: then it is over, nothing is left behind."""
+        self._check()
+        try:
+            await self._writer.write(data)
+        except OSError as error:
+            await self.abort()
+            raise disk_fault(self._store.device.device_id, "write an object's file", error) from error
+
+    async def commit(self, version: Version, debt: Debt | None) -> WriteReply:
+        self._check()
+        if version.path != self._path or version.kind is not Kind.OBJECT:
+            raise BadInput("the upload was begun for another name")
+        if version.size != self._writer.size:
+            raise BadInput(f"the body has {self._writer.size} bytes, not {version.size}")
+        await self._store.room()
+        known = self._store.known(self._hash, version)
+        if known is not None:
+            await self.abort()
+            return await known.wait()
+        return await self._commit(version, debt)
+
+    async def _commit(self, version: Version, debt: Debt | None) -> WriteReply:
+        store, disk = self._store, self._store.device.disk
+        path = ""
+        try:
+            try:
+                await self._writer.finish(version.timestamp)
+                file = await self._writer.link(version.timestamp)
+            except OSError as error:
+                raise disk_fault(store.device.device_id, "store an object's file", error) from error
+            path = file_path(self._hash, version.timestamp, file.serial)
+            store.in_doubt.add(path)
+            info = info_of(version, debt, file)
+            pending = store.packs.submit(Record(RecordKind.OBJECT_FILE, self._hash, version.timestamp, info))
+            landed = await pending.wait()
+        except DiskFull:
+            if path:
+                with suppress(OSError):  # then it is an orphan
+                    await remove(disk, path)
+            raise
+        finally:
+            store.in_doubt.discard(path)  # given up on while the record was on its way: the auditor looks whether it came
+            await self.abort()
+        if not landed.taken:
+            with suppress(OSError):  # then it is an orphan
+                await remove(disk, path)
+        return WriteReply(landed.newest, paid=debt is None or not landed.taken)
+
+    async def abort(self) -> None:
+        if self._open:
+            self._open = False
+            await self._writer.discard()
+
+    def _check(self) -> None:
+        self._store.device.check()
+        if not self._open:
+            raise Conflict("the upload is over")
