@@ -55,7 +55,7 @@ def make_api(volumes: Volumes, identity: Identity, *, public_url: str, auth_url:
         add("GET HEAD", path, versions)
     api = VolumesApi(volumes, public_url)
     add("POST", "/v3/{project}/volumes", api.create)
-    add("GET", "/v3/{project}/volumes", api.list)
+    add("GET", "/v3/{project}/volumes", api.index)
     add("GET", "/v3/{project}/volumes/detail", api.detail)
     add("GET HEAD", "/v3/{project}/volumes/{id}", api.show)
     add("PUT", "/v3/{project}/volumes/{id}", api.update)

@@ -11,7 +11,7 @@ from identity.client.interface import Access, Forbidden
 from ring.errors import BadInput
 from ring.wire.jsonapi import answer, json_object, member, text
 from ring.wire.message import Headers, Request, Response
-from ring.wire.query import parse_query
+from ring.wire.query import Query
 
 VOLUME_TYPE = "__DEFAULT__"
 # What the create call may name and this cloud does not have: refused when it asks for something.
@@ -55,7 +55,7 @@ class VolumesApi:
         volume = await self._volumes.show(request.params["id"], project_id=_seen_by(access))
         return answer(200, {"volume": self._render(volume, access.project_id)})
 
-    async def list(self, request: Request) -> Response:
+    async def index(self, request: Request) -> Response:
         found = await self._found(request)
         access = _access(request)
         links = [{"id": v.id, "name": v.name, "links": self._links(v.id, access.project_id)} for v in found]
@@ -80,7 +80,7 @@ class VolumesApi:
 
     async def _found(self, request: Request) -> list[Volume]:
         access = _access(request)
-        wanted = dict(parse_query(request.query_string))
+        wanted = dict(Query.parse(request.query_string))
         everyone = wanted.get("all_tenants", "").lower() in ("1", "true")
         if everyone and not access.is_admin:
             raise Forbidden("Policy doesn't allow volume:get_all_projects to be performed.")

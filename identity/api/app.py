@@ -44,7 +44,7 @@ def make_api(world: World, store: IdentityStore, login: Login, sealer: Sealer, *
     add("GET", "/v3/auth/domains", auth.domains)
     for kind in KINDS:
         api = ResourceApi(world, store, login, public_url, kind)
-        add("GET", f"/v3/{kind.collection}", api.list)
+        add("GET", f"/v3/{kind.collection}", api.index)
         add("POST", f"/v3/{kind.collection}", api.create)
         add("GET HEAD", f"/v3/{kind.collection}/{{id}}", api.show)
         add("PATCH", f"/v3/{kind.collection}/{{id}}", api.update)
@@ -56,7 +56,7 @@ def make_api(world: World, store: IdentityStore, login: Login, sealer: Sealer, *
     grants = GrantApi(store, login, public_url)
     for scope in ("projects", "domains"):
         roles = f"/v3/{scope}/{{target}}/users/{{user}}/roles"
-        add("GET", roles, grants.list)
+        add("GET", roles, grants.index)
         add("PUT", f"{roles}/{{role}}", grants.put)
         add("GET HEAD", f"{roles}/{{role}}", grants.check)
         add("DELETE", f"{roles}/{{role}}", grants.delete)
@@ -64,7 +64,7 @@ def make_api(world: World, store: IdentityStore, login: Login, sealer: Sealer, *
     credentials = CredentialApi(world, store, login, sealer, public_url)
     ec2 = "/v3/users/{user}/credentials/OS-EC2"
     add("POST", ec2, credentials.create)
-    add("GET", ec2, credentials.list)
+    add("GET", ec2, credentials.index)
     add("GET", f"{ec2}/{{access}}", credentials.show)
     add("DELETE", f"{ec2}/{{access}}", credentials.delete)
     return router

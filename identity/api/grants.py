@@ -17,7 +17,7 @@ from identity.client.sealing import Sealer
 from identity.store import IdentityStore
 from ring.wire.jsonapi import answer, json_object
 from ring.wire.message import Headers, Request, Response
-from ring.wire.query import parse_query
+from ring.wire.query import Query
 from ring.world.interface import World
 
 
@@ -43,7 +43,7 @@ class GrantApi:
         await self._store.ungrant(self._grant(request))
         return Response(204, Headers())
 
-    async def list(self, request: Request) -> Response:
+    async def index(self, request: Request) -> Response:
         session = session_of(self._login, request)
         if request.params["user"] != session.user.id:
             _need_admin(session)
@@ -54,7 +54,7 @@ class GrantApi:
     async def assignments(self, request: Request) -> Response:
         """GET /v3/role_assignments with user.id, scope.project.id, role.id, include_names."""
         session = session_of(self._login, request)
-        wanted = dict(parse_query(request.query_string))
+        wanted = dict(Query.parse(request.query_string))
         if wanted.get("user.id") != session.user.id:
             _need_admin(session)
         names = "include_names" in wanted and wanted["include_names"].lower() not in ("false", "0")
@@ -128,7 +128,7 @@ class CredentialApi:
         await self._store.add_credential(credential)
         return answer(201, {"credential": self._render(credential)})
 
-    async def list(self, request: Request) -> Response:
+    async def index(self, request: Request) -> Response:
         found = [self._render(c) for c in self._store.credentials_of(self._user(request).id)]
         return answer(200, {"credentials": found, "links": {}})
 

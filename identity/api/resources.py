@@ -19,7 +19,7 @@ from identity.records import COLLECTIONS, Domain, Endpoint, Project, Record, Reg
 from identity.store import IdentityStore, vars_id
 from ring.wire.jsonapi import answer, json_object
 from ring.wire.message import Headers, Request, Response
-from ring.wire.query import parse_query
+from ring.wire.query import Query
 from ring.world.interface import World
 
 NAME_CHARACTERS_MAX = 255
@@ -72,11 +72,11 @@ class ResourceApi:
         self._base = base
         self._kind = kind
 
-    async def list(self, request: Request) -> Response:
+    async def index(self, request: Request) -> Response:
         session = session_of(self._login, request)
         if self._kind.record is not Project:
             self._need_admin(session, "list")
-        wanted = {name: value for name, value in parse_query(request.query_string) if name in self._kind.filters}
+        wanted = {name: value for name, value in Query.parse(request.query_string) if name in self._kind.filters}
         found: list[Any] = list(self._store.all(self._kind.record))
         if not _is_admin(session):
             mine = {grant.target_id for grant in self._store.grants(scope="project", user_id=session.user.id)}

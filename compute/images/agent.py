@@ -1,0 +1,115 @@
+"""Imports that were asked for: a server-side copy of one of the owner's objects into an image's parts (level-triggered, one at a
+time
+per worker).  An import that a crash interrupted begins again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from zlib import crc32
+
+import msgspec
+import trio
+
+from blockgw.client.interface import Images
+from compute.images.records import ImageRecord
+from compute.images.store import ImageRecords
+from proxy.client.interface import Objects
+from ring.errors import BadInput, RingfortError, Unavailable
+from ring.names import Path
+
+RETRY_S = 5.0
+PROGRESS_BYTES = 64 << 20
+
+
+def source_path(source: str, owner: str, objects: Objects) -> Path:
+    """The object behind "s3://BUCKET/KEY" or "swift://CONTAINER/OBJECT" of the image's owner.  BadInput."""
+    scheme, found, rest = source.partition("://")
+    container, slash, name = rest.partition("/")
+    if not found or not slash or not container or not name:
+        raise BadInput("An import's uri is s3://BUCKET/KEY or swift://CONTAINER/OBJECT.")
+    match scheme:
+        case "s3":
+            bucket = objects.bucket(container, owner)
+            if bucket is None:
+                raise BadInput(f"There is no bucket {container:.64} of this project.")
+            path = Path(bucket.account, bucket.container, name)
+        case "swift":
+            path = Path(f"AUTH_{owner}", container, name)
+        case _:
+            raise BadInput("Only objects of this cloud can be imported: s3://BUCKET/KEY or swift://CONTAINER/OBJECT.")
+    return path.check()
+
+
+class ImageAgent:
+    def __init__(
+        self,
+        records: ImageRecords,
+        images: Images,
+        objects: Objects,
+        *,
+        worker: int,
+        workers: int,
+        log: Callable[[str, str], None],
+    ) -> None:
+        self._records = records
+        self._images = images
+        self._objects = objects
+        self._worker = worker
+        self._workers = workers
+        self._log = log
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            changed = self._records.view.changed
+            again = False
+            for record in self._records.all():
+                if record.status == "importing" and crc32(record.id.encode()) % self._workers == self._worker:
+                    again |= await self._import(record)
+            with trio.move_on_after(RETRY_S if again else float("inf")):
+                await changed.wait()
+
+    async def _import(self, record: ImageRecord) -> bool:
+        """True when it has to be tried again."""
+        done = 0
+        async with trio.open_nursery() as nursery:
+            try:
+                path = source_path(record.source, record.owner, self._objects)
+
+                def progress(copied: int, total: int | None) -> None:
+                    nonlocal done
+                    if copied - done >= PROGRESS_BYTES:
+                        done = copied
+                        nursery.start_soon(self._note, record.id, copied)
+
+                data = await self._images.copy(record.id, path, progress=progress)
+                await self._records.change(
+                    record.id,
+                    lambda old: msgspec.structs.replace(
+                        old,
+                        status="active",
+                        size=data.size,
+                        virtual_size=data.virtual_size,
+                        checksum=data.md5,
+                        sha512=data.sha512,
+                        imported=data.size,
+                        disk_format=old.disk_format or data.disk_format,
+                        container_format=old.container_format or "bare",
+                    ),
+                )
+                self._log("image-imported", f"{record.id} {data.size} bytes")
+                return False
+            except Unavailable as error:
+                self._log("image-import-retry", f"{record.id}: {error.message}")
+                return True
+            except RingfortError as error:
+                message = error.message
+                self._log("image-import-failed", f"{record.id}: {message}")
+                await self._records.change(record.id, lambda old: msgspec.structs.replace(old, status="queued", message=message))
+                return False
+
+    async def _note(self, image_id: str, copied: int) -> None:
+        try:
+            await self._records.change(image_id, lambda old: msgspec.structs.replace(old, imported=max(copied, old.imported)))
+        except RingfortError as error:
+            self._log("image-progress-late", f"{image_id}: {error.message}")
