@@ -1,0 +1,520 @@
+"""Books: the containers and accounts of one device; the book half of a Node (storage.client.node).
+
+A merge becomes durable in the commit log, then visible in RAM (overlay), then goes to the tables (apply.py).  A read looks at the
+overlay in front of the tables and holds no transaction across an await.  Everything is kept by the book's hash, so a partition is a
+range of keys.  One Books owns a device's books: sums are followed in RAM and written with the rows they count.
+
+Tables: "rows" (names.py), "books" (hash -> header), "book_state" (b"s" + hash -> sums, b"d" + hash -> owes its account a report),
+"tree" (kinds "container" and "account"; storage.sync.tree).  Format: docs/formats/rows.md.
+
+Never touches: quorums, other devices (storage.client), objects (storage.object).  A partition is that of the container and account
+rings, which share one part power.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Protocol
+
+import trio
+
+from ring.errors import BadInput, DiskFault, FormatError, RingfortError, Unavailable
+from ring.names import NameHasher, Path, partition_of
+from ring.timestamp import TimestampSource
+from ring.world.interface import Disk, Tables, World, Write
+from storage.client.interface import Row
+from storage.client.node import BookHeader, BookState, LeafDigests, RowPage
+from storage.container.stats import DirtyStats, StatsMark, report
+from storage.rows.apply import OVERLAY_ROWS_MAX, Applier
+from storage.rows.commit import GroupCommit, Pending, as_fault
+from storage.rows.entry import Entry
+from storage.rows.log import FOLDER, HeaderRecord, Record, RowsRecord, decode_segment, log_path, sequence_of
+from storage.rows.merge import normal_header
+from storage.rows.names import INLINE_MAX, branch_writes, row_key, scan_names
+from storage.rows.overlay import Overlay
+from storage.rows.page import PackedRows
+from storage.rows.row import check_row, pack_header, pack_row, seal, unpack_row, unseal, unseal_all
+from storage.sync.tree import Toggles, combine, digests, leaf_range, partition_range
+
+PAGE_ROWS_MAX = 10_000
+RECORD_ROWS_MAX = 1000
+HEADER_BYTES_MAX = 1 << 20
+ENTRIES_MAX = 4096  # in RAM
+KINDS = {"book": ("container", "account"), "container": ("container",), "account": ("account",)}
+_SUMS, _OWES = b"s", b"d"
+
+
+class BooksDevice(Protocol):
+    """What books need of storage.object.device.OpenDevice."""
+
+    disk: Disk
+    tables: Tables
+
+    def fail(self, reason: str) -> None: ...
+
+    def check(self) -> None: ...
+
+
+class Merge:
+    """A merge under way: begun without waiting, so that one task can begin it on several devices and then wait for each."""
+
+    __slots__ = ("_books", "_entry", "_pending")
+
+    def __init__(self, books: Books, entry: Entry, pending: Sequence[Pending]) -> None:
+        self._books = books
+        self._entry = entry
+        self._pending = pending
+
+    async def wait(self) -> BookState:
+        """Until it is durable and visible; the state after.  DiskFault or Unavailable: it is not known whether it happened."""
+        for pending in self._pending:
+            await pending.wait()
+        return self._entry.state
+
+
+class Books:
+    def __init__(self, world: World, device: BooksDevice, part_power: int, hasher: NameHasher) -> None:
+        self._device = device
+        self._tables = device.tables
+        self._part_power = part_power
+        self._hasher = hasher
+        self._timestamps = TimestampSource(world.clock)
+        self._entries: dict[bytes, Entry] = {}
+        self._overlay = Overlay()  # takes merges
+        self._applying = Overlay()  # on its way to the tables
+        self._stats = DirtyStats()
+        self._log: GroupCommit | None = None
+        self._applier: Applier | None = None
+
+    # ---- life
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Replay the log, report that the books are open, and serve merges until cancelled.
+
+        Raises DiskFault or FormatError when they cannot be opened (before ``started``); later faults take the device out of
+        service and are told to whoever asks."""
+        last_sequence = await self._replay()
+        log = GroupCommit(
+            self._device.disk,
+            last_sequence,
+            self._settle,
+            may_go_on=lambda: self._overlay.row_count < OVERLAY_ROWS_MAX,
+            on_sealed=self._wake,
+        )
+        applier = Applier(self._device, log, self._row_count, self._swap, self._applied)
+        log.start()
+        self._log, self._applier = log, applier
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(log.run)
+                nursery.start_soon(applier.run)
+                task_status.started()
+        finally:
+            self._log = self._applier = None
+            with trio.CancelScope(shield=True):
+                await log.close()
+
+    async def flush(self) -> None:
+        """Until all that is visible now is in the tables.  DiskFault when the device cannot."""
+        applier = self._applier
+        if applier is None:
+            raise Unavailable("the books of this device are not open")
+        await applier.once()
+
+    async def close(self) -> None:
+        """After ``run`` was cancelled: nothing is left to do (the log holds what the tables do not)."""
+        self._entries.clear()
+
+    # ---- the book half of a Node
+
+    async def merge_header(self, header: BookHeader) -> BookState:
+        """Merge by timestamps; durable when it returns.  The state after."""
+        return await self.begin_header(header).wait()
+
+    async def merge_rows(self, book: Path, rows: Sequence[Row]) -> BookState | None:
+        """Last write wins, durable when it returns.  None: this device has no header of the book and took nothing.  A deleted book
+        takes rows: they are late ones, or another replica's."""
+        merge = self.begin_rows(book, rows)
+        return None if merge is None else await merge.wait()
+
+    async def book(self, path: Path) -> BookState | None:
+        self._check()
+        entry = self._entry(self._hasher.hash(path))
+        return None if entry is None else entry.state
+
+    async def rows(self, path: Path, *, start: str, end: str, limit: int, reverse: bool) -> RowPage | None:
+        """Rows with start < name < end ("" is no bound), tombstones included, at most ``limit`` (cut at PAGE_ROWS_MAX)."""
+        self._check()
+        return self._page(self._hasher.hash(path), start.encode(), end.encode() or None, limit=limit, reverse=reverse)
+
+    async def digests(self, kind: str, partition: int) -> LeafDigests:
+        """Of what is in the tables: merges of the last second may be missing.  Kinds: "book", or "container" or "account" alone."""
+        self._check()
+        return combine(*(digests(self._tables, one, partition, self._part_power) for one in _kinds(kind)))
+
+    async def leaf(self, kind: str, partition: int, leaf: int) -> Sequence[tuple[bytes, bytes]]:
+        """(hash, digest) of the books in a leaf, as in the tables."""
+        self._check()
+        found = []
+        start, end = leaf_range(partition, leaf, self._part_power)
+        while True:
+            pairs = self._tables.scan("books", start, end, limit=PAGE_ROWS_MAX)
+            for book, header in pairs:
+                entry = self._load(book, header)
+                if entry is not None and entry.kind in _kinds(kind):
+                    found.append((book, entry.digest()))
+            if len(pairs) < PAGE_ROWS_MAX:
+                return found
+            start = pairs[-1][0] + b"\0"
+
+    # ---- the same, begun without waiting
+
+    def begin_header(self, header: BookHeader) -> Merge:
+        """Raises BadInput, DiskFault, Unavailable."""
+        self._check()
+        header.path.check()
+        if header.path.object:
+            raise BadInput(f"{header.path} is no book")
+        packed = pack_header(normal_header(header))
+        if len(packed) > HEADER_BYTES_MAX:
+            raise BadInput(f"the metadata of {header.path} is larger than {HEADER_BYTES_MAX} bytes")
+        book = self._hasher.hash(header.path)
+        entry = self._entry(book)
+        if entry is None:
+            entry = self._entries.setdefault(book, Entry(book))
+        return self._begin(entry, [HeaderRecord(book, packed)])
+
+    def begin_rows(self, book: Path, rows: Sequence[Row]) -> Merge | None:
+        """None: no header here.  Raises BadInput, DiskFault, Unavailable."""
+        self._check()
+        for row in rows:
+            check_row(row, book)
+        entry = self._entry(self._hasher.hash(book))
+        if entry is None:
+            return None
+        packed = [pack_row(row) for row in rows]
+        records = [RowsRecord(entry.book, packed[at : at + RECORD_ROWS_MAX]) for at in range(0, len(packed), RECORD_ROWS_MAX)]
+        return self._begin(entry, records)
+
+    # ---- for the replicator and the updater
+
+    def partitions(self, kind: str = "book") -> list[int]:
+        """Those of which this device holds a book, ascending."""
+        self._check()
+        found = set()
+        for overlay in (self._applying, self._overlay):
+            for book in overlay.headers:
+                if self._entries[book].kind in _kinds(kind):
+                    found.add(partition_of(book, self._part_power))
+        start: bytes | None = b""
+        while start is not None:
+            pairs = self._tables.scan("books", start, None, limit=1)
+            if not pairs:
+                break
+            book, header = pairs[0]
+            partition = partition_of(book, self._part_power)
+            entry = self._load(book, header)
+            if entry is not None and entry.kind in _kinds(kind):
+                found.add(partition)
+                start = partition_range(partition, self._part_power)[1]
+            else:
+                start = book + b"\0"
+        return sorted(found)
+
+    async def export(self, book: bytes) -> tuple[BookHeader, AsyncIterator[PackedRows]] | None:
+        """All that this device knows of a book, by its hash: header, and rows in pages (each as it is when it is read)."""
+        self._check()
+        entry = self._entry(book)
+        return None if entry is None else (entry.state.header, self._pages(book))
+
+    def dirty(self, limit: int) -> list[StatsMark]:
+        """Reports that containers of this device owe their accounts, as of now; in turn, so ask again for the next ones."""
+        self._check()
+        marks = []
+        for book in self._stats.take(limit):
+            entry = self._entry(book)
+            if entry is None:
+                self._stats.clean(book)
+            else:
+                marks.append(report(book, entry.state, self._timestamps.next()))
+        return marks
+
+    def clean(self, marks: Sequence[StatsMark]) -> None:
+        """These reports are durable at a majority.  A container that changed meanwhile goes on owing.  Forgotten by a crash within
+        a second or so: then they are sent again, which changes nothing."""
+        for mark in marks:
+            entry = self._entry(mark.book)
+            if entry is None or mark.same(report(mark.book, entry.state, self._timestamps.next())):
+                self._stats.clean(mark.book)
+        self._wake()
+
+    async def drop(self, book: bytes, digest: bytes) -> bool:
+        """Let go of a book that is no longer this device's, if it is still what ``leaf`` said of it (``digest``): for the
+        replicator, when every primary has acknowledged that content.  Merges of the book are refused meanwhile.  False: it changed,
+        or there is none; nothing was dropped."""
+        self._check()
+        entry, applier = self._entry(book), self._applier
+        if entry is None or applier is None or entry.pins or entry.leaving:
+            return False
+        entry.leaving = True
+        try:
+            await applier.once()  # then neither overlay nor log knows of it
+            async with applier.lock:
+                if entry.digest() != digest:
+                    return False
+                while await self._drop_page(entry):
+                    pass
+                return True
+        finally:
+            entry.leaving = False
+
+    async def _drop_page(self, entry: Entry) -> bool:
+        """Remove some rows; in the end the book.  True: there is more."""
+        names, values = scan_names(self._tables, entry.book, b"", None, limit=RECORD_ROWS_MAX, reverse=False)
+        writes = [Write("rows", row_key(entry.book, name), None) for name in names]
+        for packed in unseal_all(values):
+            entry.forget_row(packed)
+        last = len(names) < RECORD_ROWS_MAX
+        toggles = Toggles(entry.kind)
+        if last:
+            assert entry.count == 0 and entry.rows_digest == 0
+            if entry.tree_digest is not None:
+                toggles.toggle(entry.book, entry.tree_digest)
+            writes += [
+                Write("books", entry.book, None),
+                Write("book_state", _SUMS + entry.book, None),
+                Write("book_state", _OWES + entry.book, None),
+            ]
+        else:
+            writes += self._sums(entry, toggles)
+        with trio.CancelScope(shield=True):
+            try:
+                await self._tables.commit([*writes, *toggles.writes(self._tables)])
+            except OSError as error:
+                fault = as_fault(error, "the tables of this device failed")
+                self._device.fail(fault.message)
+                raise fault from error
+        if last:
+            self._entries.pop(entry.book, None)
+            self._stats.forget(entry.book)
+        return not last
+
+    # ---- inside
+
+    def _check(self) -> None:
+        if self._log is None:
+            raise Unavailable("the books of this device are not open")
+        self._device.check()
+
+    def _row_count(self) -> int | None:
+        """Rows that wait for the tables; None when nothing does."""
+        if self._overlay or self._stats.changed or (self._log is not None and self._log.has_segment):
+            return self._overlay.row_count
+        return None
+
+    def _wake(self) -> None:
+        if self._applier is not None:
+            self._applier.wake()
+
+    def _entry(self, book: bytes) -> Entry | None:
+        """None when there is no header, or none that is durable yet."""
+        entry = self._entries.get(book)
+        if entry is None:
+            header = self._tables.get("books", book)
+            if header is None:
+                return None
+            entry = self._load(book, header)
+            if entry is None:
+                return None
+            if len(self._entries) >= ENTRIES_MAX:
+                self._shrink()
+            self._entries[book] = entry
+        return entry if entry.header is not None else None
+
+    def _load(self, book: bytes, header: bytes) -> Entry | None:
+        """None: it was dropped between two looks."""
+        sums = self._tables.get("book_state", _SUMS + book)
+        if sums is None:
+            if self._tables.get("books", book) is None:
+                return None
+            raise DiskFault("a book without sums in a device's tables")
+        return Entry.load(book, unseal(header), unseal(sums))
+
+    def _shrink(self) -> None:
+        busy = self._overlay.touched | self._applying.touched
+        self._entries = {book: entry for book, entry in self._entries.items() if entry.pins or entry.leaving or book in busy}
+
+    def _begin(self, entry: Entry, records: Sequence[Record]) -> Merge:
+        assert self._log is not None
+        if entry.leaving:
+            raise Unavailable("the book is on its way to another device")
+        pending = []
+        for record in records:
+            pending.append(self._log.submit(record, entry.unpin))
+            self._entries[entry.book] = entry
+            entry.pins += 1
+        return Merge(self, entry, pending)
+
+    def _settle(self, batch: Sequence[Pending]) -> None:
+        """The batch is durable: make it visible."""
+        for pending in batch:
+            error: RingfortError | None = None
+            try:
+                self._merge(pending.record)
+            except OSError as os_error:
+                error = as_fault(os_error, "the tables of this device failed")
+            except (DiskFault, FormatError) as fault:
+                error = fault
+            if error is not None:
+                self._device.fail(error.message)
+            pending.finish(error)
+        self._wake()
+
+    def _merge(self, record: Record) -> None:
+        book = record.book
+        entry = self._entries[book]
+        before = entry.header, entry.count, entry.bytes_used
+        if isinstance(record, HeaderRecord):
+            if entry.merge_header(record.header):
+                self._overlay.headers.add(book)
+                self._overlay.touched.add(book)
+        else:
+            for packed in record.rows:
+                self._merge_row(entry, packed)
+        assert entry.header is not None
+        if entry.header.path.container:
+            after = entry.header, entry.count, entry.bytes_used
+            if before[0] is None or _life(before[0]) != _life(entry.header) or before[1:] != after[1:]:
+                self._stats.touch(book)
+                self._overlay.touched.add(book)
+
+    def _merge_row(self, entry: Entry, packed: bytes) -> None:
+        name = unpack_row(packed).name.encode()
+        if entry.merge_row(packed, self._packed(entry.book, name)):
+            self._overlay.put(entry.book, name, packed)
+
+    def _packed(self, book: bytes, name: bytes) -> bytes | None:
+        """The row as it is now."""
+        packed = self._overlay.get(book, name) or self._applying.get(book, name)
+        if packed is None:
+            value = self._tables.get("rows", row_key(book, name))
+            packed = None if value is None else unseal(value)
+        return packed
+
+    def _page(self, book: bytes, start: bytes, end: bytes | None, *, limit: int, reverse: bool) -> RowPage | None:
+        if limit < 1:
+            raise BadInput(f"a page has at least one row, not {limit}")
+        limit = min(limit, PAGE_ROWS_MAX)
+        entry = self._entry(book)
+        if entry is None:
+            return None
+        names, values = scan_names(self._tables, book, start, end, limit=limit + 1, reverse=reverse)
+        packed = unseal_all(values)
+        overlays = [rows for rows in (self._applying.books.get(book), self._overlay.books.get(book)) if rows is not None]
+        newer = [
+            (name, rows.packed[name]) for rows in overlays for name in rows.between(start, end, limit=limit + 1, reverse=reverse)
+        ]
+        if newer:
+            merged = dict(zip(names, packed, strict=True))
+            merged.update(newer)
+            packed = [merged[name] for name in sorted(merged, reverse=reverse)[: limit + 1]]
+        return RowPage(entry.state, PackedRows.join(packed[:limit]), complete=len(packed) <= limit)
+
+    async def _pages(self, book: bytes) -> AsyncIterator[PackedRows]:
+        start = b""
+        while True:
+            self._check()
+            page = self._page(book, start, None, limit=RECORD_ROWS_MAX, reverse=False)
+            if page is None or not page.rows:
+                return
+            assert isinstance(page.rows, PackedRows)
+            yield page.rows
+            if page.complete:
+                return
+            start = page.rows[-1].name.encode()
+
+    # ---- to the tables
+
+    def _swap(self) -> list[Write]:
+        """The overlay becomes the batch that is being applied."""
+        assert not self._applying
+        batch, self._applying, self._overlay = self._overlay, self._overlay, Overlay()
+        writes = []
+        for book, rows in batch.books.items():
+            for name in rows.names:
+                if len(name) > INLINE_MAX:
+                    writes += branch_writes(book, name)
+                writes.append(Write("rows", row_key(book, name), seal(rows.packed[name])))
+        toggles = {kind: Toggles(kind) for kind in KINDS["book"]}
+        for book in sorted(batch.touched):
+            entry = self._entries[book]
+            writes += self._sums(entry, toggles[entry.kind])
+            if book in batch.headers:
+                writes.append(Write("books", book, seal(entry.header_packed)))
+        for book, owes in self._stats.take_changed():
+            writes.append(Write("book_state", _OWES + book, seal(b"") if owes else None))
+        for toggle in toggles.values():
+            writes += toggle.writes(self._tables)
+        return writes
+
+    def _sums(self, entry: Entry, toggles: Toggles) -> list[Write]:
+        digest = entry.digest()
+        if digest != entry.tree_digest:
+            if entry.tree_digest is not None:
+                toggles.toggle(entry.book, entry.tree_digest)
+            toggles.toggle(entry.book, digest)
+            entry.tree_digest = digest
+        return [Write("book_state", _SUMS + entry.book, seal(entry.pack_state()))]
+
+    def _applied(self) -> None:
+        self._applying = Overlay()
+
+    # ---- at start
+
+    async def _replay(self) -> int:
+        """Open: what the log has and the tables may lack goes to the tables.  The last sequence number used."""
+        disk = self._device.disk
+        try:
+            await disk.make_dirs(FOLDER)
+            sequences = sorted(n for name in await disk.list_dir(FOLDER) if (n := sequence_of(name)) is not None)
+            self._entries.clear()
+            self._overlay, self._applying, self._stats = Overlay(), Overlay(), DirtyStats()
+            self._load_marks()
+            for sequence in sequences:
+                data = await disk.read_file(log_path(sequence))
+                for record in decode_segment(data, sequence, last=sequence == sequences[-1]):
+                    self._replay_record(record)
+            if writes := self._swap():
+                await self._tables.commit(writes)
+            self._applied()
+            for sequence in sequences:
+                await disk.unlink(log_path(sequence))
+        except OSError as error:
+            raise as_fault(error, "the books of this device cannot be opened") from error
+        return sequences[-1] if sequences else 0
+
+    def _replay_record(self, record: Record) -> None:
+        book = record.book
+        if self._entry(book) is None:
+            if not isinstance(record, HeaderRecord):
+                raise FormatError("the row log has rows of a book that is not there")
+            self._entries[book] = Entry(book)
+        self._merge(record)
+
+    def _load_marks(self) -> None:
+        start = _OWES
+        while pairs := self._tables.scan("book_state", start, bytes([_OWES[0] + 1]), limit=PAGE_ROWS_MAX):
+            for key, _ in pairs:
+                self._stats.load(key[1:])
+            start = pairs[-1][0] + b"\0"
+
+
+def _kinds(kind: str) -> tuple[str, ...]:
+    try:
+        return KINDS[kind]
+    except KeyError:
+        raise BadInput(f"no kind of book: {kind!r}") from None
+
+
+def _life(header: BookHeader) -> tuple[object, object]:
+    return header.created, header.deleted

@@ -1,0 +1,149 @@
+"""The commit log of a device's books: frames of records in segments ``rows/<sequence, 8 hex>.log``.  Pure codec.
+
+A segment is a head and then frames to its end.  One frame is one append and one sync, so a frame is durable in whole or was never
+acknowledged, and the frame that a crash tore can only be the last of the last segment.  What cannot be read is therefore of two
+kinds: a torn tail (nothing whole comes after it; dropped) and damage (a whole frame comes after it, or it is not the last segment;
+FormatError, for acknowledged rows are missing).
+
+Neighbours: commit (writes), books (replays).  Format: docs/formats/rows.md.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from zlib import crc32
+
+import msgspec
+
+from ring.errors import FormatError
+
+FOLDER = "rows"
+LOG_MAGIC = b"RFROWLOG"
+LOG_VERSION = 1
+FRAME_MAGIC = b"\xf5RWF"
+_HEAD = struct.Struct(">8sHxxII")  # magic, version, sequence, crc32
+_FRAME = struct.Struct(">4sIII")  # magic, length, number within the segment from 0, crc32
+LOG_HEAD_BYTES = _HEAD.size
+FRAME_HEAD_BYTES = _FRAME.size
+FRAME_BYTES_MAX = 64 << 20
+
+
+class RowsRecord(msgspec.Struct, array_like=True, tag=1, frozen=True):
+    """Rows to merge into a book that has a header."""
+
+    book: bytes  # hash
+    rows: list[bytes]  # packed
+
+
+class HeaderRecord(msgspec.Struct, array_like=True, tag=2, frozen=True):
+    """A header to merge."""
+
+    book: bytes  # hash
+    header: bytes  # packed
+
+
+Record = RowsRecord | HeaderRecord
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(list[Record]).decode
+
+
+def log_path(sequence: int) -> str:
+    return f"{FOLDER}/{sequence:08x}.log"
+
+
+def sequence_of(name: str) -> int | None:
+    """From a name in the folder; None when it is not a segment's."""
+    stem, _, suffix = name.partition(".")
+    if suffix != "log" or len(stem) != 8 or set(stem) - set("0123456789abcdef"):
+        return None
+    return int(stem, 16)
+
+
+def encode_head(sequence: int) -> bytes:
+    body = _HEAD.pack(LOG_MAGIC, LOG_VERSION, sequence, 0)[:-4]
+    return body + crc32(body).to_bytes(4, "big")
+
+
+def encode_frame(sequence: int, number: int, records: Sequence[Record]) -> bytes:
+    """``number`` counts the frames of segment ``sequence`` from 0."""
+    payload = _encode(records)
+    assert len(payload) <= FRAME_BYTES_MAX
+    return _FRAME.pack(FRAME_MAGIC, len(payload), number, _checksum(sequence, number, payload)) + payload
+
+
+def decode_segment(data: bytes, sequence: int, *, last: bool) -> list[Record]:
+    """All records of a segment.  ``last``: no later segment exists, so that a torn tail is no damage.
+
+    An empty one was created and never written.  Raises FormatError for damage, and for a format that is too new."""
+    records: list[Record] = []
+    if not data:
+        return records
+    number = 0
+    try:
+        at = _decode_head(data, sequence)
+    except _Torn as torn:
+        if not last or _frame_follows(data, 0, sequence):
+            raise FormatError(f"{log_path(sequence)}: {torn}") from torn
+        return records
+    while at < len(data):
+        try:
+            payload, at_next = _decode_frame(data, at, sequence, number)
+        except _Torn as torn:
+            if not last or _frame_follows(data, at + 1, sequence):
+                raise FormatError(f"{log_path(sequence)}: {torn} at byte {at}, and acknowledged rows are missing") from torn
+            return records
+        try:
+            records += _decode(payload)
+        except msgspec.MsgspecError as error:
+            raise FormatError(f"{log_path(sequence)}: a frame at byte {at} that this program cannot read: {error}") from error
+        at, number = at_next, number + 1
+    return records
+
+
+class _Torn(Exception):
+    """Nothing whole at this place."""
+
+
+def _decode_head(data: bytes, sequence: int) -> int:
+    if len(data) < LOG_HEAD_BYTES:
+        raise _Torn("its head is cut off")
+    magic, version, found, checksum = _HEAD.unpack_from(data)
+    if magic != LOG_MAGIC or checksum != crc32(data[: LOG_HEAD_BYTES - 4]):
+        raise _Torn("its head is damaged")
+    if version > LOG_VERSION:
+        raise FormatError(f"{log_path(sequence)} has format {version}; this program knows up to {LOG_VERSION}")
+    if found != sequence:
+        raise FormatError(f"{log_path(sequence)} calls itself {log_path(found)}")
+    return LOG_HEAD_BYTES
+
+
+def _decode_frame(data: bytes, at: int, sequence: int, number: int | None) -> tuple[bytes, int]:
+    """The payload and where the next frame begins.  ``number`` None: any."""
+    if len(data) - at < FRAME_HEAD_BYTES:
+        raise _Torn("a frame's head is cut off")
+    magic, length, found, checksum = _FRAME.unpack_from(data, at)
+    if magic != FRAME_MAGIC or length > FRAME_BYTES_MAX or (number is not None and found != number):
+        raise _Torn("no frame")
+    end = at + FRAME_HEAD_BYTES + length
+    payload = data[at + FRAME_HEAD_BYTES : end]
+    if len(payload) != length or checksum != _checksum(sequence, found, payload):
+        raise _Torn("a frame with a wrong checksum")
+    return payload, end
+
+
+def _frame_follows(data: bytes, at: int, sequence: int) -> bool:
+    """Whether a whole frame begins anywhere from ``at`` on."""
+    while (at := data.find(FRAME_MAGIC, at)) >= 0:
+        try:
+            _decode_frame(data, at, sequence, None)
+        except _Torn:
+            at += 1
+        else:
+            return True
+    return False
+
+
+def _checksum(sequence: int, number: int, payload: bytes) -> int:
+    return crc32(payload, crc32(struct.pack(">II", sequence, number)))
