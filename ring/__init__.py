@@ -1,0 +1,17 @@
+"""Who holds what, and the ground that all daemons stand on.
+
+    device.py      a disk of the cluster, as a ring names it
+    names.py       account/container/object names, their hash, its partition
+    placement.py   Ring: the devices that hold a partition, and those that stand in
+    builder.py     Builder: makes rings; quota.py says how much a device should hold, moves.py what moves, shuffle.py is its chance
+    ringfile.py    ring and builder files, byte for byte
+    policy.py      storage policies
+    timestamp.py   what orders every write
+    errors.py      the root of all errors
+    world/         every effect: clock, net, disk, tables, entropy, offload, process; real and simulated
+    kv/            control state: transactions with compare, leases, watch
+    wire/          HTTP/1.1 over streams
+    daemon/        config, worker loop, pacing, logs, metrics, health
+
+Imports nothing of the packages above it.
+"""

@@ -37,10 +37,14 @@ class Path:
         return Path(self.account, self.container) if self.object else Path(self.account)
 
     def check(self) -> Path:
-        """BadInput when a name is empty where it must not be, too long, or has a '/' where none may be."""
+        """BadInput when a name is empty where it must not be, too long, not UTF-8, or has a '/' where none may be."""
         parts = (("account", self.account), ("container", self.container), ("object", self.object))
         for kind, name in parts:
-            if len(name.encode("utf-8", "surrogatepass")) > NAME_BYTES_MAX[kind]:
+            try:
+                length = len(name.encode())
+            except UnicodeEncodeError as error:
+                raise BadInput(f"the {kind} name is not UTF-8") from error
+            if length > NAME_BYTES_MAX[kind]:
                 raise BadInput(f"the {kind} name is longer than {NAME_BYTES_MAX[kind]} bytes")
             if kind != "object" and "/" in name:
                 raise BadInput(f"a {kind} name has no '/'")

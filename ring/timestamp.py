@@ -17,7 +17,7 @@ TICKS_PER_SECOND = 100_000
 TICKS_MAX = 10**15 - 1
 OFFSET_MAX = 2**32 - 1
 AHEAD_MAX_S = 60.0
-_FORM = re.compile(r"(\d{1,10})(?:\.(\d{1,9}))?(?:_([0-9a-f]{1,16}))?")
+_FORM = re.compile(r"(\d{1,10})(?:\.(\d{1,9}))?(?:_([0-9a-f]{1,16}))?", re.ASCII)
 
 
 @total_ordering
