@@ -1,0 +1,86 @@
+"""What the tests of one device share: versions with a body that tells them apart, and a store that runs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import trio
+
+from ring.names import NameHasher, Path
+from ring.timestamp import Timestamp
+from ring.wire.message import FileSlice
+from ring.world.interface import World
+from storage.client.interface import Row
+from storage.client.node import Debt, Kind, NodeReading, Version, WriteReply
+from storage.object.device import OpenDevice, format_device, open_device
+from storage.object.store import ObjectStore
+
+CLUSTER = "8d7f4c2e-test"
+HASHER = NameHasher(b"pre", b"suf")
+PART_POWER = 4
+
+
+def path(name: str) -> Path:
+    return Path("AUTH_test", "photos", name)
+
+
+def version(name: str, ticks: int, data: bytes | None, **more: object) -> Version:
+    """Of an object, or a tombstone when ``data`` is None."""
+    if data is None:
+        return Version(path(name), Timestamp(ticks), Kind.TOMBSTONE)
+    etag = hashlib.md5(data).hexdigest()
+    fields = {"content_type": "text/plain", "metadata": {"x-object-meta-n": name}, **more}
+    return Version(path(name), Timestamp(ticks), Kind.OBJECT, len(data), etag, **fields)  # type: ignore[arg-type]  # test shorthand
+
+
+def debt(of: Version) -> Debt:
+    row = Row(of.path.object, of.timestamp, of.size, of.etag, of.content_type, deleted=of.kind is Kind.TOMBSTONE)
+    return Debt(row, of.path.parent, (2,))
+
+
+async def prepare(world: World, root: str) -> None:
+    disk = world.open_disk(root)
+    await disk.make_dirs("")
+    await format_device(disk, CLUSTER, 1)
+
+
+@asynccontextmanager
+async def serving(world: World, root: str, *, segment_bytes_max: int = 1 << 20) -> AsyncIterator[ObjectStore]:
+    device: OpenDevice = await open_device(world, root, CLUSTER, 1)
+    store = ObjectStore(world, device, PART_POWER, HASHER, segment_bytes_max=segment_bytes_max)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(store.run)
+        yield store
+        nursery.cancel_scope.cancel()
+    await store.close()
+    await device.close()
+
+
+async def put(store: ObjectStore, name: str, ticks: int, data: bytes | None, *, owe: bool = False) -> WriteReply:
+    new = version(name, ticks, data)
+    return await store.put_small(new, data or b"", debt(new) if owe else None)
+
+
+async def put_file(
+    store: ObjectStore, name: str, ticks: int, data: bytes, *, piece: int = 300_000, size: int | None = None
+) -> WriteReply:
+    upload = await store.put_large(path(name), size)
+    for at in range(0, len(data), piece):
+        await upload.write(data[at : at + piece])
+    return await upload.commit(version(name, ticks, data), None)
+
+
+async def body(reading: NodeReading | None) -> bytes | None:
+    if reading is None:
+        return None
+    parts = []
+    async for piece in reading.pieces:
+        parts.append(await piece.file.pread(piece.offset, piece.length) if isinstance(piece, FileSlice) else piece)
+    await reading.pieces.aclose()  # type: ignore[attr-defined]  # every AsyncIterator of a Node has it
+    return b"".join(parts)
+
+
+async def read(store: ObjectStore, name: str, offset: int = 0, length: int | None = None) -> bytes | None:
+    return await body(await store.get(path(name), None, offset, length))
