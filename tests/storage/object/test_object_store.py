@@ -20,7 +20,7 @@ from storage.client.errors import ObjectNotFound
 from storage.client.node import Kind, Version, WriteReply
 from storage.object.errors import DeviceOutOfService
 from storage.object.store import ObjectStore
-from tests.storage.object.object_rig import body, debt, path, prepare, put, put_file, read, serving, version
+from tests.storage.object.object_rig import HASHER, body, debt, path, prepare, put, put_file, read, serving, version
 
 BIG = bytes(range(256)) * 4096 * 3 + b"tail"  # 3 MiB and a bit
 
@@ -32,6 +32,9 @@ class Rig:
 
     def serving(self, **options: int) -> AbstractAsyncContextManager[ObjectStore]:
         return serving(self.world, self.root, **options)
+
+    async def files(self, name: str) -> list[str]:
+        return await self.world.open_disk(self.root).list_dir(f"files/{HASHER.hash(path(name)).hex()[:3]}")
 
 
 @pytest.fixture(params=["sim", "real"])
@@ -130,8 +133,7 @@ async def test_uploads_that_come_to_nothing(rig: Rig) -> None:
         await put(store, "a", 40, b"newest")
         assert await upload.commit(version("a", 30, b"large"), None) == WriteReply(Timestamp(40), paid=True)
         assert await put(store, "a", 50, b"") == WriteReply(Timestamp(50), paid=True)
-    disk = rig.world.open_disk(rig.root)
-    assert [names for number in range(4096) if (names := await disk.list_dir(f"files/{number:03x}"))] == []
+    assert await rig.files("a") == []
 
 
 async def test_replaced_while_it_is_read(rig: Rig) -> None:
@@ -146,9 +148,7 @@ async def test_replaced_while_it_is_read(rig: Rig) -> None:
         assert await body(large) == BIG
         assert await body(small) == b"old"
         assert await read(store, "large") == b"new" * 1000
-        disk = rig.world.open_disk(rig.root)
-        files = [name for number in range(4096) for name in await disk.list_dir(f"files/{number:03x}")]
-        assert len(files) == 1
+        assert len(await rig.files("large")) == 1
 
 
 async def test_post(rig: Rig) -> None:
@@ -317,7 +317,7 @@ async def test_segments_roll_and_many_writers_share_a_sync(rig: Rig) -> None:
                 nursery.start_soon(put, store, f"n{number}", 10, b"%d" % number * 500)
         assert store.packs.records == 200
         assert store.packs.batches <= 20
-        assert len(store.packs.sequences) > 3
+        assert len(store.packs.sequences) > 2
         for sequence in store.packs.sequences:
             assert (await store.packs.segment(sequence)).size <= 128 << 10
     async with rig.serving() as store:
