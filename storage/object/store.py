@@ -356,13 +356,14 @@ class ObjectStore:
         self._check()
         return self.index.partitions(self.part_power)
 
-    async def digests(self, kind: str, partition: int) -> LeafDigests:
-        self._check_kind(kind)
+    async def digests(self, partition: int) -> LeafDigests:
+        self._check()
         await self.index.commit()
         return tree.digests(self.device.tables, "object", partition, self.part_power)
 
-    async def leaf(self, kind: str, partition: int, leaf: int) -> Sequence[tuple[bytes, bytes]]:
-        self._check_kind(kind)
+    async def leaf(self, partition: int, leaf: int) -> Sequence[tuple[bytes, bytes]]:
+        """(key, digest) of what the leaf holds, in key order."""
+        self._check()
         start: bytes | None
         start, end = tree.leaf_range(partition, leaf, self.part_power)
         found: list[tuple[bytes, bytes]] = []
@@ -387,6 +388,10 @@ class ObjectStore:
         self._check()
         self.index.mark_paid(keys)
         self._changed.set()
+
+    async def settle(self, path: Path, timestamp: Timestamp) -> None:
+        """The debt of this version is paid."""
+        self.mark_paid([self.key(path, timestamp)])
 
     async def examine(self, key: bytes) -> bool:
         """Read all of a version and quarantine it when it is damaged: False then."""
@@ -435,8 +440,3 @@ class ObjectStore:
         self.device.check()
         if not self._ready:
             raise DeviceOutOfService(f"device {self.device.device_id} is not running")
-
-    def _check_kind(self, kind: str) -> None:
-        self._check()
-        if kind != "object":
-            raise BadInput(f"an object store has no {kind!r}")
