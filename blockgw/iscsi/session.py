@@ -21,8 +21,9 @@ from dataclasses import dataclass
 
 from ring.world.interface import Buffer
 
-from ..scsi.action import Compare, Done, Parameters, Write
+from ..scsi.action import Compare, Done, Parameters, Write, refuse
 from ..scsi.nexus import Nexus
+from ..scsi.sense import INVALID_FIELD_IN_CDB
 from . import pdu, text
 from .crc32c import digest
 from .negotiation import SEGMENT_BYTES_MAX
@@ -154,6 +155,9 @@ class Session:
             self._check_unasked(flags, expected, len(segment))
         if task.wanted:
             length = min(task.wanted, expected) if flags & WRITES else 0
+            if isinstance(action, Parameters) and action.exact and length != expected:
+                task.action, task.wanted = refuse(INVALID_FIELD_IN_CDB), 0
+                return self._data_is_here(task)
             if length <= len(segment) and flags & FINAL:
                 task.data = segment if len(segment) == length else memoryview(segment)[:length]
             else:

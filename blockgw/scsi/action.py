@@ -99,6 +99,7 @@ class Parameters:
 
     data_out: int
     then: Callable[[bytes], Action]
+    exact: bool = False  # neither less nor more than data_out may come
 
     def shorten(self, length: int) -> Parameters:
         return Parameters(length, self.then)

@@ -19,9 +19,9 @@ REVISION = b"0001"
 TRANSFER_BLOCKS_MAX = 8192  # 4 MiB a READ or WRITE
 TRANSFER_BLOCKS_BEST = 2048
 GRANULARITY_BLOCKS = 8  # 4 KiB: extents of a volume are best kept to it
-UNMAP_BLOCKS_MAX = 1 << 23  # 4 GiB a descriptor list
+UNMAP_BLOCKS_MAX = 1 << 20  # 512 MiB a descriptor list
 UNMAP_RANGES_MAX = 256
-WRITE_SAME_BLOCKS_MAX = 1 << 16  # 32 MiB
+WRITE_SAME_BLOCKS_MAX = TRANSFER_BLOCKS_MAX
 
 _OUI = 0x025246  # a locally administered identifier, so it is nobody's; the rest is of the volume's uuid
 _VERSIONS = (0x00A0, 0x0460, 0x04C0, 0x0960)  # SAM-5, SPC-4, SBC-3, iSCSI

@@ -149,7 +149,7 @@ class LogicalUnit:
                 return Discard([(offset, length)])
             return Fill(offset, length, block)
 
-        return fill(_ZERO_BLOCK) if flags & op.NDOB else Parameters(BLOCK_BYTES, fill)
+        return fill(_ZERO_BLOCK) if flags & op.NDOB else Parameters(BLOCK_BYTES, fill, exact=True)
 
     def _unmap(self, cdb: bytes) -> Action:
         length = int.from_bytes(cdb[7:9], "big")
