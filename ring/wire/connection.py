@@ -162,7 +162,7 @@ class Connection:
         self.waiting = True  # for a request's first byte: may be dropped at a stop
         self.keep_alive = True
         self._engine = service.engine(service.limits.head)
-        self._peer = str(getattr(stream, "peer", ""))
+        self._peer = str(getattr(stream, "peer_address", ""))
         self._head_sent = False
         self._bytes_out = 0
         self._abort = False  # what was sent last is not whole
@@ -263,21 +263,22 @@ class Connection:
         else:
             body = held = _RequestBody(self, head.length, head.expects_continue)
         request = Request(head.method, head.target, head.headers, body, self._peer, service.trans_id())
-        status, error = 0, ""
+        status, error, ended = 0, "", False
         try:
             response, error = await self._answer(request)
             status = response.status
-            if held is not None:
-                held.over = True
-                if not self._engine.body_ended and (held.held_back or self._engine.wanted > service.limits.drain_bytes):
-                    self.keep_alive = False
+            # An iterator may still read the request's body while it makes the answer's.
+            if held is not None and isinstance(response.body, bytes) and not self._may_drain(held):
+                self.keep_alive = False
             status, failure = await self._respond(head, request, response)
             error = error or failure
-            if self.keep_alive and not self._engine.body_ended:
-                self.keep_alive = await self._drain()
+            if held is not None:
+                held.over = True
+                self.keep_alive = self.keep_alive and self._may_drain(held) and await self._drain()
+            ended = True
         except _LOST:
             self.keep_alive = False
-            self._abort = True
+            self._abort = ended = True
             error = error or "the client went away"
         finally:
             if service.on_request is not None:
@@ -293,7 +294,7 @@ class Connection:
                         trio.current_time() - begun,
                         started,
                         head.headers.get("user-agent"),
-                        error or ("" if status else "cut off"),
+                        error or ("" if ended else "cut off"),
                     )
                 )
 
@@ -310,6 +311,9 @@ class Connection:
             return _plain(400, error.message), error.message
         except Exception:  # noqa: BLE001 - whatever a handler does, the worker's other connections live on; the log has it all
             return _plain(500, f"internal error, transaction {request.trans_id}"), traceback.format_exc()
+
+    def _may_drain(self, body: _RequestBody) -> bool:
+        return self._engine.body_ended or not (body.held_back or self._engine.wanted > self.service.limits.drain_bytes)
 
     async def _drain(self) -> bool:
         """Read what the handler left of the body; False when that is more than the limit, or broken."""

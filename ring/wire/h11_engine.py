@@ -40,6 +40,8 @@ class H11Requests:
         raw = self._inbox.take_head(self._limits.head_bytes)
         if raw is None:
             return None
+        if b"\r\n " in raw or b"\r\n\t" in raw:
+            raise Refused(400, "a folded line")  # h11 would unfold it
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=self._limits.head_bytes)
         connection.receive_data(raw)
         try:

@@ -15,6 +15,7 @@ import httptools
 
 from ring.wire.engine import (
     DEFAULT_HEAD_LIMITS,
+    METHODS,
     ChunkedDecoder,
     HeadLimits,
     Inbox,
@@ -83,16 +84,15 @@ class HttptoolsRequests:
         method, target, major, minor = match.groups()
         if major != b"1" or minor not in b"01":
             raise Refused(505, "HTTP/1.1 is spoken here")
-        collector = _Collector()
-        # The verb is checked by settle_request; llhttp knows fewer, and frames some of its own (CONNECT, PRI) differently.
         verb = method.decode("latin-1")
+        if verb not in METHODS:  # llhttp frames some of its own (CONNECT, PRI) differently: it shall not see them
+            raise Refused(501, f"the method {verb[:20]!r} is not known")
+        collector = _Collector()
         parser = httptools.HttpRequestParser(collector)
         try:
-            parser.feed_data(raw if verb != "CONNECT" else raw.replace(b"CONNECT", b"OPTIONS", 1))
+            parser.feed_data(raw)
         except httptools.HttpParserUpgrade:
             pass  # an offer that a server may ignore (RFC 9110 section 7.8)
-        except httptools.HttpParserInvalidMethodError:
-            raise Refused(501, f"the method {verb[:20]!r} is not known") from None
         except httptools.HttpParserError as error:
             raise Refused(400, f"malformed head: {error}") from None
         if not collector.complete:

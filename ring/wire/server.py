@@ -55,7 +55,7 @@ async def serve(
 class _Server:
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._connections: set[Connection] = set()
+        self._connections: dict[Connection, None] = {}  # in order of arrival: what happens to them must not hang on addresses
         self._room = trio.Semaphore(service.limits.connections)
         self._changed = trio.Event()  # the first connection came, or one went
 
@@ -96,7 +96,7 @@ class _Server:
                 await trio.sleep(0.1)
                 continue
             connection = Connection(self._service, stream)
-            self._connections.add(connection)
+            self._connections[connection] = None
             if len(self._connections) == 1:
                 self._notify()
             nursery.start_soon(self._serve_connection, connection)
@@ -105,7 +105,7 @@ class _Server:
         try:
             await connection.run()
         finally:
-            self._connections.discard(connection)
+            del self._connections[connection]
             self._room.release()
             self._notify()
 
