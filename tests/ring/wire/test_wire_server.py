@@ -61,7 +61,7 @@ async def serving(handler: Handler, limits: Limits = LIMITS) -> AsyncIterator[Si
     listener = await world.net.listen(TcpAddress("127.0.0.1", 0))
     site = Site(world, listener.address, trio.Event())
 
-    async def run(task_status: Started) -> None:
+    async def run(*, task_status: Started) -> None:
         await serve(world, [listener], handler, limits=limits, on_request=site.log.append, stop=site.stop, task_status=task_status)
         site.served.set()
 
