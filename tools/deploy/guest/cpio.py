@@ -1,4 +1,4 @@
-"""Writes a cpio archive in the "newc" form that the kernel unpacks as an initramfs (Linux documentation, "initramfs buffer format").
+"""Writes a cpio archive in the "newc" form that the kernel unpacks as an initramfs (Linux: "initramfs buffer format").
 
 Pure: entries in, bytes out, the same bytes every time.
 """

@@ -1,6 +1,6 @@
 """Builds the guest's disk image: MBR, a FAT partition that syslinux boots, an ext4 partition for the guest's data.
 
-No root rights, loop devices or mounts; the only network is apt's, and only when the cache lacks the two packages.  Tools: kmod,
+No root rights, loop devices or mounts; the only network is apt's, and only when the cache lacks the two packages.  It needs kmod,
 syslinux, syslinux-common, mtools, dosfstools, e2fsprogs (packages.txt).
 """
 

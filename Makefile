@@ -1,0 +1,36 @@
+# setup   installs what running needs            up     a cloud under ./var, in the foreground
+# demo    the main job, end to end               test   installs what tests need, runs them
+# check   format, lint, types, imports, tidy     bench  two minutes of load, ops/s and cpu per operation
+PYTHON := .venv/bin/python
+
+.PHONY: setup setup-test up demo test check bench sim
+
+setup:
+	@tools/deploy/install.sh run
+
+setup-test:
+	@tools/deploy/install.sh test
+
+up: setup
+	@exec .venv/bin/ringfort up --data var
+
+demo: setup
+	@exec $(PYTHON) -m tools.deploy.demo
+
+test: setup-test
+	$(PYTHON) -m pytest -q
+
+check: setup-test
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+	$(PYTHON) -m pytest -q tests/tidy
+
+bench: setup-test
+	@exec $(PYTHON) -m tools.bench.objects
+
+# make sim SEEDS=1000: a longer hunt than the tests'
+SEEDS ?= 100
+sim: setup-test
+	@exec $(PYTHON) -m tests.sim --seeds $(SEEDS)

@@ -1,0 +1,83 @@
+"""The first run: secrets, rings and formatted devices.  The record is written last; a run that was cut off is begun anew."""
+
+from __future__ import annotations
+
+import base64
+import shutil
+from pathlib import Path
+
+import msgspec
+import trio
+
+from ring.builder import Builder
+from ring.names import NameHasher
+from ring.ringfile import write_builder, write_ring
+from ring.world.interface import World
+from storage.object.device import format_device
+from tools.deploy.layout import Admin, CloudRecord, HashSecrets, Layout, sync_folder, write_file
+
+PART_POWER = 10
+RINGS = ("account", "container", "object")
+FOLDERS = ("devices", "rings", "run", "logs", "consoles")
+
+
+async def create(world: World, layout: Layout, *, devices: int, replicas: int) -> CloudRecord:
+    """Make DIR a cloud.  OSError as the system gave it."""
+    root = layout.root
+    if not root.exists():
+        root.mkdir(mode=0o755)
+        sync_folder(root.parent)
+    for leftover in (*(root / name for name in FOLDERS), layout.secrets):
+        if leftover.exists():
+            shutil.rmtree(leftover)
+    write_file(layout.creating, b"")
+    for name in FOLDERS:
+        (root / name).mkdir(mode=0o755)
+    record = CloudRecord(cluster_id=str(world.entropy.uuid()), devices=devices, replicas=replicas, part_power=PART_POWER)
+    hasher = _secrets(world, layout)
+    await _rings(world, layout, record, hasher)
+    async with trio.open_nursery() as nursery:
+        for number in range(devices):
+            nursery.start_soon(_format, world, layout.device(number), record.cluster_id, number)
+    write_file(layout.record, msgspec.json.encode(record), mode=0o644)
+    layout.creating.unlink()
+    sync_folder(root)
+    return record
+
+
+def _secrets(world: World, layout: Layout) -> NameHasher:
+    layout.secrets.mkdir(mode=0o700)
+    for name in ("root.key", "cluster.key"):
+        write_file(layout.secrets / name, world.entropy.token(32))
+    hashes = HashSecrets(prefix=world.entropy.token(16).hex(), suffix=world.entropy.token(16).hex())
+    write_file(layout.secrets / "hash.json", msgspec.json.encode(hashes))
+    admin = Admin(
+        user="admin",
+        password=_word(world, 15),
+        project="admin",
+        access_key=base64.b32encode(world.entropy.token(13)).decode()[:20],
+        secret_key=_word(world, 25),
+    )
+    write_file(layout.secrets / "admin.json", msgspec.json.encode(admin))
+    return NameHasher(bytes.fromhex(hashes.prefix), bytes.fromhex(hashes.suffix))
+
+
+async def _rings(world: World, layout: Layout, record: CloudRecord, hasher: NameHasher) -> None:
+    disk = world.open_disk(str(layout.rings))
+    for name in RINGS:
+        builder = Builder.create(record.part_power, record.replicas, 1)
+        for number in range(record.devices):
+            builder.add_device(region=1, zone=1, ip="127.0.0.1", port=0, name=f"d{number}", weight=100.0)
+        builder.rebalance(int.from_bytes(world.entropy.token(4)), world.clock.now())
+        await write_builder(disk, f"{name}.builder", builder)
+        await write_ring(disk, f"{name}.ring", builder.ring(hasher))
+
+
+async def _format(world: World, root: Path, cluster_id: str, number: int) -> None:
+    root.mkdir(mode=0o755, exist_ok=True)
+    await format_device(world.open_disk(str(root)), cluster_id, number)
+
+
+def _word(world: World, entropy_bytes: int) -> str:
+    """Letters and digits that no shell or URL needs quoted."""
+    return base64.b32encode(world.entropy.token(entropy_bytes)).decode().rstrip("=").lower()

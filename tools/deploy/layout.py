@@ -1,0 +1,161 @@
+"""What lies where below a cloud's folder, and ``cloud.json``, the record of what the folder is.
+
+cloud.json      magic, format version, cluster id, counts; written last on the first run
+lock            held (flock) by the main process and its workers
+ready           present while the cloud serves
+secrets/        0700: root.key cluster.key hash.json admin.json (all 0600)
+rings/          NAME.builder and NAME.ring for account, container, object
+devices/dN/     the devices' roots
+run/            unix sockets
+logs/           a log a worker
+consoles/       the guests' serial consoles
+clouds.yaml openrc s3.env    for clients, 0600
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from ring.errors import BadInput, FormatError
+
+MAGIC = "ringfort-cloud"
+FORMAT = 1
+
+
+class CloudRecord(msgspec.Struct, frozen=True, kw_only=True):
+    magic: str = MAGIC
+    format: int = FORMAT
+    cluster_id: str
+    devices: int
+    replicas: int
+    part_power: int
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    root: Path
+
+    @property
+    def record(self) -> Path:
+        return self.root / "cloud.json"
+
+    @property
+    def creating(self) -> Path:
+        """Present from the beginning of the first run to its end."""
+        return self.root / "creating"
+
+    @property
+    def lock(self) -> Path:
+        return self.root / "lock"
+
+    @property
+    def ready(self) -> Path:
+        return self.root / "ready"
+
+    @property
+    def secrets(self) -> Path:
+        return self.root / "secrets"
+
+    @property
+    def rings(self) -> Path:
+        return self.root / "rings"
+
+    @property
+    def run(self) -> Path:
+        return self.root / "run"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
+    @property
+    def consoles(self) -> Path:
+        return self.root / "consoles"
+
+    def device(self, number: int) -> Path:
+        return self.root / "devices" / f"d{number}"
+
+    def device_socket(self, number: int) -> str:
+        return str(self.run / f"device-{number}.sock")
+
+    def worker_socket(self, number: int) -> str:
+        return str(self.run / f"worker-{number}.sock")
+
+    def handoff_socket(self, number: int) -> str:
+        return str(self.run / f"iscsi-{number}.sock")
+
+    @property
+    def kv_socket(self) -> str:
+        return str(self.run / "kv.sock")
+
+    def read_record(self) -> CloudRecord | None:
+        """None when there is none.  FormatError when it is not ours or newer than this program."""
+        try:
+            data = self.record.read_bytes()
+        except FileNotFoundError:
+            return None
+        try:
+            record = msgspec.json.decode(data, type=CloudRecord)
+        except msgspec.DecodeError as error:
+            raise FormatError(f"{self.record} cannot be read: {error}", hint="restore it, or choose another --data") from error
+        if record.magic != MAGIC:
+            raise FormatError(f"{self.record} is not a cloud's record", hint="choose another --data")
+        if record.format > FORMAT:
+            raise FormatError(
+                f"{self.root} has format {record.format}, this program knows up to {FORMAT}",
+                hint="it was written by a newer ringfort: upgrade this one",
+            )
+        return record
+
+
+class Admin(msgspec.Struct, frozen=True, kw_only=True):
+    """The first user, as kept in secrets/admin.json."""
+
+    user: str
+    password: str
+    project: str
+    access_key: str
+    secret_key: str
+
+
+class HashSecrets(msgspec.Struct, frozen=True, kw_only=True):
+    """The prefix and suffix of the name hash, hex, as kept in secrets/hash.json."""
+
+    prefix: str
+    suffix: str
+
+
+def write_file(path: Path, data: bytes, *, mode: int = 0o600) -> None:
+    """Atomic and durable; never wider open than ``mode``, not even for a moment."""
+    partial = path.with_name(f".{path.name}.partial")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    try:
+        os.fchmod(descriptor, mode)
+        view = memoryview(data)
+        while view:
+            view = view[os.write(descriptor, view) :]
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    os.replace(partial, path)
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_secret(path: Path) -> bytes:
+    """BadInput when others may read it."""
+    status = path.stat()
+    if status.st_mode & 0o077:
+        raise BadInput(f"{path} can be read by others (mode {status.st_mode & 0o777:o})", hint=f"chmod 600 {path}")
+    return path.read_bytes()
