@@ -1,0 +1,232 @@
+"""Books of the facade: containers and accounts, each a header and rows on a majority of its primaries.
+
+A write merges at all primaries and stands at a majority.  A read asks a majority and merges what they say, field by field and
+row by row, so it sees every write that stood.  A container also has a row in its account's book: made with it, removed with it,
+and kept true by the container updater, whose reports carry counts.
+
+Neighbours: storage.rows.merge (the one merge rule), storage.container.listing (pages), objects (asks whether a container is there).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import trio
+
+from ring.errors import DiskFault, RingfortError, Unavailable
+from ring.names import Path
+from ring.placement import Ring
+from ring.timestamp import ZERO, Timestamp
+from storage.client.errors import ContainerNotEmpty, ContainerNotFound, NoQuorum
+from storage.client.fanout import Progress
+from storage.client.interface import BookMeta, Page, Query, Row
+from storage.client.local import LocalNode
+from storage.client.node import BookHeader, BookState, Node
+from storage.client.pages import list_page, not_found
+from storage.client.quorum import BookQuorum, Outcome, Reply, Verdict
+from storage.client.reach import Reach, Replicas
+from storage.container.listing import book_meta
+from storage.rows.merge import merge_states
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A container that was seen to exist."""
+
+    policy: int
+    replicas: Replicas
+    until: float
+
+
+class BookOperations:
+    def __init__(self, reach: Reach) -> None:
+        self._reach = reach
+        self._known: dict[Path, Known] = {}
+
+    # ---- containers
+
+    async def container(self, path: Path) -> Known:
+        """That it exists, by a majority not long ago.  ContainerNotFound; absence is never remembered."""
+        known = self._known.get(path)
+        if known is not None and known.until > trio.current_time() and known.replicas.ring is self._reach.rings.container:
+            return known
+        state = await self._state(self._reach.rings.container, path)
+        if state is None or not state.header.exists:
+            self._known.pop(path, None)
+            raise ContainerNotFound(f"{path} does not exist")
+        if len(self._known) > 10_000:
+            self._known.clear()
+        until = trio.current_time() + self._reach.settings.container_cache_s
+        known = Known(state.header.policy, self._replicas(self._reach.rings.container, path), until)
+        self._known[path] = known
+        return known
+
+    async def put_container(self, path: Path, metadata: Mapping[str, str], policy: int) -> bool:
+        path.check()
+        self._reach.rings.of_policy(policy)
+        state = await self._state(self._reach.rings.container, path)
+        created = state is None or not state.header.exists
+        header = self._header(path, state, metadata, policy)
+        await self._merge_header(self._reach.rings.container, header)
+        assert header.created is not None
+        # Also when it was there: an earlier PUT may have come this far and no further.  A newer report stays what it is.
+        await self._list_in_account(path.parent, Row(path.container, header.created))
+        return created
+
+    async def head_container(self, path: Path) -> BookMeta:
+        return book_meta(self._existing(path, await self._state(self._reach.rings.container, path)))
+
+    async def post_container(self, path: Path, metadata: Mapping[str, str]) -> None:
+        await self._post(self._reach.rings.container, path, metadata)
+
+    async def delete_container(self, path: Path) -> None:
+        ring = self._reach.rings.container
+        state = self._existing(path, await self._state(ring, path))
+        page = await list_page(self._reach, self._replicas(ring, path), path, Query(limit=1))
+        if page.items:
+            raise ContainerNotEmpty(f"{path} is not empty")
+        timestamp = self._reach.timestamps.next(_newest(state))
+        self._known.pop(path, None)
+        await self._merge_header(ring, replace(state.header, deleted=timestamp, metadata={}))
+        self._known.pop(path, None)
+        await self._list_in_account(path.parent, Row(path.container, timestamp, deleted=True))
+
+    async def list_container(self, path: Path, query: Query) -> Page:
+        ring = self._reach.rings.container
+        return await list_page(self._reach, self._replicas(ring, path), path, query)
+
+    async def merge_rows(self, book: Path, rows: Sequence[Row], header: BookHeader | None = None) -> None:
+        """At a majority of the book's primaries; one that lacks the book is given ``header`` first.
+
+        NoQuorum; ContainerNotFound or AccountNotFound when a majority lacks it and there is no header to give."""
+        missing: set[int] = set()
+
+        async def send(index: int, node: Node) -> bool:
+            if await node.merge_rows(book, rows) is not None:
+                return True
+            if header is not None:
+                await node.merge_header(header)
+                return await node.merge_rows(book, rows) is not None
+            missing.add(index)
+            return False
+
+        replicas = self._replicas(self._ring_of(book), book)
+        if await self._write(replicas, send) is not Verdict.STORED:
+            if len(missing) > len(replicas.nodes) // 2:
+                raise not_found(book)
+            raise NoQuorum(f"{book}: too few primaries took its rows")
+
+    # ---- accounts
+
+    async def put_account(self, path: Path, metadata: Mapping[str, str]) -> bool:
+        path.check()
+        state = await self._state(self._reach.rings.account, path)
+        created = state is None or not state.header.exists
+        await self._merge_header(self._reach.rings.account, self._header(path, state, metadata, 0))
+        return created
+
+    async def head_account(self, path: Path) -> BookMeta:
+        return book_meta(self._existing(path, await self._state(self._reach.rings.account, path)))
+
+    async def post_account(self, path: Path, metadata: Mapping[str, str]) -> None:
+        await self._post(self._reach.rings.account, path, metadata)
+
+    async def list_account(self, path: Path, query: Query) -> Page:
+        ring = self._reach.rings.account
+        return await list_page(self._reach, self._replicas(ring, path), path, query)
+
+    # ---- how
+
+    def _ring_of(self, book: Path) -> Ring:
+        return self._reach.rings.container if book.container else self._reach.rings.account
+
+    def _replicas(self, ring: Ring, path: Path) -> Replicas:
+        return self._reach.replicas(ring, path)
+
+    def _existing(self, path: Path, state: BookState | None) -> BookState:
+        if state is None or not state.header.exists:
+            raise not_found(path)
+        return state
+
+    async def _state(self, ring: Ring, path: Path) -> BookState | None:
+        """What a majority knows of it, merged; None when they know of nothing."""
+        nodes = self._replicas(ring, path).nodes
+        quorum = BookQuorum(len(nodes))
+        places = []
+        for index, node in enumerate(nodes):
+            if not isinstance(node, LocalNode):
+                places.append(index)
+            elif not quorum.settled:
+                try:
+                    quorum.receive(index, await node.book(path))
+                except (Unavailable, DiskFault):
+                    quorum.fail()
+        if not quorum.settled:
+            listening = True
+
+            def receive(index: int, reply: BookState | RingfortError | None) -> Progress:
+                if not listening:
+                    return Progress.SETTLED
+                settled = quorum.fail() if isinstance(reply, RingfortError) else quorum.receive(places[index], reply)
+                return Progress.SETTLED if settled else Progress.DECIDED if quorum.decided else Progress.OPEN
+
+            async def ask(index: int, node: Node) -> BookState | None:
+                return await node.book(path)
+
+            settling = self._reach.fanout.start([nodes[place] for place in places], ask, receive)
+            await settling.wait(self._reach.settings.read_timeout_s, self._reach.settings.grace_s)
+            listening = False
+        if not quorum.decided:
+            raise NoQuorum(f"{path}: {len(quorum.answers)} of {len(nodes)} primaries answered")
+        states = [state for state in quorum.answers.values() if state is not None]
+        return merge_states(states) if states else None
+
+    async def _post(self, ring: Ring, path: Path, metadata: Mapping[str, str]) -> None:
+        state = self._existing(path, await self._state(ring, path))
+        await self._merge_header(ring, self._header(path, state, metadata, 0))
+
+    async def _merge_header(self, ring: Ring, header: BookHeader) -> None:
+        async def send(index: int, node: Node) -> bool:
+            await node.merge_header(header)
+            return True
+
+        if await self._write(self._replicas(ring, header.path), send) is not Verdict.STORED:
+            raise NoQuorum(f"{header.path}: too few primaries stored it")
+
+    async def _write(self, replicas: Replicas, send: Callable[[int, Node], Awaitable[bool]]) -> Verdict:
+        quorum = self._reach.write_quorum(len(replicas.nodes))
+        verdict: Verdict | None = None
+
+        def receive(index: int, reply: bool | RingfortError) -> Progress:
+            nonlocal verdict
+            outcome = Outcome.STORED if reply is True else Outcome.FAILED
+            verdict = quorum.receive(Reply(outcome)) or verdict
+            return Progress.OPEN if verdict is None else Progress.SETTLED
+
+        settling = self._reach.fanout.start(replicas.nodes, send, receive)
+        await settling.wait(self._reach.settings.write_timeout_s, 0)
+        return verdict or Verdict.UNAVAILABLE
+
+    async def _list_in_account(self, account: Path, row: Row) -> None:
+        state = await self._state(self._reach.rings.account, account)
+        if state is not None and state.header.exists:
+            await self.merge_rows(account, [row], state.header)
+        else:
+            await self.merge_rows(account, [row], self._header(account, state, {}, 0))
+
+    def _header(self, path: Path, state: BookState | None, metadata: Mapping[str, str], policy: int) -> BookHeader:
+        """The book as it shall be: made new when it is not there, and ``metadata`` set above all that was."""
+        timestamp = self._reach.timestamps.next(_newest(state))
+        stamped = {name: (value, timestamp) for name, value in metadata.items()}
+        if state is not None and state.header.exists:
+            return replace(state.header, metadata=stamped)
+        return BookHeader(path, timestamp, state.header.deleted if state is not None else None, policy, stamped)
+
+
+def _newest(state: BookState | None) -> Timestamp | None:
+    """Of all that the header says."""
+    if state is None:
+        return None
+    header = state.header
+    return max(header.created or ZERO, header.deleted or ZERO, *(at for _, at in header.metadata.values()))

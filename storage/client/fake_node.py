@@ -1,0 +1,238 @@
+"""A device in RAM: the two engines that a LocalNode is made of, keeping their promises but durability.
+
+For tests of whatever works on nodes.  ``broken`` makes every call raise, as a device does that is out of service; ``damaged``
+names whose data comes back as a DiskFault.  The engines themselves pass the same suite (``tests/contract/test_node.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from ring.errors import DiskFault, Unavailable
+from ring.names import NameHasher, Path, partition_of
+from ring.timestamp import Timestamp
+from ring.wire.message import Piece
+from ring.world.interface import Buffer
+from storage.client.errors import ObjectNotFound
+from storage.client.interface import Row
+from storage.client.node import (
+    BookHeader,
+    BookState,
+    Debt,
+    Kind,
+    LeafDigests,
+    NodeReading,
+    RowPage,
+    Upload,
+    Version,
+    WriteReply,
+)
+from storage.client.quorum import rank
+from storage.rows.merge import merge_headers, supersedes
+from storage.sync.tree import ZERO as ZERO_DIGEST
+from storage.sync.tree import digest, leaf_of, xor
+
+
+class FakeObjects:
+    """The object half (storage.client.local.ObjectEngine)."""
+
+    def __init__(self, hasher: NameHasher, part_power: int) -> None:
+        self._hasher = hasher
+        self._part_power = part_power
+        self.held: dict[bytes, tuple[Version, bytes]] = {}
+        self.owed: dict[bytes, Debt] = {}
+        self.broken = False
+        self.damaged: set[Path] = set()
+
+    def _enter(self) -> None:
+        if self.broken:
+            raise Unavailable("the device is out of service")
+
+    async def put_small(self, version: Version, data: Buffer, debt: Debt | None) -> WriteReply:
+        self._enter()
+        name_hash = self._hasher.hash(version.path)
+        old = self.held.get(name_hash)
+        if old is not None:
+            if old[0].timestamp > version.timestamp:
+                return WriteReply(old[0].timestamp, False)
+            if rank(old[0]) >= rank(version):
+                return WriteReply(old[0].timestamp, debt is None)
+        self.held[name_hash] = (version, bytes(data))
+        if debt is not None:
+            self.owed[name_hash] = debt
+        return WriteReply(version.timestamp, debt is None)
+
+    async def put_large(self, path: Path, size: int | None) -> Upload:
+        self._enter()
+        return _FakeUpload(self)
+
+    async def post(self, path: Path, metadata: Mapping[str, str], content_type: str, timestamp: Timestamp) -> WriteReply:
+        self._enter()
+        name_hash = self._hasher.hash(path)
+        if name_hash not in self.held or self.held[name_hash][0].kind is Kind.TOMBSTONE:
+            raise ObjectNotFound(f"{path} is not here")
+        version, data = self.held[name_hash]
+        if timestamp <= (version.metadata_timestamp or version.timestamp):
+            return WriteReply(version.metadata_timestamp or version.timestamp, True)
+        kept = {name: value for name, value in version.metadata.items() if name.startswith("x-sysmeta-")}
+        new = replace(
+            version,
+            metadata={**kept, **metadata},
+            metadata_timestamp=timestamp,
+            content_type=content_type or version.content_type,
+        )
+        self.held[name_hash] = (new, data)
+        return WriteReply(timestamp, True)
+
+    async def head(self, path: Path) -> Version | None:
+        self._enter()
+        held = self.held.get(self._hasher.hash(path))
+        return held[0] if held is not None else None
+
+    async def get(self, path: Path, timestamp: Timestamp | None, offset: int, length: int | None) -> NodeReading | None:
+        self._enter()
+        held = self.held.get(self._hasher.hash(path))
+        if held is None or held[0].kind is not Kind.OBJECT or timestamp not in (None, held[0].timestamp):
+            return None
+        return self._reading(*held, offset, length)
+
+    async def object_by_key(self, key: bytes) -> NodeReading | None:
+        self._enter()
+        held = self.held.get(key[:16])
+        if held is None or held[0].timestamp.pack_inverted() != key[16:]:
+            return None
+        return self._reading(*held, 0, None)
+
+    async def settle(self, path: Path, timestamp: Timestamp) -> None:
+        self._enter()
+        name_hash = self._hasher.hash(path)
+        if name_hash in self.owed and self.owed[name_hash].row.timestamp == timestamp:
+            del self.owed[name_hash]
+
+    async def digests(self, partition: int) -> LeafDigests:
+        self._enter()
+        return _digests(self._in(partition), self._part_power)
+
+    async def leaf(self, partition: int, leaf: int) -> Sequence[tuple[bytes, bytes]]:
+        self._enter()
+        return sorted(item for item in self._in(partition) if leaf_of(item[0], self._part_power) == leaf)
+
+    def _in(self, partition: int) -> list[tuple[bytes, bytes]]:
+        items = []
+        for name_hash, (version, _) in self.held.items():
+            if partition_of(name_hash, self._part_power) == partition:
+                key = name_hash + version.timestamp.pack_inverted()
+                posted = version.metadata_timestamp.pack() if version.metadata_timestamp else b""
+                items.append((key, digest(key, bytes([version.kind]) + posted + version.etag.encode())))
+        return items
+
+    def _reading(self, version: Version, data: bytes, offset: int, length: int | None) -> NodeReading:
+        end = version.size if length is None else min(version.size, offset + length)
+
+        async def pieces() -> AsyncIterator[Piece]:
+            for at in range(offset, end, 1 << 16):
+                if version.path in self.damaged:
+                    raise DiskFault(f"a bad block in {version.path}")
+                yield data[at : min(end, at + (1 << 16))]
+
+        return NodeReading(version, pieces())
+
+
+class _FakeUpload:
+    def __init__(self, store: FakeObjects) -> None:
+        self._store = store
+        self._data = bytearray()
+
+    async def write(self, data: Buffer) -> None:
+        self._store._enter()
+        self._data += data
+
+    async def commit(self, version: Version, debt: Debt | None) -> WriteReply:
+        return await self._store.put_small(version, self._data, debt)
+
+    async def abort(self) -> None:
+        self._data = bytearray()
+
+
+@dataclass(slots=True)
+class _FakeBook:
+    header: BookHeader
+    rows: dict[str, Row] = field(default_factory=dict)
+
+
+class FakeBooks:
+    """The book half (storage.client.local.BookEngine)."""
+
+    def __init__(self, hasher: NameHasher, part_power: int) -> None:
+        self._hasher = hasher
+        self._part_power = part_power
+        self.held: dict[Path, _FakeBook] = {}
+        self.broken = False
+
+    def _enter(self) -> None:
+        if self.broken:
+            raise Unavailable("the device is out of service")
+
+    async def merge_header(self, header: BookHeader) -> BookState:
+        self._enter()
+        book = self.held.get(header.path)
+        self.held[header.path] = _FakeBook(header) if book is None else _FakeBook(merge_headers(book.header, header), book.rows)
+        return _state(self.held[header.path])
+
+    async def merge_rows(self, book: Path, rows: Sequence[Row]) -> BookState | None:
+        self._enter()
+        held = self.held.get(book)
+        if held is None:
+            return None
+        for row in rows:
+            if row.name not in held.rows or supersedes(row, held.rows[row.name]):
+                held.rows[row.name] = row
+        return _state(held)
+
+    async def book(self, path: Path) -> BookState | None:
+        self._enter()
+        held = self.held.get(path)
+        return _state(held) if held is not None else None
+
+    async def rows(self, path: Path, *, start: str, end: str, limit: int, reverse: bool) -> RowPage | None:
+        self._enter()
+        held = self.held.get(path)
+        if held is None:
+            return None
+        low, high = start.encode(), end.encode()
+        names = sorted(
+            (n for n in held.rows if n.encode() > low and (not high or n.encode() < high)), key=str.encode, reverse=reverse
+        )
+        return RowPage(_state(held), [held.rows[name] for name in names[:limit]], len(names) <= limit)
+
+    async def digests(self, partition: int) -> LeafDigests:
+        self._enter()
+        return _digests(self._in(partition), self._part_power)
+
+    async def leaf(self, partition: int, leaf: int) -> Sequence[tuple[bytes, bytes]]:
+        self._enter()
+        return sorted(item for item in self._in(partition) if leaf_of(item[0], self._part_power) == leaf)
+
+    def _in(self, partition: int) -> list[tuple[bytes, bytes]]:
+        items = []
+        for path, book in self.held.items():
+            name_hash = self._hasher.hash(path)
+            if partition_of(name_hash, self._part_power) == partition:
+                rows = [book.rows[name] for name in sorted(book.rows)]
+                items.append((name_hash, digest(name_hash, repr((book.header, rows)).encode())))
+        return items
+
+
+def _state(book: _FakeBook) -> BookState:
+    live = [row for row in book.rows.values() if not row.deleted]
+    return BookState(book.header, len(live), sum(row.size for row in live), sum(row.count for row in live))
+
+
+def _digests(items: Sequence[tuple[bytes, bytes]], part_power: int) -> LeafDigests:
+    root, leaves = ZERO_DIGEST, dict[int, bytes]()
+    for key, value in items:
+        leaf = leaf_of(key, part_power)
+        leaves[leaf] = xor(leaves.get(leaf, ZERO_DIGEST), value)
+        root = xor(root, value)
+    return LeafDigests(root, {leaf: value for leaf, value in leaves.items() if value != ZERO_DIGEST})

@@ -1,0 +1,257 @@
+"""Large bodies: one stream in, a stream to each primary out, in chunks, with bounded memory.
+
+Every replica has a short queue.  When a queue is full the body waits for it; when it stays full although a majority has taken the
+chunk, that replica is left behind and is mended afterwards.  A primary that cannot begin is replaced by a handoff, which makes
+the object safer and does not count.  Nothing is visible before the commits.
+
+Neighbours: objects (the caller, which commits through writing.Write), local and remote (the uploads).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+
+import trio
+
+from ring.errors import BadInput, DiskFault, Unavailable
+from ring.names import Path
+from ring.wire.message import Piece
+from storage.client.bodies import aclose, loaded
+from storage.client.errors import BadDigest, EntityTooLarge, NoQuorum
+from storage.client.interface import BodySource, NewObject
+from storage.client.node import Debt, Node, Upload, Version, WriteReply
+from storage.client.quorum import majority_of
+from storage.client.reach import Reach, Replicas
+from storage.client.writing import Send
+
+ABORT_TIMEOUT_S = 2.0
+
+
+class LargeBody:
+    """A body that lies, uncommitted, on the devices that kept up.  ``aclose`` forgets what was not committed."""
+
+    def __init__(self, places: Sequence[_Place], size: int, etag: str) -> None:
+        self._places = places
+        self.size = size
+        self.etag = etag
+
+    def commits(self, version: Version) -> list[Send]:
+        """Per primary: commit its upload (or that of the handoff in its place, which still leaves the primary without)."""
+        return [place.commits(version) for place in self._places]
+
+    async def aclose(self) -> None:
+        await _abort(self._places)
+
+
+async def send_large(
+    reach: Reach, replicas: Replicas, path: Path, new: NewObject, start: Sequence[bytes], body: BodySource
+) -> LargeBody:
+    """Read ``body`` (after the chunks in ``start``) to its end, onto the primaries.
+
+    NoQuorum when fewer than a majority of them can take it; BadDigest, EntityTooLarge, and what ``body.read`` raises: in all
+    cases the uploads are gone."""
+    sending = _Sending(reach, replicas, path, new, body.length)
+    complete = False
+    try:
+        await sending.feed(start, body)
+        await sending.drain()
+        complete = True
+    finally:
+        if not complete:
+            await _abort(sending.places)
+    return LargeBody(sending.places, sending.size, sending.digest.hexdigest())
+
+
+class PiecesSource:
+    """A BodySource over the pieces of a reading, to write it again."""
+
+    def __init__(self, pieces: AsyncIterator[Piece], size: int) -> None:
+        self.length: int | None = size
+        self._pieces = pieces
+        self._rest = b""
+
+    async def read(self, max_bytes: int = 1 << 20) -> bytes:
+        if not self._rest:
+            self._rest = await loaded(await anext(self._pieces, b""))
+        data, self._rest = self._rest[:max_bytes], self._rest[max_bytes:]
+        return data
+
+    async def aclose(self) -> None:
+        await aclose(self._pieces)
+
+
+class _Sending:
+    """The body's side: hands each chunk to every place."""
+
+    def __init__(self, reach: Reach, replicas: Replicas, path: Path, new: NewObject, length: int | None) -> None:
+        self._reach = reach
+        self._settings = reach.settings
+        self._path = path
+        self._new = new
+        self._length = length
+        self._changed = trio.Event()
+        self._handoffs = replicas.handoffs()
+        self.places = [_Place(self, node) for node in replicas.nodes]
+        self.size = 0
+        self.digest = hashlib.md5(usedforsecurity=False)
+        for place in self.places:
+            reach.fanout.spawn(place.run)
+
+    def changed(self) -> None:
+        """A place has room, is through, or failed."""
+        self._changed.set()
+
+    async def begin(self, place: _Place) -> Upload:
+        """An upload on the place's primary, or else on a handoff."""
+        node: Node | None = place.node
+        while node is not None:
+            try:
+                return await node.put_large(self._path, self._length)
+            except (Unavailable, DiskFault):
+                place.on_primary = False
+                self.changed()
+            device = self._handoffs.next()
+            node = self._reach.nodes(device) if device is not None else None
+        raise Unavailable("no device can take this replica")
+
+    async def feed(self, start: Sequence[bytes], body: BodySource) -> None:
+        for chunk in start:
+            await self._take(chunk)
+        while self._length is None or self.size < self._length:
+            chunk = await body.read(self._settings.chunk_bytes)
+            if not chunk:
+                break
+            await self._take(chunk)
+        if self._length is not None and self.size != self._length:
+            raise BadInput(f"the body ended after {self.size} of {self._length} bytes")
+        if self._new.etag and self._new.etag != self.digest.hexdigest():
+            raise BadDigest(f"the body's MD5 is {self.digest.hexdigest()}, not {self._new.etag}")
+
+    async def drain(self) -> None:
+        """Until every place has written what it was given, or is left behind."""
+        for place in self.places:
+            place.finish()
+        await self._wait_for(lambda place: place.through)
+
+    async def _take(self, chunk: bytes) -> None:
+        self.size += len(chunk)
+        if self._new.size_max is not None and self.size > self._new.size_max:
+            raise EntityTooLarge(f"the object is larger than {self._new.size_max} bytes")
+        taken: set[int] = set()
+
+        def offer(place: _Place) -> bool:
+            if id(place) not in taken and place.offer(chunk, self._settings.queue_chunks):
+                taken.add(id(place))
+            return id(place) in taken
+
+        for place in self.places:
+            offer(place)
+        if len(chunk) >= self._settings.offload_bytes:
+            await self._reach.world.offload.run(self.digest.update, chunk)
+        else:
+            self.digest.update(chunk)
+        await self._wait_for(offer)
+
+    async def _wait_for(self, ready: Callable[[_Place], bool]) -> None:
+        """Until every live place is ready; the last ones are left behind once a majority waits for them too long."""
+        needed = majority_of(len(self.places))
+        deadline: float | None = None
+        while True:
+            self._changed = trio.Event()
+            live = [place for place in self.places if not place.failed]
+            if sum(place.on_primary for place in live) < needed:
+                raise NoQuorum(f"{self._path}: too few primaries take the body")
+            waiting = [place for place in live if not ready(place)]
+            if not waiting:
+                return
+            enough = sum(place.on_primary for place in live if place not in waiting) >= needed
+            if deadline is None or (enough and deadline > trio.current_time() + self._settings.stall_s):
+                deadline = trio.current_time() + (self._settings.stall_s if enough else self._settings.write_timeout_s)
+            with trio.move_on_at(deadline) as scope:
+                await self._changed.wait()
+            if scope.cancelled_caught:
+                if not enough:
+                    raise NoQuorum(f"{self._path}: too few primaries keep up with the body")
+                for place in waiting:
+                    place.leave()
+
+
+class _Place:
+    """One replica's side: writes what is in its queue."""
+
+    def __init__(self, sending: _Sending, node: Node) -> None:
+        self.node = node
+        self.on_primary = True
+        self.failed = False
+        self.through = False
+        self._sending = sending
+        self._queue: deque[bytes] = deque()
+        self._finished = False
+        self._wake = trio.Event()
+        self._scope = trio.CancelScope()
+        self._ended = trio.Event()
+        self._upload: Upload | None = None
+
+    def offer(self, chunk: bytes, queue_chunks: int) -> bool:
+        if len(self._queue) >= queue_chunks:
+            return False
+        self._queue.append(chunk)
+        self._wake.set()
+        return True
+
+    def finish(self) -> None:
+        self._finished = True
+        self._wake.set()
+
+    def leave(self) -> None:
+        self.failed = True
+        self._scope.cancel()
+
+    async def run(self) -> None:
+        with self._scope:
+            try:
+                await self._write_all()
+                self.through = True
+            except (Unavailable, DiskFault):
+                self.failed = True
+        self._queue.clear()
+        self._ended.set()
+        self._sending.changed()
+
+    async def _write_all(self) -> None:
+        self._upload = await self._sending.begin(self)
+        while True:
+            while self._queue:
+                await self._upload.write(self._queue[0])
+                self._queue.popleft()
+                self._sending.changed()
+            if self._finished:
+                return
+            self._wake = trio.Event()
+            await self._wake.wait()
+
+    def commits(self, version: Version) -> Send:
+        async def commit(node: Node, debt: Debt | None) -> WriteReply:
+            if self.failed or self._upload is None:
+                raise Unavailable(f"{node.device} was left behind")
+            reply = await self._upload.commit(version, debt)
+            if not self.on_primary:
+                raise Unavailable(f"a handoff has the copy of {node.device}")
+            return reply
+
+        return commit
+
+    async def abort(self) -> None:
+        self._scope.cancel()
+        await self._ended.wait()
+        if self._upload is not None:
+            await self._upload.abort()
+
+
+async def _abort(places: Sequence[_Place]) -> None:
+    """Whatever happens around it: uploads that were not committed are forgotten."""
+    with trio.CancelScope(deadline=trio.current_time() + ABORT_TIMEOUT_S, shield=True):
+        for place in places:
+            await place.abort()

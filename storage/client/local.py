@@ -1,0 +1,141 @@
+"""LocalNode: a device of this worker.  No HTTP, no copy: calls its two engines, and pays the rows that its writes owe.
+
+Decides nothing.  Neighbours: storage.object.store and storage.rows.books (the engines), payer, remote (the other Node).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import replace
+from typing import Protocol, TypeVar
+
+from ring.device import Device
+from ring.errors import DiskFault, Unavailable
+from ring.names import Path
+from ring.timestamp import Timestamp
+from ring.world.interface import Buffer
+from storage.client.interface import Row
+from storage.client.node import BookHeader, BookState, Debt, LeafDigests, NodeReading, RowPage, Upload, Version, WriteReply
+from storage.client.payer import RowPayer
+
+T = TypeVar("T")
+
+
+class ObjectEngine(Protocol):
+    """The object half of a device (storage.object.store.ObjectStore)."""
+
+    async def put_small(self, version: Version, data: Buffer, debt: Debt | None) -> WriteReply: ...
+
+    async def put_large(self, path: Path, size: int | None) -> Upload: ...
+
+    async def post(self, path: Path, metadata: Mapping[str, str], content_type: str, timestamp: Timestamp) -> WriteReply: ...
+
+    async def head(self, path: Path) -> Version | None: ...
+
+    async def get(self, path: Path, timestamp: Timestamp | None, offset: int, length: int | None) -> NodeReading | None: ...
+
+    async def digests(self, partition: int) -> LeafDigests: ...
+
+    async def leaf(self, partition: int, leaf: int) -> Sequence[tuple[bytes, bytes]]: ...
+
+    async def object_by_key(self, key: bytes) -> NodeReading | None: ...
+
+    async def settle(self, path: Path, timestamp: Timestamp) -> None:
+        """The debt of this version is paid."""
+
+
+class BookEngine(Protocol):
+    """The book half of a device (storage.rows.books.Books)."""
+
+    async def merge_header(self, header: BookHeader) -> BookState: ...
+
+    async def merge_rows(self, book: Path, rows: Sequence[Row]) -> BookState | None: ...
+
+    async def book(self, path: Path) -> BookState | None: ...
+
+    async def rows(self, path: Path, *, start: str, end: str, limit: int, reverse: bool) -> RowPage | None: ...
+
+    async def digests(self, partition: int) -> LeafDigests: ...
+
+    async def leaf(self, partition: int, leaf: int) -> Sequence[tuple[bytes, bytes]]: ...
+
+
+class LocalNode:
+    """Implements storage.client.node.Node."""
+
+    def __init__(self, device: Device, store: ObjectEngine, books: BookEngine, pay: RowPayer) -> None:
+        self.device = device
+        self.store = store
+        self.books = books
+        self._payer = pay
+
+    async def put_small(self, version: Version, data: Buffer, debt: Debt | None) -> WriteReply:
+        reply = await self._ask(self.store.put_small(version, data, debt))
+        return await self._pay(version, debt, reply)
+
+    async def put_large(self, path: Path, size: int | None) -> Upload:
+        return _PayingUpload(self, await self._ask(self.store.put_large(path, size)))
+
+    async def post(self, path: Path, metadata: Mapping[str, str], content_type: str, timestamp: Timestamp) -> WriteReply:
+        return await self._ask(self.store.post(path, metadata, content_type, timestamp))
+
+    async def head(self, path: Path) -> Version | None:
+        return await self._ask(self.store.head(path))
+
+    async def get(self, path: Path, timestamp: Timestamp | None, offset: int, length: int | None) -> NodeReading | None:
+        return await self._ask(self.store.get(path, timestamp, offset, length))
+
+    async def merge_header(self, header: BookHeader) -> BookState:
+        return await self._ask(self.books.merge_header(header))
+
+    async def merge_rows(self, book: Path, rows: Sequence[Row]) -> BookState | None:
+        return await self._ask(self.books.merge_rows(book, rows))
+
+    async def book(self, path: Path) -> BookState | None:
+        return await self._ask(self.books.book(path))
+
+    async def rows(self, path: Path, *, start: str, end: str, limit: int, reverse: bool) -> RowPage | None:
+        return await self._ask(self.books.rows(path, start=start, end=end, limit=limit, reverse=reverse))
+
+    async def digests(self, kind: str, partition: int) -> LeafDigests:
+        return await self._ask((self.store if kind == "object" else self.books).digests(partition))
+
+    async def leaf(self, kind: str, partition: int, leaf: int) -> Sequence[tuple[bytes, bytes]]:
+        return await self._ask((self.store if kind == "object" else self.books).leaf(partition, leaf))
+
+    async def object_by_key(self, key: bytes) -> NodeReading | None:
+        return await self._ask(self.store.object_by_key(key))
+
+    async def _ask(self, call: Awaitable[T]) -> T:
+        try:
+            return await call
+        except DiskFault as fault:
+            raise Unavailable(f"{self.device}: {fault.message}") from fault
+
+    async def _pay(self, version: Version, debt: Debt | None, reply: WriteReply) -> WriteReply:
+        """After the durable write: bring the row to where it is owed, and wait for that within the payer's bound."""
+        if debt is None or reply.paid or reply.newest > version.timestamp:
+            return reply
+        if not await self._payer.pay(debt):
+            return reply
+        try:
+            await self._ask(self.store.settle(version.path, version.timestamp))
+        except Unavailable:
+            return replace(reply, paid=True)  # the row is there; that it is, the updater will find out again
+        return replace(reply, paid=True)
+
+
+class _PayingUpload:
+    def __init__(self, node: LocalNode, upload: Upload) -> None:
+        self._node = node
+        self._upload = upload
+
+    async def write(self, data: Buffer) -> None:
+        await self._node._ask(self._upload.write(data))
+
+    async def commit(self, version: Version, debt: Debt | None) -> WriteReply:
+        reply = await self._node._ask(self._upload.commit(version, debt))
+        return await self._node._pay(version, debt, reply)
+
+    async def abort(self) -> None:
+        await self._upload.abort()

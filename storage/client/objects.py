@@ -1,0 +1,309 @@
+"""Objects of the facade: put, get, head, delete, post, each at a majority of the object's primaries.
+
+A write takes a timestamp, goes to all primaries, and is written again above whatever newer version a primary holds.  Conditions
+are evaluated on a majority read just before the write, one conditional write of a key at a time in this process: of two racing
+If-None-Match: * here one wins.  Across processes two can win; the key's register (DESIGN: promises at the primaries) closes
+that later.
+
+Neighbours: reading and writing (majorities), large (bodies above the pack cut), books (the container), repair.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
+
+import trio
+
+from ring.errors import BadInput, RingfortError
+from ring.names import Path
+from ring.timestamp import OFFSET_MAX, ZERO, Timestamp
+from ring.world.interface import Buffer
+from storage.client.books import BookOperations
+from storage.client.errors import (
+    BadDigest,
+    EntityTooLarge,
+    NoQuorum,
+    ObjectNotFound,
+    PreconditionFailed,
+    Superseded,
+)
+from storage.client.fanout import Progress
+from storage.client.interface import BodySource, Condition, NewObject, ObjectMeta, Reading, Row, Stored
+from storage.client.large import LargeBody, PiecesSource, send_large
+from storage.client.node import Debt, Kind, Node, Version, WriteReply
+from storage.client.quorum import Outcome, Reply, Verdict
+from storage.client.reach import Reach, Replicas
+from storage.client.reading import Finding, find, open_body, open_version
+from storage.client.repair import Repairer
+from storage.client.writing import Write, at_once, debts_of
+
+LISTING_ETAG = "x-sysmeta-listing-etag"  # what listings show instead of the MD5 and the size, kept with the object
+LISTING_SIZE = "x-sysmeta-listing-size"
+
+
+class ObjectOperations:
+    def __init__(self, reach: Reach, books: BookOperations, repairer: Repairer) -> None:
+        self._reach = reach
+        self._books = books
+        self._repairer = repairer
+        self._locks = _KeyLocks()
+
+    async def put(self, path: Path, new: NewObject, body: BodySource) -> Stored:
+        path.check()
+        if new.timestamp is not None:
+            self._reach.timestamps.admit(new.timestamp)
+        container = await self._books.container(path.parent)
+        replicas = self._reach.replicas(self._reach.rings.of_policy(container.policy), path)
+        if new.condition is not None:
+            await self._check(replicas, path, new.condition)  # before the body is asked for; again before the write
+        start = await self._read_start(new, body)
+        if isinstance(start, bytes):
+            etag = await self._md5(start)
+            _check_body(new, etag, len(start))
+            large = None
+        else:
+            large = await send_large(self._reach, replicas, path, new, start, body)
+            etag = large.etag
+        version = _version(path, new, ZERO, large.size if large is not None else len(start), etag)
+        async with aclosing(large or _NOTHING), self._locks.holding(path if new.condition is not None else None):
+            floor: Timestamp | None = None
+            if new.condition is not None or large is not None:
+                found = await find(self._reach, replicas, path)
+                if new.condition is not None:
+                    _evaluate(new.condition, found.data)
+                floor = found.version.timestamp if found.version is not None else None
+            version = replace(version, timestamp=new.timestamp or self._reach.timestamps.next(floor))
+            if isinstance(start, bytes):
+                return await self._store_small(replicas, container.replicas, version, start, movable=new.timestamp is None)
+            assert large is not None
+            return await self._store_large(replicas, container.replicas, version, large, movable=new.timestamp is None)
+
+    async def head(self, path: Path) -> ObjectMeta:
+        found = await self._find(path)
+        return _meta(_existing(found, path))
+
+    async def get(self, path: Path, offset: int, length: int | None, version: Timestamp | None) -> Reading:
+        if offset < 0 or (length is not None and length < 0):
+            raise BadInput("offset and length cannot be negative")
+        found = await self._find(path)
+        if version is None or (found.data is not None and found.data.timestamp == version):
+            wanted = _existing(found, path)
+        else:
+            reading, without = await open_version(self._reach, found.replicas, path, version)
+            if reading is None:
+                if without <= len(found.replicas.nodes) // 2:
+                    raise NoQuorum(f"{path}: too few primaries answered for version {version}")
+                raise ObjectNotFound(f"{path} has no version {version}")
+            wanted = reading.version
+            found = Finding(wanted, found.replicas, found.replicas.nodes, (), ())
+        return Reading(_meta(wanted), await open_body(self._reach, found, wanted, offset, length))
+
+    async def delete(self, path: Path, condition: Condition | None) -> None:
+        container = await self._books.container(path.parent)
+        replicas = self._reach.replicas(self._reach.rings.of_policy(container.policy), path)
+        async with self._locks.holding(path if condition is not None else None):
+            found = await find(self._reach, replicas, path)
+            newest = _existing(found, path)
+            if condition is not None:
+                _evaluate(condition, newest)
+            above = max(newest.timestamp, newest.metadata_timestamp or ZERO)
+            tombstone = Version(path, self._reach.timestamps.next(above), Kind.TOMBSTONE)
+            await self._store_small(replicas, container.replicas, tombstone, b"", movable=True)
+
+    async def post(self, path: Path, metadata: Mapping[str, str], content_type: str) -> None:
+        found = await self._find(path)
+        old = _existing(found, path)
+        timestamp = self._reach.timestamps.next(max(old.timestamp, old.metadata_timestamp or ZERO))
+        quorum = self._reach.write_quorum(len(found.replicas.nodes))
+
+        async def send(index: int, node: Node) -> WriteReply:
+            return await node.post(path, metadata, content_type, timestamp)
+
+        def receive(index: int, reply: WriteReply | RingfortError) -> Progress:
+            outcome = Outcome.FAILED if isinstance(reply, RingfortError) else Outcome.STORED
+            return Progress.OPEN if quorum.receive(Reply(outcome)) is None else Progress.SETTLED
+
+        settling = self._reach.fanout.start(found.replicas.nodes, send, receive)
+        await settling.wait(self._reach.settings.write_timeout_s, 0)
+        if quorum.verdict() is not Verdict.STORED:
+            raise NoQuorum(f"{path}: too few primaries took the metadata")
+        if found.stale or found.silent:
+            self._repairer.request(found.replicas, path)
+        if content_type and content_type != old.content_type:
+            later = (timestamp.ticks - old.timestamp.ticks) // 1000 + 1
+            row = _row(replace(old, timestamp=Timestamp(old.timestamp.ticks, min(OFFSET_MAX, later)), content_type=content_type))
+            await self._books.merge_rows(path.parent, [row])
+
+    # ---- how
+
+    async def _find(self, path: Path) -> Finding:
+        container = await self._books.container(path.parent)
+        found = await find(self._reach, self._reach.replicas(self._reach.rings.of_policy(container.policy), path), path)
+        if found.stale:
+            self._repairer.request(found.replicas, path)
+        return found
+
+    async def _check(self, replicas: Replicas, path: Path, condition: Condition) -> None:
+        _evaluate(condition, (await find(self._reach, replicas, path)).data)
+
+    async def _read_start(self, new: NewObject, body: BodySource) -> bytes | list[bytes]:
+        """The whole body when it fits a pack record; else the chunks read so far."""
+        cut = self._reach.settings.pack_cut_bytes
+        if new.size_max is not None and body.length is not None and body.length > new.size_max:
+            raise EntityTooLarge(f"the object is larger than {new.size_max} bytes")
+        if body.length is not None and body.length > cut:
+            return []
+        chunks: list[bytes] = []
+        size = 0
+        while body.length is None or size < body.length:
+            chunk = await body.read(cut + 1 - size)
+            if not chunk:
+                break
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > cut:
+                return chunks
+        if body.length is not None and size != body.length:
+            raise BadInput(f"the body ended after {size} of {body.length} bytes")
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    async def _md5(self, data: bytes) -> str:
+        if len(data) < self._reach.settings.offload_bytes:
+            return hashlib.md5(data, usedforsecurity=False).hexdigest()
+        return await self._reach.world.offload.run(_md5_hex, data)
+
+    async def _store_small(
+        self, replicas: Replicas, listed_at: Replicas, version: Version, data: Buffer, *, movable: bool
+    ) -> Stored:
+        for _ in range(self._reach.settings.write_attempts):
+            write = Write(self._reach, replicas, version.timestamp, *_debts(version, replicas, listed_at))
+            this = version
+
+            async def send(node: Node, debt: Debt | None, this: Version = this) -> WriteReply:
+                return await node.put_small(this, data, debt)
+
+            match await write.run(at_once(replicas, send), send):
+                case Verdict.STORED:
+                    return Stored(_meta(version), write.listed)
+                case Verdict.UNAVAILABLE:
+                    raise NoQuorum(f"{version.path}: too few primaries stored it")
+            version = self._above(version, write.newest, movable=movable)
+        raise NoQuorum(f"{version.path}: others keep writing newer versions")
+
+    async def _store_large(
+        self, replicas: Replicas, listed_at: Replicas, version: Version, large: LargeBody, *, movable: bool
+    ) -> Stored:
+        write = Write(self._reach, replicas, version.timestamp, *_debts(version, replicas, listed_at))
+        verdict = await write.run(large.commits(version), None)
+        if verdict is Verdict.UNAVAILABLE:
+            raise NoQuorum(f"{version.path}: too few primaries stored it")
+        if verdict is Verdict.STORED:
+            if len(write.stored) < len(replicas.nodes):
+                self._repairer.request(replicas, version.path)
+            return Stored(_meta(version), write.listed)
+        # Someone wrote between our look and our commit.  The body is spent; a replica that took it has it to write again above.
+        above = self._above(version, write.newest, movable=movable)
+        for node in write.stored:
+            reading = await node.get(version.path, version.timestamp, 0, None)
+            if reading is None:
+                continue
+            async with aclosing(PiecesSource(reading.pieces, version.size)) as source:
+                again = await send_large(self._reach, replicas, version.path, NewObject(), [], source)
+            async with aclosing(again):
+                if again.etag != version.etag:
+                    continue
+                return await self._store_large(replicas, listed_at, above, again, movable=movable)
+        raise NoQuorum(f"{version.path}: a newer version came first, and no replica took this one", hint="send it again")
+
+    def _above(self, version: Version, newest: Timestamp, *, movable: bool) -> Version:
+        if not movable:
+            raise Superseded(f"{version.path}: a newer version is stored", newest)
+        return replace(version, timestamp=self._reach.timestamps.next(newest))
+
+
+# ---- shapes
+
+
+def _version(path: Path, new: NewObject, timestamp: Timestamp, size: int, etag: str) -> Version:
+    metadata = dict(new.metadata)
+    if new.listing_etag:
+        metadata[LISTING_ETAG] = new.listing_etag
+    if new.listing_size is not None:
+        metadata[LISTING_SIZE] = str(new.listing_size)
+    return Version(path, timestamp, Kind.OBJECT, size, etag, new.content_type, metadata)
+
+
+def _row(version: Version) -> Row:
+    if version.kind is Kind.TOMBSTONE:
+        return Row(version.path.object, version.timestamp, deleted=True)
+    size = int(version.metadata.get(LISTING_SIZE, version.size))
+    etag = version.metadata.get(LISTING_ETAG, version.etag)
+    return Row(version.path.object, version.timestamp, size, etag, version.content_type)
+
+
+def _debts(version: Version, replicas: Replicas, listed_at: Replicas) -> tuple[list[Debt | None], int]:
+    return debts_of(_row(version), version.path.parent, replicas, listed_at), len(listed_at.nodes)
+
+
+def _meta(version: Version) -> ObjectMeta:
+    return ObjectMeta(
+        version.timestamp, version.size, version.etag, version.content_type, version.metadata, version.metadata_timestamp
+    )
+
+
+def _existing(found: Finding, path: Path) -> Version:
+    if found.data is None:
+        raise ObjectNotFound(f"{path} does not exist")
+    return found.data
+
+
+def _check_body(new: NewObject, etag: str, size: int) -> None:
+    if new.size_max is not None and size > new.size_max:
+        raise EntityTooLarge(f"the object is larger than {new.size_max} bytes")
+    if new.etag and new.etag != etag:
+        raise BadDigest(f"the body's MD5 is {etag}, not {new.etag}")
+
+
+def _evaluate(condition: Condition, old: Version | None) -> None:
+    if condition.if_match and (old is None or not {"*", old.etag} & set(condition.if_match)):
+        raise PreconditionFailed("If-Match does not hold")
+    if condition.if_none_match and old is not None and {"*", old.etag} & set(condition.if_none_match):
+        raise PreconditionFailed("If-None-Match does not hold")
+
+
+def _md5_hex(data: bytes) -> str:
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()
+
+
+class _Nothing:
+    async def aclose(self) -> None:
+        return
+
+
+_NOTHING = _Nothing()
+
+
+class _KeyLocks:
+    """One holder per key at a time; a key that nobody holds or wants takes no room."""
+
+    def __init__(self) -> None:
+        self._locks: dict[Path, tuple[trio.Lock, int]] = {}
+
+    @asynccontextmanager
+    async def holding(self, key: Path | None) -> AsyncIterator[None]:
+        """Nothing to wait for when ``key`` is None."""
+        if key is None:
+            yield
+            return
+        lock, users = self._locks.get(key, (trio.Lock(), 0))
+        self._locks[key] = (lock, users + 1)
+        try:
+            async with lock:
+                yield
+        finally:
+            lock, users = self._locks.pop(key)
+            if users > 1:
+                self._locks[key] = (lock, users - 1)

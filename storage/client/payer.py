@@ -1,0 +1,102 @@
+"""RowPayer: brings the container rows that object writes owe to the container's devices.
+
+One batch at a time goes to each (device, book); rows that come up meanwhile travel together in the next, so that many writes
+into one container cost its devices few commits.  Waiting is bounded: a row that is late stays owed in the object's record, and
+the updater sends it again (rows are last-write-wins, so twice is once).
+
+Neighbours: local (its caller), the nodes it pays to, storage.object.updater (what stayed owed).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import trio
+
+from ring.errors import DiskFault, Unavailable
+from ring.names import Path
+from storage.client.interface import Row
+from storage.client.node import Debt, Node
+
+ROW_WAIT_S = 1.0
+BATCH_ROWS_MAX = 256
+QUEUE_ROWS_MAX = 4096
+
+
+class _Wait:
+    """A debt on its way to ``left`` devices."""
+
+    __slots__ = ("_event", "left", "paid")
+
+    def __init__(self, count: int) -> None:
+        self._event = trio.Event()
+        self.left = count
+        self.paid = True
+
+    def answer(self, took: bool) -> None:
+        self.left -= 1
+        self.paid = self.paid and took
+        if self.left == 0 or not self.paid:
+            self._event.set()
+
+    async def wait(self, timeout_s: float) -> bool:
+        if not self._event.is_set():
+            with trio.move_on_after(timeout_s):
+                await self._event.wait()
+        return self.left == 0 and self.paid
+
+
+class RowPayer:
+    """``nodes`` finds a device's node by id (None: this process knows of none such).  ``nursery`` runs the batches."""
+
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        nodes: Callable[[int], Node | None],
+        *,
+        wait_s: float = ROW_WAIT_S,
+        batch_rows_max: int = BATCH_ROWS_MAX,
+        queue_rows_max: int = QUEUE_ROWS_MAX,
+    ) -> None:
+        self._nursery = nursery
+        self._nodes = nodes
+        self._wait_s = wait_s
+        self._batch_rows_max = batch_rows_max
+        self._queue_rows_max = queue_rows_max
+        self._queues: dict[tuple[int, Path], list[tuple[Row, _Wait]]] = {}
+
+    async def pay(self, debt: Debt) -> bool:
+        """True when every device of the debt has the row durably; False when that is not known in time."""
+        if not debt.device_ids:
+            return True
+        wait = _Wait(len(debt.device_ids))
+        for device_id in debt.device_ids:
+            key = (device_id, debt.container)
+            queue = self._queues.get(key)
+            if queue is None:
+                self._queues[key] = [(debt.row, wait)]
+                self._nursery.start_soon(self._run, key)
+            elif len(queue) < self._queue_rows_max:
+                queue.append((debt.row, wait))
+            else:
+                wait.answer(False)
+        return await wait.wait(self._wait_s)
+
+    async def _run(self, key: tuple[int, Path]) -> None:
+        device_id, book = key
+        queue = self._queues[key]
+        try:
+            while queue:
+                batch = queue[: self._batch_rows_max]
+                del queue[: self._batch_rows_max]
+                node = self._nodes(device_id)
+                took = False
+                if node is not None:
+                    try:
+                        took = await node.merge_rows(book, [row for row, _ in batch]) is not None
+                    except (Unavailable, DiskFault):
+                        took = False  # unknown: the row stays owed
+                for _, wait in batch:
+                    wait.answer(took)
+        finally:
+            del self._queues[key]

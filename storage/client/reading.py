@@ -1,0 +1,160 @@
+"""Reading: find the newest version at a majority, and bring its body from a replica that has it, whichever fails on the way.
+
+Devices of this worker are asked first and in line: their index answers without waiting, so when they make a majority a read costs
+no task.  A body moves on to another replica when a block is bad or a node is lost; what was sent already is not sent again.
+
+Neighbours: quorum (decides), fanout (carries), repair (is told what is stale), objects (the caller).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass
+
+from ring.errors import DiskFault, RingfortError, Unavailable
+from ring.names import Path
+from ring.timestamp import Timestamp
+from ring.wire.message import Piece
+from storage.client.bodies import aclose
+from storage.client.errors import NoQuorum
+from storage.client.fanout import Progress
+from storage.client.local import LocalNode
+from storage.client.node import Kind, Node, NodeReading, Version
+from storage.client.quorum import ReadQuorum
+from storage.client.reach import Reach, Replicas
+
+
+@dataclass(slots=True)
+class Finding:
+    """``version`` None: a majority knows of nothing (a tombstone is a version)."""
+
+    version: Version | None
+    replicas: Replicas
+    holders: Sequence[Node]  # best first: those of this worker
+    stale: Sequence[Node]  # answered, and lack the newest
+    silent: Sequence[Node]  # did not answer
+
+    @property
+    def data(self) -> Version | None:
+        """The version, when it is data and no tombstone."""
+        return self.version if self.version is not None and self.version.kind is Kind.OBJECT else None
+
+
+async def find(reach: Reach, replicas: Replicas, path: Path) -> Finding:
+    """The newest version of ``path``.  NoQuorum when fewer than a majority of the primaries answer."""
+    nodes = replicas.nodes
+    quorum = ReadQuorum(len(nodes))
+    for index, node in enumerate(nodes):
+        if isinstance(node, LocalNode):
+            try:
+                if quorum.receive(index, await node.head(path)):
+                    break
+            except (Unavailable, DiskFault):
+                quorum.fail(index)
+    if not quorum.settled:
+        await _ask_others(reach, nodes, quorum, path)
+    if not quorum.decided:
+        raise NoQuorum(f"{path}: {len(quorum.answers)} of {len(nodes)} primaries answered")
+    holders = [nodes[index] for index in quorum.holders]
+    holders.sort(key=lambda node: not isinstance(node, LocalNode))
+    silent = [node for index, node in enumerate(nodes) if index not in quorum.answers]
+    return Finding(quorum.newest, replicas, holders, [nodes[index] for index in quorum.stale], silent)
+
+
+async def _ask_others(reach: Reach, nodes: Sequence[Node], quorum: ReadQuorum, path: Path) -> None:
+    places = [i for i in range(len(nodes)) if i not in quorum.answers and i not in quorum.failed]
+    open_for_answers = True
+
+    def receive(index: int, reply: Version | RingfortError | None) -> Progress:
+        if not open_for_answers:
+            return Progress.SETTLED
+        if isinstance(reply, RingfortError):
+            settled = quorum.fail(places[index])
+        else:
+            settled = quorum.receive(places[index], reply)
+        return Progress.SETTLED if settled else Progress.DECIDED if quorum.decided else Progress.OPEN
+
+    async def head(index: int, node: Node) -> Version | None:
+        return await node.head(path)
+
+    settling = reach.fanout.start([nodes[place] for place in places], head, receive)
+    await settling.wait(reach.settings.read_timeout_s, reach.settings.grace_s)
+    open_for_answers = False  # what comes now must not change a quorum that was acted on
+
+
+async def open_body(reach: Reach, finding: Finding, version: Version, offset: int, length: int | None) -> AsyncIterator[Piece]:
+    """The bytes [offset, offset + length) of ``version``, from whoever has it.  Unavailable when nobody can give them now."""
+    end = version.size if length is None else min(version.size, offset + length)
+    sources = _sources(reach, finding)
+    if offset >= end:
+        return _nothing()
+    first = await _open_next(sources, version, offset, end - offset)
+    if first is None:
+        raise Unavailable(f"{version.path}: no replica can give the body of {version.timestamp}")
+    return _failing_over(sources, version, first, offset, end)
+
+
+def _sources(reach: Reach, finding: Finding) -> Iterator[Node]:
+    yield from finding.holders
+    yield from finding.silent
+    yield from finding.stale
+    order = finding.replicas.handoffs()
+    while (device := order.next()) is not None:
+        yield reach.nodes(device)
+
+
+async def _open_next(sources: Iterator[Node], version: Version, offset: int, length: int) -> NodeReading | None:
+    for node in sources:
+        try:
+            reading = await node.get(version.path, version.timestamp, offset, length)
+        except (Unavailable, DiskFault):
+            continue  # the next source; when none is left the caller says Unavailable
+        if reading is None:
+            continue
+        if reading.version.etag == version.etag and reading.version.size == version.size:
+            return reading
+        await aclose(reading.pieces)
+    return None
+
+
+async def _nothing() -> AsyncIterator[Piece]:
+    none: tuple[Piece, ...] = ()
+    for piece in none:
+        yield piece
+
+
+async def _failing_over(
+    sources: Iterator[Node], version: Version, reading: NodeReading, offset: int, end: int
+) -> AsyncIterator[Piece]:
+    current: NodeReading | None = reading
+    try:
+        while current is not None:
+            try:
+                async for piece in current.pieces:
+                    offset += len(piece) if isinstance(piece, bytes) else piece.length
+                    yield piece
+                if offset >= end:
+                    return
+            except (Unavailable, DiskFault):
+                pass  # a bad block or a lost node: go on below with another replica
+            broken, current = current, None
+            await aclose(broken.pieces)
+            current = await _open_next(sources, version, offset, end - offset)
+        raise Unavailable(f"{version.path}: no replica is left that can give its bytes from {offset}")
+    finally:
+        if current is not None:
+            await aclose(current.pieces)
+
+
+async def open_version(reach: Reach, replicas: Replicas, path: Path, timestamp: Timestamp) -> tuple[NodeReading | None, int]:
+    """That very version from the first primary that has it; and how many primaries said that they do not."""
+    without = 0
+    for node in sorted(replicas.nodes, key=lambda node: not isinstance(node, LocalNode)):
+        try:
+            reading = await node.get(path, timestamp, 0, 0)
+        except (Unavailable, DiskFault):
+            continue
+        if reading is not None:
+            return reading, without
+        without += 1
+    return None, without

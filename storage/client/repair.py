@@ -1,0 +1,94 @@
+"""Repair: what a read found on some replicas only is brought to the others, a little later, off the request's path.
+
+The queue is bounded and forgets what does not fit: the replicator finds the same work by comparing trees.  Nothing is ever deleted
+here; a target that holds something newer keeps it.
+
+Neighbours: reading (finds), large (leaves replicas behind), storage.object.replicator (the thorough one, which also uses ``copy``).
+"""
+
+from __future__ import annotations
+
+import trio
+
+from ring.errors import DiskFault, Unavailable
+from ring.names import Path
+from storage.client.bodies import aclose, drained, loaded
+from storage.client.node import Kind, Node, NodeReading, Version, WriteReply
+from storage.client.quorum import rank
+from storage.client.reach import Reach, Replicas
+
+
+async def copy(reading: NodeReading, target: Node, pack_cut_bytes: int) -> WriteReply:
+    """Bring a version, tombstone or data, to ``target``; closes the reading.  Raises Unavailable, DiskFault."""
+    version = reading.version
+    if version.kind is Kind.TOMBSTONE or version.size <= pack_cut_bytes:
+        return await target.put_small(version, await drained(reading.pieces), None)
+    try:
+        upload = await target.put_large(version.path, version.size)
+        try:
+            async for piece in reading.pieces:
+                await upload.write(await loaded(piece))
+            return await upload.commit(version, None)
+        finally:
+            with trio.CancelScope(shield=True):
+                await upload.abort()
+    finally:
+        await aclose(reading.pieces)
+
+
+class Repairer:
+    """``request`` takes note, ``run`` does the work."""
+
+    def __init__(self, reach: Reach) -> None:
+        self._reach = reach
+        self._send, self._receive = trio.open_memory_channel[tuple[float, Replicas, Path]](reach.settings.repair_queue)
+        self._queued: set[Path] = set()
+
+    def request(self, replicas: Replicas, path: Path) -> None:
+        """Look at all replicas of ``path`` soon, and bring the newest version to those that lack it."""
+        if path in self._queued:
+            return
+        try:
+            self._send.send_nowait((trio.current_time() + self._reach.settings.repair_delay_s, replicas, path))
+        except trio.WouldBlock:
+            return  # the replicator will come by
+        self._queued.add(path)
+
+    async def run(self) -> None:
+        async for due, replicas, path in self._receive:
+            await trio.sleep_until(due)
+            self._queued.discard(path)
+            await self.repair(replicas, path)
+
+    async def repair(self, replicas: Replicas, path: Path) -> int:
+        """Returns how many replicas were brought up to date."""
+        versions: list[tuple[Node, Version | None]] = []
+        for node in replicas.nodes:
+            try:
+                with trio.fail_after(self._reach.settings.read_timeout_s):
+                    versions.append((node, await node.head(path)))
+            except (Unavailable, DiskFault, trio.TooSlowError):
+                continue  # unknown: neither a source nor a target
+        known = [version for _, version in versions if version is not None]
+        if not known:
+            return 0
+        newest = max(known, key=rank)
+        repaired = 0
+        for target, has in versions:
+            if has is None or rank(has) < rank(newest):
+                repaired += await self._bring(newest, [node for node, version in versions if version == newest], target)
+        return repaired
+
+    async def _bring(self, version: Version, sources: list[Node], target: Node) -> bool:
+        for source in sources:
+            try:
+                if version.kind is Kind.TOMBSTONE:
+                    await target.put_small(version, b"", None)
+                    return True
+                reading = await source.get(version.path, version.timestamp, 0, None)
+                if reading is not None:
+                    await copy(reading, target, self._reach.settings.pack_cut_bytes)
+                    return True
+            except (Unavailable, DiskFault):
+                continue  # another source, or another time
+        return False

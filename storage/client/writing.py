@@ -1,0 +1,107 @@
+"""Writing: one version to its primaries at once, to a verdict; a handoff takes the copy of a primary that cannot.
+
+Used for small objects and tombstones (whole body at hand) and for the commits of large ones.  Replies that come after the verdict
+still start handoffs, so that a slow failure is mended too.
+
+Neighbours: quorum (decides), fanout (carries), objects and large (callers).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+from ring.errors import RingfortError
+from ring.names import Path
+from ring.timestamp import Timestamp
+from storage.client.debts import assign
+from storage.client.fanout import Progress
+from storage.client.interface import Row
+from storage.client.node import Debt, Node, WriteReply
+from storage.client.quorum import Outcome, Reply, Verdict, majority_of
+from storage.client.reach import Reach, Replicas
+
+Send = Callable[[Node, Debt | None], Awaitable[WriteReply]]
+
+
+def debts_of(row: Row, container: Path, replicas: Replicas, listed_at: Replicas) -> list[Debt | None]:
+    """What each replica of the object owes to the container's devices."""
+    holders = [node.device.id for node in replicas.nodes]
+    return [Debt(row, container, ids) if ids else None for ids in assign(holders, [node.device.id for node in listed_at.nodes])]
+
+
+class Write:
+    """One version on its way.  ``debts`` per primary; a handoff takes over the debt of the primary that it stands in for."""
+
+    def __init__(self, reach: Reach, replicas: Replicas, timestamp: Timestamp, debts: Sequence[Debt | None], rows: int) -> None:
+        self._reach = reach
+        self._timestamp = timestamp
+        self._debts = list(debts)
+        self._quorum = reach.write_quorum(len(replicas.nodes))
+        self._replicas = replicas
+        self._handoffs = replicas.handoffs()
+        self._rows_paid = 0
+        self._rows_needed = majority_of(rows) if rows else 0
+        self.verdict: Verdict | None = None
+        self.newest = timestamp  # what superseded it
+        self.stored: list[Node] = []  # primaries that have it
+
+    @property
+    def listed(self) -> bool:
+        """A majority of the container's devices has the row."""
+        return self._rows_paid >= self._rows_needed
+
+    async def run(self, send: Sequence[Send], send_handoff: Send | None) -> Verdict:
+        """``send`` per primary.  Returns at the verdict, or a little later for the rows' sake."""
+        primaries = self._replicas.nodes
+
+        async def call(index: int, node: Node) -> WriteReply:
+            if index < len(primaries):
+                return await send[index](node, self._debts[index])
+            assert send_handoff is not None
+            return await send_handoff(node, self._debts[index])
+
+        def receive(index: int, reply: WriteReply | RingfortError) -> Progress:
+            primary = index < len(primaries)
+            if isinstance(reply, RingfortError):
+                self._take(Reply(Outcome.FAILED, primary))
+                if send_handoff is not None and self.verdict in (None, Verdict.STORED):
+                    device = self._handoffs.next()
+                    if device is not None:
+                        self._debts.append(self._debts[index])
+                        self._reach.fanout.add(settling, len(self._debts) - 1, self._reach.nodes(device), call, receive)
+            elif reply.newest > self._timestamp:
+                self._take(Reply(Outcome.SUPERSEDED, primary, reply.newest))
+            else:
+                if primary:
+                    self.stored.append(primaries[index])
+                debt = self._debts[index]
+                if reply.paid and debt is not None:
+                    self._rows_paid += len(debt.device_ids)
+                self._take(Reply(Outcome.STORED, primary))
+            return self._progress(not settling.missing)
+
+        settling = self._reach.fanout.settling()
+        for index, node in enumerate(primaries):
+            self._reach.fanout.add(settling, index, node, call, receive)
+        await settling.wait(self._reach.settings.write_timeout_s, self._reach.settings.row_wait_s)
+        if self.verdict is None:
+            self.verdict = Verdict.UNAVAILABLE
+        return self.verdict
+
+    def _take(self, reply: Reply) -> None:
+        verdict = self._quorum.receive(reply)
+        if self.verdict is None:
+            self.verdict = verdict
+            self.newest = max(self.newest, self._quorum.newest)
+
+    def _progress(self, all_replied: bool) -> Progress:
+        if self.verdict is None:
+            return Progress.OPEN
+        if self.verdict is not Verdict.STORED or self.listed or all_replied:
+            return Progress.SETTLED
+        return Progress.DECIDED
+
+
+def at_once(replicas: Replicas, send: Send) -> list[Send]:
+    """The same call for every primary."""
+    return [send] * len(replicas.nodes)

@@ -1,0 +1,140 @@
+"""A small cluster in one process for the tests: devices in RAM behind LocalNodes, rings over them, and the facade."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import cast
+
+import trio
+
+from ring.device import Device
+from ring.errors import Unavailable
+from ring.names import NameHasher
+from ring.placement import Ring
+from ring.timestamp import TimestampSource
+from ring.world.interface import Buffer, World
+from ring.world.sim import SimWorld
+from storage.client.cluster import ClusterStorage
+from storage.client.fake_node import FakeBooks, FakeObjects
+from storage.client.local import LocalNode
+from storage.client.node import Debt, Node, Upload, Version, WriteReply
+from storage.client.payer import RowPayer
+from storage.client.quorum import WriteQuorum
+from storage.client.reach import Rings, Settings
+
+HASHER = NameHasher(b"pre", b"suf")
+PART_POWER = 4
+
+
+def make_device(number: int, port: int = 0) -> Device:
+    return Device(number, 1, number, f"node{number}", port, f"d{number}", 1.0)
+
+
+def make_ring(device_count: int, replicas: int = 3, *, shift: int = 0, part_power: int = PART_POWER) -> Ring:
+    """Partition p is on devices p, p + 1, ... (``shift`` further on), so that every test can name its primaries."""
+    table = tuple(
+        array("H", [(partition + replica + shift) % device_count for partition in range(1 << part_power)])
+        for replica in range(replicas)
+    )
+    return Ring(1, part_power, tuple(make_device(number) for number in range(device_count)), table, HASHER)
+
+
+@dataclass
+class Ground:
+    world: World
+    nursery: trio.Nursery
+    rings: Rings
+    objects: list[FakeObjects]
+    books: list[FakeBooks]
+    nodes: list[Node]  # replace one to change how it is reached
+    storage: ClusterStorage
+    payer: RowPayer
+
+    @classmethod
+    def make(
+        cls,
+        nursery: trio.Nursery,
+        *,
+        device_count: int = 4,
+        replicas: int = 3,
+        settings: Settings | None = None,
+        write_quorum: Callable[[int], WriteQuorum] = WriteQuorum,
+        wrap: Callable[[LocalNode], Node] | None = None,
+        world: World | None = None,
+    ) -> Ground:
+        world = world or SimWorld(1)
+        rings = Rings(
+            make_ring(device_count, replicas, shift=2),
+            make_ring(device_count, replicas, shift=1),
+            {0: make_ring(device_count, replicas)},
+        )
+        objects = [FakeObjects(HASHER, PART_POWER) for _ in range(device_count)]
+        books = [FakeBooks(HASHER, PART_POWER) for _ in range(device_count)]
+        nodes: list[Node] = []
+        payer = RowPayer(nursery, lambda device_id: nodes[device_id])
+        for number in range(device_count):
+            local = LocalNode(make_device(number), objects[number], books[number], payer)
+            nodes.append(wrap(local) if wrap is not None else local)
+        storage = ClusterStorage(
+            world,
+            nursery,
+            rings,
+            lambda device: nodes[device.id],
+            TimestampSource(world.clock),
+            settings=settings,
+            write_quorum=write_quorum,
+        )
+        return cls(world, nursery, rings, objects, books, nodes, storage, payer)
+
+    def break_device(self, number: int, broken: bool = True) -> None:
+        self.objects[number].broken = self.books[number].broken = broken
+
+
+class Distant:
+    """A node behind a line that can be cut (calls fail at once) or hang (calls never return)."""
+
+    def __init__(self, node: LocalNode) -> None:
+        self.device = node.device
+        self.node = node
+        self.cut = False
+        self.hangs = False
+        self.calls: list[str] = []
+
+    def __getattr__(self, name: str) -> Callable[..., Awaitable[object]]:
+        async def call(*args: object, **kwargs: object) -> object:
+            self.calls.append(name)
+            await self._line()
+            result = await getattr(self.node, name)(*args, **kwargs)
+            return _DistantUpload(self, result) if name == "put_large" else result
+
+        return call
+
+    async def _line(self) -> None:
+        if self.cut:
+            raise Unavailable("the line is cut")
+        if self.hangs:
+            await trio.sleep_forever()
+        await trio.sleep(0.001)
+
+
+class _DistantUpload:
+    def __init__(self, line: Distant, upload: Upload) -> None:
+        self._line = line
+        self._upload = upload
+
+    async def write(self, data: Buffer) -> None:
+        await self._line._line()
+        await self._upload.write(data)
+
+    async def commit(self, version: Version, debt: Debt | None) -> WriteReply:
+        await self._line._line()
+        return await self._upload.commit(version, debt)
+
+    async def abort(self) -> None:
+        await self._upload.abort()
+
+
+def distant(node: LocalNode) -> Node:
+    return cast(Node, Distant(node))

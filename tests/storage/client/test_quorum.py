@@ -1,0 +1,128 @@
+"""Tables: replies in, verdict out."""
+
+from __future__ import annotations
+
+import pytest
+
+from ring.names import Path
+from ring.timestamp import ZERO, Timestamp
+from storage.client.node import BookHeader, BookState, Kind, Version
+from storage.client.quorum import BookQuorum, Outcome, ReadQuorum, Reply, Verdict, WriteQuorum, majority_of
+
+PATH = Path("a", "c", "o")
+STORED = Reply(Outcome.STORED)
+FAILED = Reply(Outcome.FAILED)
+NEWER = Reply(Outcome.SUPERSEDED, newest=Timestamp(9))
+HANDOFF = Reply(Outcome.STORED, primary=False)
+
+
+@pytest.mark.parametrize(
+    ("replicas", "replies", "verdicts"),
+    [
+        (3, [STORED, STORED, STORED], [None, Verdict.STORED, Verdict.STORED]),
+        (3, [STORED, FAILED, STORED], [None, None, Verdict.STORED]),
+        (3, [FAILED, STORED, FAILED], [None, None, Verdict.UNAVAILABLE]),
+        (3, [FAILED, FAILED], [None, Verdict.UNAVAILABLE]),
+        (3, [STORED, FAILED, HANDOFF, FAILED], [None, None, None, Verdict.UNAVAILABLE]),
+        (3, [STORED, NEWER], [None, Verdict.SUPERSEDED]),
+        (3, [NEWER, STORED, STORED], [Verdict.SUPERSEDED] * 3),
+        (1, [STORED], [Verdict.STORED]),
+        (1, [FAILED], [Verdict.UNAVAILABLE]),
+        (2, [STORED, FAILED], [None, Verdict.UNAVAILABLE]),
+        (4, [STORED, STORED, STORED], [None, None, Verdict.STORED]),
+        (4, [STORED, FAILED, FAILED], [None, None, Verdict.UNAVAILABLE]),
+        (5, [FAILED, FAILED, STORED, STORED, STORED], [None, None, None, None, Verdict.STORED]),
+    ],
+)
+def test_a_write_stands_at_a_majority_of_primaries(replicas: int, replies: list[Reply], verdicts: list[Verdict | None]) -> None:
+    quorum = WriteQuorum(replicas)
+    assert [quorum.receive(reply) for reply in replies] == verdicts
+
+
+def test_a_superseded_write_names_the_newest() -> None:
+    quorum = WriteQuorum(3)
+    quorum.receive(Reply(Outcome.SUPERSEDED, newest=Timestamp(5)))
+    quorum.receive(Reply(Outcome.SUPERSEDED, newest=Timestamp(4)))
+    assert quorum.newest == Timestamp(5)
+
+
+def test_majorities_meet() -> None:
+    for count in range(1, 10):
+        assert 2 * majority_of(count) > count
+
+
+def version(ticks: int, etag: str = "e", posted: int = 0, kind: Kind = Kind.OBJECT) -> Version:
+    return Version(PATH, Timestamp(ticks), kind, 1, etag, metadata_timestamp=Timestamp(posted) if posted else None)
+
+
+OLD, NEW, POSTED, GONE = version(1), version(2), version(2, posted=3), version(4, "", kind=Kind.TOMBSTONE)
+
+
+@pytest.mark.parametrize(
+    ("answers", "settled", "newest", "holders", "stale"),
+    [
+        ([NEW, NEW], True, NEW, [0, 1], []),
+        ([NEW], False, NEW, [0], []),
+        ([OLD, NEW], False, NEW, [1], [0]),
+        ([OLD, NEW, NEW], True, NEW, [1, 2], [0]),
+        ([OLD, OLD, NEW], True, NEW, [2], [0, 1]),
+        ([None, None], False, None, [], []),
+        ([None, None, NEW], True, NEW, [2], [0, 1]),
+        ([None, None, None], True, None, [], []),
+        ([NEW, POSTED], False, POSTED, [1, 0], [0]),
+        ([NEW, GONE], False, GONE, [1], [0]),
+        ([GONE, GONE], True, GONE, [0, 1], []),
+        (["failed", NEW, NEW], True, NEW, [1, 2], []),
+        (["failed", NEW, OLD], True, NEW, [1], [2]),
+        (["failed", "failed"], True, None, [], []),
+    ],
+)
+def test_reading(
+    answers: list[Version | str | None], settled: bool, newest: Version | None, holders: list[int], stale: list[int]
+) -> None:
+    quorum = ReadQuorum(3)
+    for replica, answer in enumerate(answers):
+        if isinstance(answer, str):
+            quorum.fail(replica)
+        else:
+            quorum.receive(replica, answer)
+    assert (quorum.settled, quorum.newest, quorum.holders, quorum.stale) == (settled, newest, holders, stale)
+    assert quorum.decided == (sum(not isinstance(answer, str) for answer in answers) >= 2)
+
+
+def test_at_one_time_data_is_above_a_tombstone_and_the_greater_digest_wins() -> None:
+    quorum = ReadQuorum(3)
+    for replica, answer in enumerate([version(4, "", kind=Kind.TOMBSTONE), version(4, "a"), version(4, "b")]):
+        quorum.receive(replica, answer)
+    assert quorum.newest == version(4, "b")
+
+
+def state(count: int) -> BookState:
+    return BookState(BookHeader(Path("a", "c"), Timestamp(1), None), count, 0)
+
+
+@pytest.mark.parametrize(
+    ("answers", "decided", "settled"),
+    [
+        ([state(1)], False, False),
+        ([state(1), state(1)], True, True),
+        ([state(1), state(2)], True, False),
+        ([state(1), state(2), state(2)], True, True),
+        ([None, None], True, False),
+        ([None, None, None], True, True),
+        (["failed", state(1)], False, False),
+        (["failed", "failed"], False, True),
+    ],
+)
+def test_books(answers: list[BookState | str | None], decided: bool, settled: bool) -> None:
+    quorum = BookQuorum(3)
+    for replica, answer in enumerate(answers):
+        if isinstance(answer, str):
+            quorum.fail()
+        else:
+            quorum.receive(replica, answer)
+    assert (quorum.decided, quorum.settled) == (decided, settled)
+
+
+def test_zero_is_below_all() -> None:
+    assert WriteQuorum(3).newest == ZERO
