@@ -40,6 +40,7 @@ PAGE_ROWS_MAX = 10_000
 RECORD_ROWS_MAX = 1000
 HEADER_BYTES_MAX = 1 << 20
 ENTRIES_MAX = 4096  # in RAM
+QUARANTINED = ".damaged"  # appended to the name of a log segment that is kept for people to look at
 KINDS = {"book": ("container", "account"), "container": ("container",), "account": ("account",)}
 _SUMS, _OWES = b"s", b"d"
 
@@ -83,6 +84,7 @@ class Books:
         self._overlay = Overlay()  # takes merges
         self._applying = Overlay()  # on its way to the tables
         self._stats = DirtyStats()
+        self.damage: list[str] = []  # what the last start found missing in the log: other replicas have it
         self._log: GroupCommit | None = None
         self._applier: Applier | None = None
 
@@ -480,26 +482,37 @@ class Books:
             self._entries.clear()
             self._overlay, self._applying, self._stats = Overlay(), Overlay(), DirtyStats()
             self._load_marks()
+            self.damage.clear()
+            damaged = set[int]()
             for sequence in sequences:
-                data = await disk.read_file(log_path(sequence))
-                for record in decode_segment(data, sequence, last=sequence == sequences[-1]):
-                    self._replay_record(record)
+                segment = decode_segment(await disk.read_file(log_path(sequence)), sequence, last=sequence == sequences[-1])
+                if segment.damage:
+                    self.damage.append(segment.damage)
+                    damaged.add(sequence)
+                for record in segment.records:
+                    if not self._replay_record(record):
+                        self.damage.append(f"{log_path(sequence)}: rows of a book whose header is lost")
+                        damaged.add(sequence)
             if writes := self._swap():
                 await self._tables.commit(writes)
             self._applied()
             for sequence in sequences:
-                await disk.unlink(log_path(sequence))
+                if sequence in damaged:
+                    await disk.rename(log_path(sequence), log_path(sequence) + QUARANTINED)
+                else:
+                    await disk.unlink(log_path(sequence))
         except OSError as error:
             raise as_fault(error, "the books of this device cannot be opened") from error
         return sequences[-1] if sequences else 0
 
-    def _replay_record(self, record: Record) -> None:
-        book = record.book
-        if self._entry(book) is None:
+    def _replay_record(self, record: Record) -> bool:
+        """False: rows of an unknown book."""
+        if self._entry(record.book) is None:
             if not isinstance(record, HeaderRecord):
-                raise FormatError("the row log has rows of a book that is not there")
-            self._entries[book] = Entry(book)
+                return False
+            self._entries[record.book] = Entry(record.book)
         self._merge(record)
+        return True
 
     def _load_marks(self) -> None:
         start = _OWES

@@ -2,8 +2,8 @@
 
 A segment is a head and then frames to its end.  One frame is one append and one sync, so a frame is durable in whole or was never
 acknowledged, and the frame that a crash tore can only be the last of the last segment.  What cannot be read is therefore of two
-kinds: a torn tail (nothing whole comes after it; dropped) and damage (a whole frame comes after it, or it is not the last segment;
-FormatError, for acknowledged rows are missing).
+kinds: a torn tail (nothing whole comes after it; dropped) and damage (a whole frame comes after it, or it is not the last segment).
+Damage loses only what was harmed; other replicas have it, and anti-entropy brings it back.
 
 Neighbours: commit (writes), books (replays).  Format: docs/formats/rows.md.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from dataclasses import dataclass
 from zlib import crc32
 
 import msgspec
@@ -73,33 +74,43 @@ def encode_frame(sequence: int, number: int, records: Sequence[Record]) -> bytes
     return _FRAME.pack(FRAME_MAGIC, len(payload), number, _checksum(sequence, number, payload)) + payload
 
 
-def decode_segment(data: bytes, sequence: int, *, last: bool) -> list[Record]:
-    """All records of a segment.  ``last``: no later segment exists, so that a torn tail is no damage.
+@dataclass(slots=True)
+class Decoded:
+    records: list[Record]
+    damage: str = ""  # what of the acknowledged frames is missing; "" when nothing is
 
-    An empty one was created and never written.  Raises FormatError for damage, and for a format that is too new."""
-    records: list[Record] = []
+
+def decode_segment(data: bytes, sequence: int, *, last: bool) -> Decoded:
+    """Every record that can be read.  ``last``: no later segment exists, so that a torn tail is no damage.
+
+    An empty segment was created and never written.  Raises FormatError for a format that is too new."""
+    found = Decoded([])
     if not data:
-        return records
-    number = 0
+        return found
     try:
         at = _decode_head(data, sequence)
     except _Torn as torn:
-        if not last or _frame_follows(data, 0, sequence):
-            raise FormatError(f"{log_path(sequence)}: {torn}") from torn
-        return records
+        at = _next_frame(data, 0, sequence)
+        if at < len(data) or not last:
+            found.damage = f"{log_path(sequence)}: {torn}"
+    number = 0
     while at < len(data):
         try:
-            payload, at_next = _decode_frame(data, at, sequence, number)
+            payload, found_number, after = _decode_frame(data, at, sequence)
         except _Torn as torn:
-            if not last or _frame_follows(data, at + 1, sequence):
-                raise FormatError(f"{log_path(sequence)}: {torn} at byte {at}, and acknowledged rows are missing") from torn
-            return records
-        try:
-            records += _decode(payload)
-        except msgspec.MsgspecError as error:
-            raise FormatError(f"{log_path(sequence)}: a frame at byte {at} that this program cannot read: {error}") from error
-        at, number = at_next, number + 1
-    return records
+            after = _next_frame(data, at + 1, sequence)
+            if after < len(data) or not last:
+                found.damage = found.damage or f"{log_path(sequence)}: {torn} at byte {at}"
+        else:
+            if found_number != number:
+                found.damage = found.damage or f"{log_path(sequence)}: frame {number} is missing"
+            number = found_number + 1
+            try:
+                found.records += _decode(payload)
+            except msgspec.MsgspecError as error:
+                raise FormatError(f"{log_path(sequence)}: a frame at byte {at} that this program cannot read: {error}") from error
+        at = after
+    return found
 
 
 class _Torn(Exception):
@@ -119,30 +130,30 @@ def _decode_head(data: bytes, sequence: int) -> int:
     return LOG_HEAD_BYTES
 
 
-def _decode_frame(data: bytes, at: int, sequence: int, number: int | None) -> tuple[bytes, int]:
-    """The payload and where the next frame begins.  ``number`` None: any."""
+def _decode_frame(data: bytes, at: int, sequence: int) -> tuple[bytes, int, int]:
+    """Its payload, its number, and where the next one begins."""
     if len(data) - at < FRAME_HEAD_BYTES:
         raise _Torn("a frame's head is cut off")
-    magic, length, found, checksum = _FRAME.unpack_from(data, at)
-    if magic != FRAME_MAGIC or length > FRAME_BYTES_MAX or (number is not None and found != number):
+    magic, length, number, checksum = _FRAME.unpack_from(data, at)
+    if magic != FRAME_MAGIC or length > FRAME_BYTES_MAX:
         raise _Torn("no frame")
     end = at + FRAME_HEAD_BYTES + length
     payload = data[at + FRAME_HEAD_BYTES : end]
-    if len(payload) != length or checksum != _checksum(sequence, found, payload):
+    if len(payload) != length or checksum != _checksum(sequence, number, payload):
         raise _Torn("a frame with a wrong checksum")
-    return payload, end
+    return payload, number, end
 
 
-def _frame_follows(data: bytes, at: int, sequence: int) -> bool:
-    """Whether a whole frame begins anywhere from ``at`` on."""
+def _next_frame(data: bytes, at: int, sequence: int) -> int:
+    """Where the next whole frame begins, from ``at`` on; the end of ``data`` when there is none."""
     while (at := data.find(FRAME_MAGIC, at)) >= 0:
         try:
-            _decode_frame(data, at, sequence, None)
+            _decode_frame(data, at, sequence)
         except _Torn:
             at += 1
         else:
-            return True
-    return False
+            return at
+    return len(data)
 
 
 def _checksum(sequence: int, number: int, payload: bytes) -> int:
