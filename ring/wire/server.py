@@ -12,7 +12,6 @@ Neighbours: ``connection`` (one connection's life), ``engine``.  Standard: RFC 9
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol
 
 import trio
 
@@ -22,13 +21,7 @@ from ring.wire.httptools_engine import HttptoolsRequests
 from ring.wire.message import Handler
 from ring.world.interface import Listener, Stream, World
 
-__all__ = ["DEFAULT_LIMITS", "Limits", "LogLine", "Started", "serve"]
-
-
-class Started(Protocol):
-    """What ``nursery.start`` passes as task_status."""
-
-    def started(self) -> None: ...
+__all__ = ["DEFAULT_LIMITS", "Limits", "LogLine", "serve"]
 
 
 async def serve(
@@ -41,7 +34,7 @@ async def serve(
     stop: trio.Event | None = None,
     greet: Callable[[Stream], Awaitable[Stream]] | None = None,
     engine: Callable[[HeadLimits], RequestEngine] = HttptoolsRequests,
-    task_status: Started = trio.TASK_STATUS_IGNORED,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve ``handler`` on ``listeners`` (which are closed at the end) until cancelled, or until ``stop`` is set: then no new
     connection is taken, requests in progress get ``limits.grace_s`` to finish, and serve returns.
@@ -59,7 +52,7 @@ class _Server:
         self._room = trio.Semaphore(service.limits.connections)
         self._changed = trio.Event()  # the first connection came, or one went
 
-    async def run(self, listeners: Sequence[Listener], stop: trio.Event, task_status: Started) -> None:
+    async def run(self, listeners: Sequence[Listener], stop: trio.Event, task_status: trio.TaskStatus[None]) -> None:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._sweep)

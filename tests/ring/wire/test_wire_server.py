@@ -13,7 +13,7 @@ import trio
 from ring.errors import Unavailable
 from ring.wire.engine import HeadLimits
 from ring.wire.message import BytesBody, FileSlice, Handler, Headers, Piece, Request, Response
-from ring.wire.server import Limits, LogLine, Started, serve
+from ring.wire.server import Limits, LogLine, serve
 from ring.world.interface import Address, OpenMode, TcpAddress
 from ring.world.sim import SimWorld
 
@@ -61,7 +61,7 @@ async def serving(handler: Handler, limits: Limits = LIMITS) -> AsyncIterator[Si
     listener = await world.net.listen(TcpAddress("127.0.0.1", 0))
     site = Site(world, listener.address, trio.Event())
 
-    async def run(*, task_status: Started) -> None:
+    async def run(*, task_status: trio.TaskStatus[None]) -> None:
         await serve(world, [listener], handler, limits=limits, on_request=site.log.append, stop=site.stop, task_status=task_status)
         site.served.set()
 
