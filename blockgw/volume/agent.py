@@ -16,6 +16,7 @@ from uuid import UUID
 
 import msgspec
 import trio
+from ring.kv.view import View
 
 from blockgw.client.interface import VolumeStatus
 from blockgw.images.store import USES, ImageStore
@@ -38,7 +39,6 @@ from blockgw.volume.volume import ACCOUNT, Volume, delete_objects
 from identity.client.sealing import Sealer
 from ring.errors import Conflict, NotFound, RingfortError, Unavailable
 from ring.kv.interface import KV, Delete, LeaseId, Operation, Put, Unchanged
-from ring.kv.view import View
 from ring.names import Path
 from ring.world.interface import Disk
 from storage.client.interface import Storage

@@ -132,17 +132,20 @@ class WriteLog:
 
     async def _rotate(self, *, everything: bool = False) -> None:
         """A new generation; with ``everything`` it starts with all that is not destaged, synced."""
+        why: OSError | None = None
         while True:
             chosen = self._disks[: self._copies]
             if len(chosen) < self._copies:
-                raise DiskFault(f"volume {self._volume}: {len(chosen)} devices left for its write log, {self._copies} needed")
+                message = f"volume {self._volume}: {len(chosen)} devices left for its write log, {self._copies} needed"
+                raise DiskFault(message) from why
             failed: list[Disk] = []
             files: list[_LogFile] = []
             self._number += 1
             for disk in chosen:
                 try:
                     files.append(await self._create(disk))
-                except OSError:
+                except OSError as error:
+                    why = error
                     failed.append(disk)
             if not failed and everything:
                 records: list[Buffer] = []
