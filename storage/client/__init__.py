@@ -3,14 +3,14 @@
     interface  Storage, the facade: objects by path, books of rows     errors   what can go wrong
     cluster    ClusterStorage, the facade over devices                 fake     the facade in RAM, for tests of the rooms above
     node       Node: one device of the cluster                         local    in this worker     remote   in another
-    quorum     when replies settle a write or a read (pure)            handoff  who stands in (pure)     debts  who tells whom (pure)
+    quorum     when replies settle a write or a read (pure)            handoff  who stands in (pure)   debts  who tells whom (pure)
     fanout     calls in flight, settled by replies
-    objects    put get head delete post        reading  newest at a majority, its body, failover     writing  one version to a verdict
+    objects    put get head delete post        reading  newest at a majority, its body     writing  one version to a verdict
     books      containers and accounts         pages    listings from a majority        large    streams of big bodies
     payer      brings owed rows to containers  repair   mends what a read found stale   bodies   helpers over pieces
     reach      what all of them are made with: rings, nodes, timestamps, Settings
     fake_node  a device's two engines in RAM
 
-A PUT: objects asks books for the container, reads the body, takes a timestamp; writing sends it to every primary through fanout; each
-LocalNode makes it durable, then brings the row to its container device; a majority of replies is the verdict.
+A PUT: objects asks books for the container, reads the body, takes a timestamp; writing sends it to every primary through fanout;
+each LocalNode makes it durable, then brings the row to its container device; a majority of replies is the verdict.
 """

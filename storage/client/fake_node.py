@@ -206,18 +206,20 @@ class FakeBooks:
         )
         return RowPage(_state(held), [held.rows[name] for name in names[:limit]], len(names) <= limit)
 
-    async def digests(self, partition: int) -> LeafDigests:
+    async def digests(self, kind: str, partition: int) -> LeafDigests:
         self._enter()
-        return _digests(self._in(partition), self._part_power)
+        return _digests(self._in(kind, partition), self._part_power)
 
-    async def leaf(self, partition: int, leaf: int) -> Sequence[tuple[bytes, bytes]]:
+    async def leaf(self, kind: str, partition: int, leaf: int) -> Sequence[tuple[bytes, bytes]]:
         self._enter()
-        return sorted(item for item in self._in(partition) if leaf_of(item[0], self._part_power) == leaf)
+        return sorted(item for item in self._in(kind, partition) if leaf_of(item[0], self._part_power) == leaf)
 
-    def _in(self, partition: int) -> list[tuple[bytes, bytes]]:
+    def _in(self, kind: str, partition: int) -> list[tuple[bytes, bytes]]:
         items = []
         for path, book in self.held.items():
             name_hash = self._hasher.hash(path)
+            if kind == ("account" if path.container else "container"):
+                continue
             if partition_of(name_hash, self._part_power) == partition:
                 rows = [book.rows[name] for name in sorted(book.rows)]
                 items.append((name_hash, digest(name_hash, repr((book.header, rows)).encode())))

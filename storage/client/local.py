@@ -55,9 +55,9 @@ class BookEngine(Protocol):
 
     async def rows(self, path: Path, *, start: str, end: str, limit: int, reverse: bool) -> RowPage | None: ...
 
-    async def digests(self, partition: int) -> LeafDigests: ...
+    async def digests(self, kind: str, partition: int) -> LeafDigests: ...
 
-    async def leaf(self, partition: int, leaf: int) -> Sequence[tuple[bytes, bytes]]: ...
+    async def leaf(self, kind: str, partition: int, leaf: int) -> Sequence[tuple[bytes, bytes]]: ...
 
 
 class LocalNode:
@@ -98,10 +98,14 @@ class LocalNode:
         return await self._ask(self.books.rows(path, start=start, end=end, limit=limit, reverse=reverse))
 
     async def digests(self, kind: str, partition: int) -> LeafDigests:
-        return await self._ask((self.store if kind == "object" else self.books).digests(partition))
+        if kind == "object":
+            return await self._ask(self.store.digests(partition))
+        return await self._ask(self.books.digests(kind, partition))
 
     async def leaf(self, kind: str, partition: int, leaf: int) -> Sequence[tuple[bytes, bytes]]:
-        return await self._ask((self.store if kind == "object" else self.books).leaf(partition, leaf))
+        if kind == "object":
+            return await self._ask(self.store.leaf(partition, leaf))
+        return await self._ask(self.books.leaf(kind, partition, leaf))
 
     async def object_by_key(self, key: bytes) -> NodeReading | None:
         return await self._ask(self.store.object_by_key(key))

@@ -1,4 +1,4 @@
-"""What every Storage promises: the fake in RAM, and the facade over a cluster of devices."""
+"""What every Storage promises: the fake in RAM, and the facade over a cluster of devices (in RAM, and the real engines)."""
 
 from __future__ import annotations
 
@@ -27,19 +27,23 @@ from storage.client.errors import (
 from storage.client.fake import FakeStorage
 from storage.client.interface import Condition, NewObject, Prefix, Query, Reading, Storage
 from storage.client.reach import Settings
-from tests.storage.client.ground import Ground
+from tests.storage.client.ground import Ground, open_engines
 
 CONTAINER = Path("AUTH_a", "c")
 OBJECT = Path("AUTH_a", "c", "o")
 CUT = 4096
 
 
-@pytest.fixture(params=["fake", "cluster"])
+@pytest.fixture(params=["fake", "cluster", "devices"])
 async def storage(request: pytest.FixtureRequest, nursery: trio.Nursery) -> Storage:
     if request.param == "fake":
         return FakeStorage(SimWorld(1).clock)
     settings = Settings(pack_cut_bytes=CUT, chunk_bytes=1000, offload_bytes=500)
-    return Ground.make(nursery, settings=settings).storage
+    if request.param == "cluster":
+        return Ground.make(nursery, settings=settings).storage
+    world = SimWorld(1)
+    engines = [await open_engines(nursery, world, number) for number in range(4)]
+    return Ground.make(nursery, settings=settings, world=world, engines=engines).storage
 
 
 class Chunked:

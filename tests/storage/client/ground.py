@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -23,6 +23,9 @@ from storage.client.node import Debt, Node, Upload, Version, WriteReply
 from storage.client.payer import RowPayer
 from storage.client.quorum import WriteQuorum
 from storage.client.reach import Rings, Settings
+from storage.object.device import format_device, open_device
+from storage.object.store import ObjectStore
+from storage.rows.books import Books
 
 HASHER = NameHasher(b"pre", b"suf")
 PART_POWER = 4
@@ -39,6 +42,21 @@ def make_ring(device_count: int, replicas: int = 3, *, shift: int = 0, part_powe
         for replica in range(replicas)
     )
     return Ring(1, part_power, tuple(make_device(number) for number in range(device_count)), table, HASHER)
+
+
+async def open_engines(nursery: trio.Nursery, world: World, number: int) -> tuple[ObjectStore, Books]:
+    """The real engines of a device, formatted when it is new."""
+    disk = world.open_disk(f"/d{number}")
+    if await disk.info("") is None:
+        await disk.make_dirs("")
+    if await disk.info("device.json") is None:
+        await format_device(disk, "cluster", number)
+    device = await open_device(world, f"/d{number}", "cluster", number)
+    store = ObjectStore(world, device, PART_POWER, HASHER)
+    books = Books(world, device, PART_POWER, HASHER)
+    await nursery.start(store.run)
+    await nursery.start(books.run)
+    return store, books
 
 
 @dataclass
@@ -63,6 +81,7 @@ class Ground:
         write_quorum: Callable[[int], WriteQuorum] = WriteQuorum,
         wrap: Callable[[LocalNode], Node] | None = None,
         world: World | None = None,
+        engines: Sequence[tuple[ObjectStore, Books]] = (),
     ) -> Ground:
         world = world or SimWorld(1)
         rings = Rings(
@@ -75,7 +94,10 @@ class Ground:
         nodes: list[Node] = []
         payer = RowPayer(nursery, lambda device_id: nodes[device_id])
         for number in range(device_count):
-            local = LocalNode(make_device(number), objects[number], books[number], payer)
+            if engines:
+                local = LocalNode(make_device(number), *engines[number], payer)
+            else:
+                local = LocalNode(make_device(number), objects[number], books[number], payer)
             nodes.append(wrap(local) if wrap is not None else local)
         storage = ClusterStorage(
             world,
