@@ -1,0 +1,7 @@
+"""Load against a running cloud, and measurements of single rooms.
+
+objects   `make bench`: operations per second and cpu per operation, S3 and Swift
+load      the load generator behind it: keep-alive connections, one epoll loop
+signer    the client's side of S3 signatures (Signature Version 4)
+wire packs rows iscsi ...   one room each: python -m tools.bench.NAME
+"""
