@@ -10,13 +10,16 @@ Neighbours: books (``swap`` gives the batch, ``applied`` ends it), commit (cuts 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import trio
 
-from ring.errors import DiskFault, DiskFull, FormatError
+from ring.errors import DiskFault, DiskFull
 from ring.world.interface import Disk, Tables, Write
-from storage.rows.commit import GroupCommit, Segment, as_fault
+from storage.rows.commit import GroupCommit, Segment
+from storage.rows.tables import as_fault
+from storage.sync.tree import Toggles
 
 APPLY_INTERVAL_S = 1.0
 APPLY_ROWS = 2_000  # as soon as there are so many
@@ -28,10 +31,15 @@ class ApplierDevice(Protocol):
     @property
     def disk(self) -> Disk: ...
 
-    @property
-    def tables(self) -> Tables: ...
-
     def fail(self, reason: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """``toggles`` are read against the tables when they are committed."""
+
+    writes: Sequence[Write]
+    toggles: Sequence[Toggles]
 
 
 class Applier:
@@ -40,19 +48,21 @@ class Applier:
     def __init__(
         self,
         device: ApplierDevice,
+        tables: Tables,
         log: GroupCommit,
         row_count: Callable[[], int | None],
-        swap: Callable[[], Sequence[Write]],
+        swap: Callable[[], Batch],
         applied: Callable[[], None],
     ) -> None:
         self._device = device
+        self._tables = tables
         self._log = log
         self._row_count = row_count
         self._swap = swap
         self._applied = applied
         self._wake = trio.Event()
         self._hurry = trio.Event()
-        self._batch: Sequence[Write] | None = None  # swapped out and not yet committed
+        self._batch: Batch | None = None  # swapped out and not yet committed
         self._segments: list[Segment] = []  # hold nothing but what the batch and earlier ones hold
         self._sealed = False  # the last of them is the log's sealed one
         self._disk_full = False
@@ -118,15 +128,14 @@ class Applier:
         await done.wait()
 
     async def _commit(self) -> None:
-        assert self._batch is not None
-        try:
-            if self._batch:
-                await self._device.tables.commit(self._batch)
-                self.commits += 1
-        except OSError as error:
-            raise as_fault(error, "the tables of this device failed") from error
-        except FormatError as error:
-            raise DiskFault(error.message) from error
+        batch = self._batch
+        assert batch is not None
+        writes = list(batch.writes)
+        for toggles in batch.toggles:
+            writes += toggles.writes(self._tables)
+        if writes:
+            await self._tables.commit(writes)
+            self.commits += 1
         try:
             while self._segments:
                 await self._segments[0].file.close()

@@ -25,8 +25,8 @@ from ring.world.interface import Disk, Tables, World, Write
 from storage.client.interface import Row
 from storage.client.node import BookHeader, BookState, LeafDigests, RowPage
 from storage.container.stats import DirtyStats, StatsMark, report
-from storage.rows.apply import OVERLAY_ROWS_MAX, Applier
-from storage.rows.commit import GroupCommit, Pending, as_fault
+from storage.rows.apply import OVERLAY_ROWS_MAX, Applier, Batch
+from storage.rows.commit import GroupCommit, Pending
 from storage.rows.entry import Entry
 from storage.rows.log import FOLDER, HeaderRecord, Record, RowsRecord, decode_segment, log_path, sequence_of
 from storage.rows.merge import normal_header
@@ -34,6 +34,7 @@ from storage.rows.names import INLINE_MAX, branch_writes, row_key, scan_names
 from storage.rows.overlay import Overlay
 from storage.rows.page import PackedRows
 from storage.rows.row import check_row, pack_header, pack_row, seal, unpack_row, unseal, unseal_all
+from storage.rows.tables import BookTables, as_fault
 from storage.sync.tree import Toggles, combine, digests, leaf_range, partition_range
 
 PAGE_ROWS_MAX = 10_000
@@ -76,7 +77,7 @@ class Merge:
 class Books:
     def __init__(self, world: World, device: BooksDevice, part_power: int, hasher: NameHasher) -> None:
         self._device = device
-        self._tables = device.tables
+        self._tables = BookTables(device.tables)
         self._part_power = part_power
         self._hasher = hasher
         self._timestamps = TimestampSource(world.clock)
@@ -103,7 +104,7 @@ class Books:
             may_go_on=lambda: self._overlay.row_count < OVERLAY_ROWS_MAX,
             on_sealed=self._wake,
         )
-        applier = Applier(self._device, log, self._row_count, self._swap, self._applied)
+        applier = Applier(self._device, self._tables, log, self._row_count, self._swap, self._applied)
         log.start()
         self._log, self._applier = log, applier
         try:
@@ -292,10 +293,9 @@ class Books:
         with trio.CancelScope(shield=True):
             try:
                 await self._tables.commit([*writes, *toggles.writes(self._tables)])
-            except OSError as error:
-                fault = as_fault(error, "the tables of this device failed")
+            except DiskFault as fault:
                 self._device.fail(fault.message)
-                raise fault from error
+                raise
         if last:
             self._entries.pop(entry.book, None)
             self._stats.forget(entry.book)
@@ -363,8 +363,6 @@ class Books:
             error: RingfortError | None = None
             try:
                 self._merge(pending.record)
-            except OSError as os_error:
-                error = as_fault(os_error, "the tables of this device failed")
             except (DiskFault, FormatError) as fault:
                 error = fault
             if error is not None:
@@ -437,11 +435,11 @@ class Books:
 
     # ---- to the tables
 
-    def _swap(self) -> list[Write]:
+    def _swap(self) -> Batch:
         """The overlay becomes the batch that is being applied."""
         assert not self._applying
         batch, self._applying, self._overlay = self._overlay, self._overlay, Overlay()
-        writes = []
+        writes: list[Write] = []
         for book, rows in batch.books.items():
             for name in rows.names:
                 if len(name) > INLINE_MAX:
@@ -455,9 +453,7 @@ class Books:
                 writes.append(Write("books", book, seal(entry.header_packed)))
         for book, owes in self._stats.take_changed():
             writes.append(Write("book_state", _OWES + book, seal(b"") if owes else None))
-        for toggle in toggles.values():
-            writes += toggle.writes(self._tables)
-        return writes
+        return Batch(writes, list(toggles.values()))
 
     def _sums(self, entry: Entry, toggles: Toggles) -> list[Write]:
         digest = entry.digest()
@@ -493,8 +489,10 @@ class Books:
                     if not self._replay_record(record):
                         self.damage.append(f"{log_path(sequence)}: rows of a book whose header is lost")
                         damaged.add(sequence)
-            if writes := self._swap():
-                await self._tables.commit(writes)
+            batch = self._swap()
+            tree_writes = [write for toggles in batch.toggles for write in toggles.writes(self._tables)]
+            if batch.writes or tree_writes:
+                await self._tables.commit([*batch.writes, *tree_writes])
             self._applied()
             for sequence in sequences:
                 if sequence in damaged:

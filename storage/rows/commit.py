@@ -10,15 +10,15 @@ removed before its successor is created.  Neighbours: log (the bytes), books (``
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import trio
 
-from ring.errors import DiskFault, DiskFull, RingfortError, Unavailable
+from ring.errors import RingfortError, Unavailable
 from ring.world.interface import Disk, File, OpenMode
 from storage.rows.log import FRAME_BYTES_MAX, FRAME_HEAD_BYTES, HeaderRecord, Record, encode_frame, encode_head, log_path
+from storage.rows.tables import as_fault
 
 FRAME_RECORDS_MAX = 4096
 FRAME_FILL_BYTES = 4 << 20  # a frame takes no further record beyond this
@@ -203,11 +203,6 @@ class GroupCommit:
         while self._cuts:
             segment, self._segment = self._segment, None
             self._cuts.pop(0)(segment)
-
-
-def as_fault(error: OSError, what: str) -> DiskFault:
-    kind = DiskFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else DiskFault
-    return kind(f"{what}: {error.strerror or error}")
 
 
 assert FRAME_FILL_BYTES + FRAME_HEAD_BYTES < FRAME_BYTES_MAX
