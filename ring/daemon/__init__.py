@@ -1,0 +1,10 @@
+"""What every daemon has: settings, log lines, numbers, health, and the one loop for background work.
+
+config    TOML to a frozen dataclass, parsed once
+log       key=value lines to a sink
+metrics   counters, gauges, histograms as Prometheus text; several workers' texts as one
+requests  a server's LogLine as a line and as numbers
+worker    Worker, run_worker (paced, backing off), once (for --once)
+pacing    token bucket and back-off, pure
+health    handlers for /metrics and /health
+"""
