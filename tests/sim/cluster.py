@@ -1,0 +1,206 @@
+"""A simulated cluster: members (machines) with devices, each with the production storage engines, a facade and the workers.
+
+Every member is a front door too: clients (workload.py) ask any of them.  A member's ``run`` is its init system: it starts what a
+machine runs, and starts it again after a crash once the nemesis lets it.
+
+    Member   one machine: its SimNode, its open devices, its facade
+    Cluster  all of them, the rings, and how one reaches another (DirectNode, or HTTP)
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import trio
+
+from ring.device import Device
+from ring.errors import FormatError, Unavailable
+from ring.names import NameHasher
+from ring.placement import Ring
+from ring.timestamp import TimestampSource
+from ring.world.interface import World
+from ring.world.sim import SimNode, Simulation
+from storage.client.cluster import ClusterStorage
+from storage.client.local import LocalNode
+from storage.client.node import Node
+from storage.client.payer import RowPayer
+from storage.client.quorum import WriteQuorum
+from storage.client.reach import Rings, Settings
+from storage.object.device import format_device, open_device
+from storage.object.errors import DeviceOutOfService
+from storage.object.store import ObjectStore
+from storage.rows.books import Books
+from tests.sim.direct import Answer, DirectNode
+
+CLUSTER_ID = "simulated"
+PART_POWER = 2
+REPLICAS = 3
+HASHER = NameHasher(b"prefix", b"suffix")
+RETRY_DEVICE_S = 5.0
+ROOT = "/srv/disk"
+
+
+@dataclass
+class Options:
+    """What a run is made of; mutants change some of it."""
+
+    members: int = 5
+    http: bool = False
+    settings: Settings = field(default_factory=lambda: Settings(pack_cut_bytes=4096, chunk_bytes=4096, offload_bytes=1 << 30))
+    write_quorum: Callable[[int], WriteQuorum] = WriteQuorum
+    wrap_node: Callable[[Node], Node] = lambda node: node  # how a facade and the workers see nodes
+    ignores_sync: bool = False
+
+
+def make_ring(members: int) -> Ring:
+    devices = tuple(Device(n, 1, n, f"n{n}", 6200, "disk", 100.0) for n in range(members))
+    table = tuple(array("H", [(p + replica) % members for p in range(1 << PART_POWER)]) for replica in range(REPLICAS))
+    return Ring(1, PART_POWER, devices, table, HASHER)
+
+
+class Member:
+    def __init__(self, cluster: Cluster, device: Device) -> None:
+        self.cluster = cluster
+        self.device = device
+        self.name = device.ip
+        self.node: SimNode = cluster.simulation.node(self.name)
+        self.medium = self.node.disk(ROOT)
+        self.local: LocalNode | None = None  # the device, while it serves
+        self.facade: ClusterStorage | None = None
+        self.may_start = trio.Event()
+        self.silent = False  # it lost its power: callers hear nothing
+        self._nursery: trio.Nursery | None = None
+        self._peers: dict[int, Node] = {}
+
+    # ---- the machine
+
+    async def format(self) -> None:
+        """A new disk, made a device of the cluster."""
+        disk = self.node.world.open_disk(ROOT)
+        await disk.make_dirs("")
+        await format_device(disk, CLUSTER_ID, self.device.id)
+
+    async def run(self) -> None:
+        while True:
+            await self.node.run(self._main)
+            self.local = self.facade = self._nursery = None
+            await self.may_start.wait()
+            self.node.restart()
+            self.silent = False
+
+    def crash(self, *, power: bool, silent: bool) -> None:
+        self.may_start = trio.Event()
+        self.silent = silent
+        self.node.crash(power=power, silent=silent)
+        self.local = self.facade = self._nursery = None
+
+    def start(self) -> None:
+        self.may_start.set()
+
+    async def _main(self, world: World) -> None:
+        cluster = self.cluster
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            nursery.start_soon(self._keep_device, world)
+            self.facade = ClusterStorage(
+                world,
+                nursery,
+                cluster.rings,
+                lambda device: self.reach(device.id),
+                TimestampSource(world.clock),
+                settings=cluster.options.settings,
+                write_quorum=cluster.options.write_quorum,
+            )
+            await trio.sleep_forever()
+
+    async def _keep_device(self, world: World) -> None:
+        """Serve the device; when it is out of service try again now and then, as an operator would."""
+        while True:
+            try:
+                opened = await open_device(world, ROOT, CLUSTER_ID, self.device.id)
+            except (DeviceOutOfService, FormatError) as error:
+                self.cluster.simulation.trace(f"{self.name} device is out: {error}")
+                await trio.sleep(RETRY_DEVICE_S)
+                continue
+            store = ObjectStore(world, opened, PART_POWER, HASHER)
+            books = Books(world, opened, PART_POWER, HASHER)
+            try:
+                async with trio.open_nursery() as nursery:
+                    await nursery.start(store.run)
+                    await nursery.start(books.run)
+                    payer = RowPayer(nursery, self.reach)
+                    self.local = LocalNode(self.device, store, books, payer)
+                    self.cluster.simulation.trace(f"{self.name} serves, {store.report}")
+                    while not opened.fault:
+                        await trio.sleep(1.0)
+                    nursery.cancel_scope.cancel()
+            except* (DeviceOutOfService, FormatError) as group:
+                self.cluster.simulation.trace(f"{self.name} device is out: {group.exceptions}")
+            finally:
+                self.local = None
+            await store.close()
+            await books.close()
+            await opened.close()
+            self.cluster.simulation.trace(f"{self.name} device left: {opened.fault}")
+            await trio.sleep(RETRY_DEVICE_S)
+
+    # ---- calls
+
+    def reach(self, device_id: int) -> Node:
+        """The node of a device, as this member reaches it."""
+        if device_id == self.device.id and self.local is not None:
+            return self.cluster.options.wrap_node(self.local)
+        found = self._peers.get(device_id)
+        if found is None:
+            found = self._peers[device_id] = self.cluster.options.wrap_node(self.cluster.connect(self, device_id))
+        return found
+
+    def serve(self, device_id: int, call: Callable[[Node], Awaitable[object]]) -> Answer:
+        """Start a call on the device, as a request that came in."""
+        answer = Answer()
+        if self.local is None or self._nursery is None:
+            answer.error = Unavailable(f"{self.name} does not serve device {device_id}")
+            answer.silent = self.silent
+            answer.done.set()
+        else:
+            local = self.local
+            self._nursery.start_soon(answer.run, lambda: call(local))
+        return answer
+
+    def execute(self, call: Callable[[ClusterStorage], Awaitable[object]]) -> Answer:
+        """Start a client's request at this front door."""
+        answer = Answer()
+        facade = self.facade
+        if facade is None or self._nursery is None:
+            answer.error = Unavailable(f"{self.name} is down")
+            answer.refused = True
+            answer.done.set()
+        else:
+            self._nursery.start_soon(answer.run, lambda: call(facade))
+        return answer
+
+
+class Cluster:
+    def __init__(self, simulation: Simulation, options: Options) -> None:
+        self.simulation = simulation
+        self.options = options
+        self.ring = make_ring(options.members)
+        self.rings = Rings(self.ring, self.ring, {0: self.ring})
+        self.members = [Member(self, device) for device in self.ring.devices if device is not None]
+
+    def connect(self, source: Member, device_id: int) -> Node:
+        return DirectNode(source, self.members[device_id], self.members[device_id].device)
+
+    async def format(self) -> None:
+        async with trio.open_nursery() as nursery:
+            for member in self.members:
+                nursery.start_soon(member.format)
+        for member in self.members:
+            member.medium.ignores_sync = self.options.ignores_sync
+
+    async def run(self) -> None:
+        async with trio.open_nursery() as nursery:
+            for member in self.members:
+                nursery.start_soon(member.run)

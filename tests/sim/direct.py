@@ -1,0 +1,176 @@
+"""DirectNode: a Node of another member, reached without HTTP but with the network's faults.
+
+The call runs in the server's own nursery, as a request does: a caller that gives up, or dies, does not stop it.  A cut link
+makes the caller wait for its timeout, in either direction; a reset loses the request or, worse, the reply.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+import trio
+
+from ring.device import Device
+from ring.errors import RingfortError, Unavailable
+from ring.names import Path
+from ring.timestamp import Timestamp
+from ring.wire.message import Piece
+from ring.world.interface import Buffer
+from ring.world.sim import NodeCrashed
+from storage.client.bodies import aclose, loaded
+from storage.client.interface import Row
+from storage.client.node import BookHeader, BookState, Debt, LeafDigests, Node, NodeReading, RowPage, Upload, Version, WriteReply
+
+if TYPE_CHECKING:
+    from tests.sim.cluster import Member
+
+T = TypeVar("T")
+TIMEOUT_S = 5.0
+GONE = object()
+
+
+class DirectNode:
+    """Implements storage.client.node.Node for ``device`` of ``target``, as ``source`` reaches it."""
+
+    def __init__(self, source: Member, target: Member, device: Device) -> None:
+        self.device = device
+        self._source = source
+        self._target = target
+
+    async def put_small(self, version: Version, data: Buffer, debt: Debt | None) -> WriteReply:
+        copy = bytes(data)
+        return await self._call(lambda node: node.put_small(version, copy, debt))
+
+    async def put_large(self, path: Path, size: int | None) -> Upload:
+        return _DirectUpload(self, await self._call(lambda node: node.put_large(path, size)))
+
+    async def post(self, path: Path, metadata: Mapping[str, str], content_type: str, timestamp: Timestamp) -> WriteReply:
+        return await self._call(lambda node: node.post(path, metadata, content_type, timestamp))
+
+    async def head(self, path: Path) -> Version | None:
+        return await self._call(lambda node: node.head(path))
+
+    async def get(self, path: Path, timestamp: Timestamp | None, offset: int, length: int | None) -> NodeReading | None:
+        return self._reading(await self._call(lambda node: node.get(path, timestamp, offset, length)))
+
+    async def merge_header(self, header: BookHeader) -> BookState:
+        return await self._call(lambda node: node.merge_header(header))
+
+    async def merge_rows(self, book: Path, rows: Sequence[Row]) -> BookState | None:
+        return await self._call(lambda node: node.merge_rows(book, rows))
+
+    async def book(self, path: Path) -> BookState | None:
+        return await self._call(lambda node: node.book(path))
+
+    async def rows(self, path: Path, *, start: str, end: str, limit: int, reverse: bool) -> RowPage | None:
+        return await self._call(lambda node: node.rows(path, start=start, end=end, limit=limit, reverse=reverse))
+
+    async def digests(self, kind: str, partition: int) -> LeafDigests:
+        return await self._call(lambda node: node.digests(kind, partition))
+
+    async def leaf(self, kind: str, partition: int, leaf: int) -> Sequence[tuple[bytes, bytes]]:
+        return await self._call(lambda node: node.leaf(kind, partition, leaf))
+
+    async def object_by_key(self, key: bytes) -> NodeReading | None:
+        return self._reading(await self._call(lambda node: node.object_by_key(key)))
+
+    def _reading(self, reading: NodeReading | None) -> NodeReading | None:
+        return None if reading is None else NodeReading(reading.version, self._pieces(reading.pieces))
+
+    async def _pieces(self, pieces: AsyncIterator[Piece]) -> AsyncIterator[Piece]:
+        async def next_piece(node: Node) -> bytes | None:
+            async for piece in pieces:
+                return await loaded(piece)
+            return None
+
+        async def close(node: Node) -> None:
+            await aclose(pieces)
+
+        try:
+            while (data := await self._call(next_piece)) is not None:
+                yield data
+        finally:
+            self._target.serve(self.device.id, close)
+
+    async def _call(self, call: Callable[[Node], Awaitable[T]]) -> T:
+        network = self._source.cluster.simulation.network
+        there, back = network.link(self._source.name, self._target.name), network.link(self._target.name, self._source.name)
+        result: T | object = GONE
+        with trio.move_on_after(TIMEOUT_S):
+            await trio.sleep(network.latency(self._source.name, self._target.name))
+            if network.link(self._source.name, self._target.name).cut:
+                await trio.sleep_forever()
+            if there.reset_chance and network.rng.random() < there.reset_chance:
+                raise Unavailable(f"{self.device}: the connection was reset before the request came through")
+            answer = self._target.serve(self.device.id, call)
+            await answer.done.wait()
+            await trio.sleep(network.latency(self._target.name, self._source.name))
+            if network.link(self._target.name, self._source.name).cut or answer.silent:
+                await trio.sleep_forever()
+            if back.reset_chance and network.rng.random() < back.reset_chance:
+                raise Unavailable(f"{self.device}: the connection was reset before the reply came through")
+            if answer.error is not None:
+                raise answer.error
+            result = answer.value
+        if result is GONE:
+            raise Unavailable(f"{self.device}: no reply in {TIMEOUT_S} s")
+        return result  # type: ignore[return-value]  # T | object, and it is not GONE
+
+
+class Answer:
+    """Of a call that runs at a member."""
+
+    __slots__ = ("done", "error", "refused", "silent", "value")
+
+    def __init__(self) -> None:
+        self.done = trio.Event()
+        self.value: object = GONE
+        self.error: RingfortError | None = None
+        self.refused = False  # nothing was begun
+        self.silent = False  # the machine is off: no reply will come
+
+    async def run(self, call: Callable[[], Awaitable[object]]) -> None:
+        try:
+            self.value = await call()
+        except RingfortError as error:
+            self.error = error
+        except (trio.Cancelled, NodeCrashed):
+            self.error = Unavailable("the node stopped in the middle of it")
+            raise
+        finally:
+            self.done.set()
+
+
+class _DirectUpload:
+    """What runs at the server runs in turn: it notices that the connection has ended after what it is doing."""
+
+    def __init__(self, node: DirectNode, upload: Upload) -> None:
+        self._node = node
+        self._upload = upload
+        self._turn = trio.Lock()
+        self._aborted = False
+
+    async def write(self, data: Buffer) -> None:
+        copy = bytes(data)
+        await self._call(lambda: self._upload.write(copy))
+
+    async def commit(self, version: Version, debt: Debt | None) -> WriteReply:
+        return await self._call(lambda: self._upload.commit(version, debt))
+
+    async def abort(self) -> None:
+        async def abort(node: Node) -> None:
+            async with self._turn:
+                await self._upload.abort()
+
+        self._aborted = True
+        self._node._target.serve(self._node.device.id, abort)
+
+    async def _call(self, call: Callable[[], Awaitable[T]]) -> T:
+        async def in_turn(node: Node) -> T:
+            async with self._turn:
+                if self._aborted:
+                    raise Unavailable("the upload was aborted")
+                return await call()
+
+        return await self._node._call(in_turn)

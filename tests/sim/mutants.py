@@ -1,0 +1,75 @@
+"""Mutants: broken promises, put in from outside, that the checkers must notice.
+
+skip-fsync           disks acknowledge a sync and make nothing durable
+ack-at-one-replica   a write stands as soon as one primary has it
+delete-on-timeout    a node that cannot be reached counts as one that has nothing
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+from ring.errors import Unavailable
+from ring.names import Path
+from ring.timestamp import Timestamp
+from storage.client.node import Debt, Node, NodeReading, Version, WriteReply
+from storage.client.quorum import Verdict, WriteQuorum
+from tests.sim.cluster import Options
+
+
+def skip_fsync(options: Options) -> None:
+    options.ignores_sync = True
+
+
+class OneReplica(WriteQuorum):
+    def verdict(self) -> Verdict | None:
+        if self.stored >= 1:
+            return Verdict.STORED
+        return super().verdict()
+
+
+def ack_at_one_replica(options: Options) -> None:
+    options.write_quorum = OneReplica
+
+
+class TakesSilenceForAbsence:
+    """A Node that believes a timeout to be an answer: reads find nothing, and what was pushed counts as arrived."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self.device = node.device
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._node, name)
+
+    async def head(self, path: Path) -> Version | None:
+        try:
+            return await self._node.head(path)
+        except Unavailable:
+            return None
+
+    async def get(self, path: Path, timestamp: Timestamp | None, offset: int, length: int | None) -> NodeReading | None:
+        try:
+            return await self._node.get(path, timestamp, offset, length)
+        except Unavailable:
+            return None
+
+    async def put_small(self, version: Version, data: bytes, debt: Debt | None) -> WriteReply:
+        try:
+            return await self._node.put_small(version, data, debt)
+        except Unavailable:
+            if debt is None:  # a repair or a handoff's push: believed to be there, so the handoff lets go of it
+                return WriteReply(version.timestamp, paid=True)
+            raise
+
+
+def delete_on_timeout(options: Options) -> None:
+    options.wrap_node = lambda node: cast(Node, TakesSilenceForAbsence(node))  # the rest goes through __getattr__
+
+
+MUTANTS: dict[str, Callable[[Options], None]] = {
+    "skip-fsync": skip_fsync,
+    "ack-at-one-replica": ack_at_one_replica,
+    "delete-on-timeout": delete_on_timeout,
+}

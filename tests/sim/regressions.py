@@ -1,0 +1,6 @@
+"""Seeds that found a bug, and which: they are played for ever.  What a seed does changes with the simulator, so each bug also has a
+test of its own where it was."""
+
+REGRESSIONS: dict[int, str] = {
+    88: "two front doors gave one timestamp to two PUTs; the device that kept the other one said 'stored'",
+}

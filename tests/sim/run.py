@@ -1,0 +1,157 @@
+"""One seed: a cluster, clients and a nemesis; then rest, repair, and the checkers.
+
+The whole of a run follows from (seed, mutant): which members, which faults, which requests.  ``play`` returns what was found wrong
+and the trace.
+"""
+
+from __future__ import annotations
+
+import traceback
+from dataclasses import dataclass, field
+
+import trio
+
+from ring.errors import RingfortError
+from ring.world.sim import Simulation, run
+from tests.sim import checkers
+from tests.sim.cluster import Cluster, Options
+from tests.sim.history import Outcome
+from tests.sim.mutants import MUTANTS
+from tests.sim.nemesis import Nemesis
+from tests.sim.workload import ACCOUNT, CONTAINERS, NAMES, Workload
+
+CLIENTS = 4
+FAULTS_S = 60.0
+CONVERGE_S = 1200.0
+LOOK_EVERY_S = 20.0
+
+
+@dataclass
+class Report:
+    seed: int
+    mutant: str
+    violations: list[str] = field(default_factory=list)
+    trace: list[str] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+    virtual_s: float = 0.0
+
+
+def command(seed: int, mutant: str = "") -> str:
+    """What replays it."""
+    return f".venv/bin/python -m tests.sim --seed {seed}" + (f" --mutant {mutant}" if mutant else "")
+
+
+def play(seed: int, mutant: str = "", *, keep_trace: bool = True) -> Report:
+    report = Report(seed, mutant)
+    simulation = Simulation(seed)
+    options = Options(http=seed % 4 == 0)
+    if mutant:
+        MUTANTS[mutant](options)
+    try:
+        run(seed, _play, simulation, options, report)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is a finding
+        report.violations.append("a task failed:\n" + "".join(traceback.format_exception(error)))
+    if keep_trace:
+        report.trace = simulation.lines
+    return report
+
+
+async def _play(simulation: Simulation, options: Options, report: Report) -> None:
+    rng = simulation.derive("plan")
+    cluster = Cluster(simulation, options)
+    await cluster.format()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(cluster.run)
+        workload = Workload(cluster, simulation.derive("workload"))
+        await workload.prepare()
+        nemesis = Nemesis(cluster, simulation.derive("nemesis"), destructive=rng.random() < 0.5)
+        until = trio.current_time() + FAULTS_S
+        async with trio.open_nursery() as busy:
+            for number in range(CLIENTS):
+                busy.start_soon(workload.client, number, until)
+            busy.start_soon(nemesis.run, until)
+        simulation.trace("---- rest")
+        nemesis.rest()
+        await _replace_disks(cluster)
+        report.violations += await _converge(cluster)
+        report.violations += await _final_reads(cluster, workload)
+        report.virtual_s = trio.current_time()
+        nursery.cancel_scope.cancel()
+    history = workload.history
+    report.violations += workload.violations
+    report.violations += checkers.acked_puts_are_readable(history)
+    report.violations += checkers.no_delete_resurrects(history)
+    report.violations += checkers.reads_see_what_was_written(history)
+    for operation in history.operations:
+        key = f"{operation.kind.value} {operation.outcome.value}"
+        report.counts[key] = report.counts.get(key, 0) + 1
+
+
+async def _replace_disks(cluster: Cluster) -> None:
+    """The operator formats what has no label any more."""
+    for member in cluster.members:
+        while not member.node.up:
+            await trio.sleep(1)
+        root = member.medium.root
+        if root is not None and not root.entries:
+            cluster.simulation.trace(f"{member.name} gets a new disk")
+            await member.format()
+
+
+async def _converge(cluster: Cluster) -> list[str]:
+    """Wait until all replicas agree, at most CONVERGE_S."""
+    deadline = trio.current_time() + CONVERGE_S
+    while True:
+        found = await _differences(cluster)
+        if not found:
+            cluster.simulation.trace("---- converged")
+            return []
+        if trio.current_time() > deadline:
+            return [f"not converged {CONVERGE_S:.0f} s after the last fault:", *found]
+        await trio.sleep(LOOK_EVERY_S)
+
+
+async def _differences(cluster: Cluster) -> list[str]:
+    found = [f"{member.name} does not serve" for member in cluster.members if member.local is None]
+    if found:
+        return found
+    roots: dict[tuple[str, int], dict[str, bytes]] = {}
+    for kind in ("object", "book"):
+        for partition in range(cluster.ring.partition_count):
+            answers = roots[kind, partition] = {}
+            for device in cluster.ring.primaries(partition):
+                local = cluster.members[device.id].local
+                assert local is not None
+                try:
+                    answers[device.ip] = (
+                        await (local.store.digests(partition) if kind == "object" else local.books.digests(kind, partition))
+                    ).root
+                except RingfortError as error:
+                    found.append(f"{device.ip}: {error}")
+    return found + checkers.replicas_agree(roots)
+
+
+async def _final_reads(cluster: Cluster, workload: Workload) -> list[str]:
+    """Every name at every front door, and the listings against them."""
+    found: list[str] = []
+    objects: dict[str, tuple[int, str]] = {}
+    for container in CONTAINERS:
+        for item in NAMES:
+            name = f"{container}/{item}"
+            for member in cluster.members:
+                operation = await workload.get(member, name)
+                if operation.outcome is not Outcome.ACKED:
+                    found.append(f"{name} cannot be read at rest: {operation}")
+            meta = await workload.head(cluster.members[0], name)
+            if meta is not None:
+                objects[name] = meta
+    for member in cluster.members:
+        listed: dict[str, tuple[int, str]] = {}
+        for container in CONTAINERS:
+            page = await workload.listing(member, container)
+            if page is None:
+                found.append(f"{ACCOUNT}/{container} cannot be listed at rest by {member.name}")
+            else:
+                listed |= page
+        found += checkers.listings_equal_objects(listed, objects)
+    return found
