@@ -14,7 +14,7 @@ from ring.timestamp import Timestamp
 from storage.client.interface import Row
 from storage.client.node import BookHeader
 from storage.rows.entry import Entry
-from storage.rows.log import HeaderRecord, RowsRecord, decode_segment, encode_frame, encode_head, log_path, sequence_of
+from storage.rows.log import HeaderRecord, Record, RowsRecord, decode_segment, encode_frame, encode_head, log_path, sequence_of
 from storage.rows.row import pack_header, pack_row, seal
 
 GOLDEN = FilePath(__file__).parents[2] / "golden" / "rows.bin"
@@ -26,10 +26,10 @@ ROWS = [
     Row("2024/é.jpg", Timestamp(170000000012345), 4096, "d41d8cd98f00b204e9800998ecf8427e", "image/jpeg"),
     Row("gone", Timestamp(170000000012346, 2), deleted=True),
 ]
-RECORDS = [HeaderRecord(BOOK, pack_header(HEADER)), RowsRecord(BOOK, [pack_row(row) for row in ROWS])]
+RECORDS: list[Record] = [HeaderRecord(BOOK, pack_header(HEADER)), RowsRecord(BOOK, [pack_row(row) for row in ROWS])]
 
 
-def segment(*frames: list[HeaderRecord | RowsRecord], sequence: int = 7) -> bytes:
+def segment(*frames: list[Record], sequence: int = 7) -> bytes:
     return encode_head(sequence) + b"".join(encode_frame(sequence, number, frame) for number, frame in enumerate(frames))
 
 
