@@ -50,6 +50,7 @@ class Connection:
         self._slow: deque[Task] = deque()
         self._slow_running = 0
         self._performed: dict[Task, tuple[trio.CancelScope, trio.Event]] = {}  # by slow tasks, just now
+        self._heard = 0.0  # when bytes came last
         self._moved = 0.0  # when bytes went either way last
         self.reset_others: Callable[[Management], Sequence[Connection]] = lambda management: ()
 
@@ -94,7 +95,7 @@ class Connection:
                 data = await self._stream.receive_some(max(size, session.wanted))
                 if not data:
                     return
-                self._moved = trio.current_time()
+                self._heard = self._moved = trio.current_time()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return
 
@@ -122,8 +123,10 @@ class Connection:
             if silent > DEAD_S:
                 self._scope.cancel()
             elif silent >= PING_S and not self._sending.locked():
+                moved = self._moved
                 self.session.ping()
                 await self._flush_or_end()
+                self._moved = max(moved, self._heard)  # our own question is no sign of life
 
     async def _flush_or_end(self) -> None:
         """For tasks beside the receiving one."""
