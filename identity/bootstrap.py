@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from identity import passwords
 from identity.client.local import SECRET_PURPOSE
+from identity.client.sealing import Sealer
 from identity.login import Login
 from identity.records import Credential, Domain, Endpoint, Grant, Project, Region, Role, Service, User
-from identity.client.sealing import Sealer
 from identity.store import IdentityStore
 from ring.world.interface import World
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from identity import passwords
+from identity.client.sealing import Sealer
 from identity.errors import BadInput, Unauthorized, not_authenticated
 from identity.records import Domain, Project, Revocation, Role, TokenKey, User
-from identity.client.sealing import Sealer
 from identity.store import IdentityStore
 from identity.tokens.fernet import Payload, Tokens
 from ring.errors import Conflict, NotFound

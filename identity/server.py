@@ -8,9 +8,9 @@ import trio
 
 from identity.api.app import make_api
 from identity.client.local import LocalIdentity
+from identity.client.sealing import Sealer
 from identity.login import Login
 from identity.records import PREFIX
-from identity.client.sealing import Sealer
 from identity.store import IdentityStore
 from ring.kv.interface import KV
 from ring.kv.view import View

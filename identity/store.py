@@ -29,14 +29,14 @@ from identity.records import (
     key_of,
     name_key,
 )
-from ring.kv.interface import KV, Delete, Operation, Put, Unchanged
+from ring.kv.interface import KV, Delete, Entry, Operation, Put, Unchanged
 from ring.kv.view import View
 
 _WORDS: dict[type[Record], str] = {kind: name[:-1] for kind, name in COLLECTIONS.items()}
 
 
 class IdentityStore:
-    def __init__(self, kv: KV, view: View) -> None:
+    def __init__(self, kv: KV, view: View[Entry]) -> None:
         """``view`` is of the prefix ``identity/`` and is run by the caller."""
         self._kv = kv
         self._view = view
@@ -47,7 +47,7 @@ class IdentityStore:
     @property
     def revision(self) -> int:
         """Changes whenever anything here may have changed: for caches."""
-        return self._view.revision
+        return self._view.changes
 
     def find(self, kind: type[RecordT], record_id: str) -> RecordT | None:
         return self._read(kind, f"{PREFIX}{COLLECTIONS[kind]}/{record_id}")
@@ -61,7 +61,7 @@ class IdentityStore:
 
     def all(self, kind: type[RecordT]) -> list[RecordT]:
         prefix = f"{PREFIX}{COLLECTIONS[kind]}/"
-        found = [self._read(kind, entry.key) for entry in self._view.items(prefix)]
+        found = [self._read(kind, key) for key, _ in self._view.items(prefix)]
         return [record for record in found if record is not None]
 
     def by_name(self, kind: type[RecordT], name: str, domain_id: str = "") -> RecordT | None:
@@ -75,7 +75,7 @@ class IdentityStore:
             prefix += f"{scope}/"
             if target_id:
                 prefix += f"{target_id}/"
-        found = [decode(Grant, entry.value) for entry in self._view.items(prefix)]
+        found = [decode(Grant, entry.value) for _, entry in self._view.items(prefix)]
         return [
             grant
             for grant in found
@@ -91,12 +91,12 @@ class IdentityStore:
         return decode(Credential, entry.value) if entry is not None else None
 
     def credentials_of(self, user_id: str) -> list[Credential]:
-        found = [decode(Credential, entry.value) for entry in self._view.items(f"{PREFIX}credentials/")]
+        found = [decode(Credential, entry.value) for _, entry in self._view.items(f"{PREFIX}credentials/")]
         return [credential for credential in found if credential.user_id == user_id]
 
     def token_keys(self) -> list[TokenKey]:
         """Newest first."""
-        found = [decode(TokenKey, entry.value) for entry in self._view.items(f"{PREFIX}tokenkeys/")]
+        found = [decode(TokenKey, entry.value) for _, entry in self._view.items(f"{PREFIX}tokenkeys/")]
         return sorted(found, key=lambda key: key.number, reverse=True)
 
     def revoked(self, audit_id: str) -> bool:

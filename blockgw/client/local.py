@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from uuid import UUID
 
 import msgspec
@@ -40,7 +40,9 @@ VolumeChange = Callable[[VolumeRecord], VolumeRecord]
 class LocalVolumes:
     """Implements blockgw.client.interface.Volumes."""
 
-    def __init__(self, world: World, kv: KV, view: View, images: ImageStore, sealer: Sealer, *, portal: str, lun: int = 1) -> None:
+    def __init__(
+        self, world: World, kv: KV, view: View[Entry], images: ImageStore, sealer: Sealer, *, portal: str, lun: int = 1
+    ) -> None:
         """``view``: of ``blockgw/``, run by the caller.  ``portal``: HOST:PORT as initiators reach it."""
         self._world = world
         self._kv = kv
@@ -94,7 +96,7 @@ class LocalVolumes:
         return to_volume(self._record(volume_id, project_id)[0])
 
     async def list(self, *, project_id: str | None) -> list[Volume]:
-        found = [decode_volume(entry.value) for entry in self._view.items(VOLUMES)]
+        found = [decode_volume(entry.value) for _, entry in self._view.items(VOLUMES)]
         found.sort(key=lambda record: record.created, reverse=True)
         return [to_volume(record) for record in found if project_id in (None, record.project_id)]
 
@@ -148,13 +150,13 @@ class LocalVolumes:
     async def wait_available(self, volume_id: str, *, timeout_s: float) -> Volume:
         with trio.move_on_after(timeout_s):
             while True:
-                changed = self._view.changed
+                seen = self._view.changes
                 volume = await self.show(volume_id, project_id=None)
                 if volume.status is VolumeStatus.AVAILABLE:
                     return volume
                 if volume.status in (VolumeStatus.ERROR, VolumeStatus.DELETING):
                     raise Conflict(f"volume {volume_id} is {volume.status.value}: {volume.message}")
-                await changed.wait()
+                await self._view.wait_change(seen)
         raise Unavailable(f"volume {volume_id} is not available after {timeout_s:.0f} s")
 
     def _record(self, volume_id: str, project_id: str | None) -> tuple[VolumeRecord, Entry]:
@@ -169,19 +171,19 @@ class LocalVolumes:
         volume_id: str,
         project_id: str | None,
         change: VolumeChange,
-        guards: list[Unchanged] | None = None,
-        also: list[Operation] | None = None,
+        guards: Sequence[Unchanged] = (),
+        also: Sequence[Operation] = (),
     ) -> Volume:
         """Read, change, compare and set; again when someone was faster."""
         for _ in range(TRIES):
             record, entry = self._record(volume_id, project_id)
             new = msgspec.structs.replace(change(record), updated=self._world.clock.now())
-            operations: list[Operation] = [Put(entry.key, encode(new)), *(also or [])]
-            if await self._transact([Unchanged(entry.key, entry.modified), *(guards or [])], operations):
+            operations: list[Operation] = [Put(entry.key, encode(new)), *also]
+            if await self._transact([Unchanged(entry.key, entry.modified), *guards], operations):
                 return to_volume(new)
         raise Conflict(f"volume {volume_id} is being changed by others; try again")
 
-    async def _transact(self, compares: list[Unchanged], operations: list[Operation]) -> bool:
+    async def _transact(self, compares: Sequence[Unchanged], operations: Sequence[Operation]) -> bool:
         outcome = await self._kv.transact(compares, operations)
         await self._view.wait(outcome.revision)
         return outcome.succeeded

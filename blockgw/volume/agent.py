@@ -10,13 +10,12 @@ A volume that fails to open stays closed; the next login tries again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
 import msgspec
 import trio
-from ring.kv.view import View
 
 from blockgw.client.interface import VolumeStatus
 from blockgw.images.store import USES, ImageStore
@@ -31,6 +30,7 @@ from blockgw.volume.records import (
     decode_export,
     decode_volume,
     encode,
+    iqn,
     volume_of_iqn,
     worker_of,
 )
@@ -38,7 +38,8 @@ from blockgw.volume.register import OWNERS, REGISTERS, Owner, RegisterKeeper, cl
 from blockgw.volume.volume import ACCOUNT, Volume, delete_objects
 from identity.client.sealing import Sealer
 from ring.errors import Conflict, NotFound, RingfortError, Unavailable
-from ring.kv.interface import KV, Delete, LeaseId, Operation, Put, Unchanged
+from ring.kv.interface import KV, Delete, Entry, LeaseId, Operation, Put, Unchanged
+from ring.kv.view import View
 from ring.names import Path
 from ring.world.interface import Disk
 from storage.client.interface import Storage
@@ -68,7 +69,7 @@ class VolumeAgent:
     def __init__(
         self,
         kv: KV,
-        view: View,
+        view: View[Entry],
         storage: Storage,
         images: ImageStore,
         sealer: Sealer,
@@ -93,7 +94,7 @@ class VolumeAgent:
         self._opening: dict[str, trio.Lock] = {}
         self._lease: LeaseId | None = None
         self._nursery: trio.Nursery
-        self.on_close: Callable[[str], None] = lambda volume_id: None  # tells the target to drop a volume's sessions
+        self.drop_sessions: Callable[[str], Awaitable[None]] = _nothing_to_drop  # by IQN; set by who makes the target server
 
     def owns(self, volume_id: str) -> bool:
         return worker_of(volume_id, self._workers) == self._me.worker
@@ -107,19 +108,19 @@ class VolumeAgent:
             task_status.started()
             try:
                 while True:
-                    changed = self._view.changed
+                    seen = self._view.changes
                     again = await self._reconcile()
                     with trio.move_on_after(RETRY_S if again else float("inf")):
-                        await changed.wait()
+                        await self._view.wait_change(seen)
             finally:
                 with trio.CancelScope(shield=True):
                     for volume_id in list(self._open):
                         await self._close(volume_id)
 
-    async def lookup(self, iqn: str) -> Served | None:
+    async def lookup(self, name: str) -> Served | None:
         """The volume behind a target name, opened; None when there is none, or none that is attached.  Unavailable when it cannot
         be opened now."""
-        volume_id = volume_of_iqn(iqn)
+        volume_id = volume_of_iqn(name)
         if volume_id is None or not self.owns(volume_id):
             return None
         record = self._view.get(VOLUMES + volume_id)
@@ -168,7 +169,7 @@ class VolumeAgent:
 
     async def _close(self, volume_id: str, *, abandon: bool = False) -> None:
         one = self._open.pop(volume_id)
-        self.on_close(volume_id)
+        await self.drop_sessions(iqn(volume_id))
         one.stop.cancel()
         await one.stopped.wait()
         try:
@@ -200,7 +201,7 @@ class VolumeAgent:
     async def _reconcile(self) -> bool:
         """One pass over the volumes of this worker; True when something has to be tried again."""
         again = False
-        for entry in self._view.items(VOLUMES):
+        for _, entry in self._view.items(VOLUMES):
             record = decode_volume(entry.value)
             if not self.owns(record.id):
                 continue
@@ -240,3 +241,7 @@ class VolumeAgent:
         """The devices in an order of the volume's own, so that logs spread."""
         first = UUID(volume_id).int % len(self._disks)
         return [*self._disks[first:], *self._disks[:first]]
+
+
+async def _nothing_to_drop(name: str) -> None:
+    """Until there is a target server there are no sessions."""

@@ -61,13 +61,13 @@ class ImageAgent:
     async def run(self) -> None:
         """Until cancelled."""
         while True:
-            changed = self._records.view.changed
+            seen = self._records.view.changes
             again = False
             for record in self._records.all():
                 if record.status == "importing" and crc32(record.id.encode()) % self._workers == self._worker:
                     again |= await self._import(record)
             with trio.move_on_after(RETRY_S if again else float("inf")):
-                await changed.wait()
+                await self._records.view.wait_change(seen)
 
     async def _import(self, record: ImageRecord) -> bool:
         """True when it has to be tried again."""

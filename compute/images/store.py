@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import msgspec
-from ring.kv.view import View
 
 from compute.images.records import IMAGES, ImageRecord, decode, encode
 from ring.errors import Conflict, NotFound
-from ring.kv.interface import KV, Delete, Put, Unchanged
+from ring.kv.interface import KV, Delete, Entry, Put, Unchanged
+from ring.kv.view import View
 from ring.world.interface import World
 
 TRIES = 8
 
 
 class ImageRecords:
-    def __init__(self, world: World, kv: KV, view: View) -> None:
+    def __init__(self, world: World, kv: KV, view: View[Entry]) -> None:
         """``view``: of ``images/``, run by the caller."""
         self._world = world
         self._kv = kv
@@ -30,7 +30,7 @@ class ImageRecords:
 
     def all(self) -> list[ImageRecord]:
         """Newest first."""
-        found = [decode(entry.value) for entry in self.view.items(IMAGES)]
+        found = [decode(entry.value) for _, entry in self.view.items(IMAGES)]
         return sorted(found, key=lambda record: (record.created, record.id), reverse=True)
 
     async def create(self, record: ImageRecord) -> None:

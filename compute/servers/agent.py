@@ -81,11 +81,11 @@ class ComputeAgent:
         try:
             while True:
                 await self._kv.keep_alive(lease)
-                changed = self._records.view.changed
+                seen = self._records.view.changes
                 with trio.move_on_after(LEASE_S * 0.8):
                     await self.work_once()
                 with trio.move_on_after(PASS_S):
-                    await changed.wait()
+                    await self._records.view.wait_change(seen)
         finally:
             with trio.CancelScope(deadline=trio.current_time() + 2, shield=True):
                 try:

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import msgspec
-from ring.kv.view import View
 
 from compute.servers.records import SERVERS, ServerRecord, decode, encode
 from ring.errors import Conflict, NotFound
-from ring.kv.interface import KV, Delete, Put, Unchanged
+from ring.kv.interface import KV, Delete, Entry, Put, Unchanged
+from ring.kv.view import View
 from ring.world.interface import World
 
 TRIES = 8
 
 
 class ServerRecords:
-    def __init__(self, world: World, kv: KV, view: View) -> None:
+    def __init__(self, world: World, kv: KV, view: View[Entry]) -> None:
         """``view``: of ``servers/``, run by the caller."""
         self._world = world
         self._kv = kv
@@ -30,7 +30,7 @@ class ServerRecords:
 
     def all(self) -> list[ServerRecord]:
         """Newest first."""
-        found = [decode(entry.value) for entry in self.view.items(SERVERS)]
+        found = [decode(entry.value) for _, entry in self.view.items(SERVERS)]
         return sorted(found, key=lambda record: (record.created, record.id), reverse=True)
 
     async def create(self, record: ServerRecord) -> None:

@@ -8,8 +8,8 @@ from identity.api.auth import AuthApi
 from identity.api.form import wording
 from identity.api.grants import CredentialApi, GrantApi
 from identity.api.resources import KINDS, ResourceApi
-from identity.login import Login
 from identity.client.sealing import Sealer
+from identity.login import Login
 from identity.store import IdentityStore
 from ring.wire.jsonapi import answer
 from ring.wire.message import Handler, Request, Response

@@ -10,10 +10,10 @@ from typing import Any
 from identity.api.form import session_of
 from identity.bootstrap import new_access_key
 from identity.client.local import SECRET_PURPOSE
+from identity.client.sealing import Sealer
 from identity.errors import BadInput, Forbidden, NotFound
 from identity.login import Login, Session
 from identity.records import Credential, Domain, Grant, Project, Role, User
-from identity.client.sealing import Sealer
 from identity.store import IdentityStore
 from ring.wire.jsonapi import answer, json_object
 from ring.wire.message import Headers, Request, Response

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from identity.client.interface import Access, S3Key
+from identity.client.sealing import Sealer
 from identity.errors import Unauthorized
 from identity.login import Login, Session
 from identity.records import Project, User
-from identity.client.sealing import Sealer
 from identity.store import IdentityStore
 
 SECRET_PURPOSE = "s3 secret"
