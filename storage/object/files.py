@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import trio
 
-from ring.errors import DiskFault, DiskFull, FormatError
+from ring.errors import BadInput, DiskFault, DiskFull, FormatError
 from ring.timestamp import Timestamp
 from ring.wire.message import FileSlice, Piece
 from ring.world.interface import Buffer, Disk, File, OpenMode
@@ -74,6 +74,15 @@ def hash_of(name: str) -> bytes | None:
     except ValueError:
         return None
     return digest if len(digest) == 16 else None
+
+
+def version_in(name: str) -> Timestamp | None:
+    """From a file's name; None when it is not a name of ours."""
+    parts = name.split("-")
+    try:
+        return Timestamp.unpack(bytes.fromhex(parts[1]))
+    except (IndexError, ValueError, BadInput):
+        return None
 
 
 def disk_fault(device_id: int, doing: str, error: OSError) -> DiskFault:

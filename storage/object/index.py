@@ -91,6 +91,14 @@ class Held:
     def rank(self) -> tuple[Timestamp, bool, str]:
         return self.timestamp, self.kind is Kind.OBJECT, self.entry.etag
 
+    def above(self, rank: tuple[Timestamp, bool, str]) -> Timestamp:
+        """What a write with this ``rank``, at most ours, is told to be held: above its own timestamp unless it is this very version.
+
+        Two front doors can give out one timestamp.  The write that lost the tie must not take our timestamp for its own success."""
+        if rank[0] == self.timestamp and rank != self.rank:
+            return Timestamp(self.timestamp.ticks, self.timestamp.offset + 1)
+        return self.timestamp
+
 
 @dataclass(slots=True)
 class _Change:
@@ -140,10 +148,13 @@ class Index:
         following = pairs[-1][0] + b"\0" if len(pairs) == limit else None
         stop = following or end
         found = {key[:16]: _held(key, value) for key, value in pairs}
+        first, last = start[:16], b"\xff" * 16 if stop is None else stop[:16]
         for name_hash, change in self._changes():
-            found.pop(name_hash, None)
-            if change.held is not None and start <= change.held.key and (stop is None or change.held.key < stop):
-                found[name_hash] = change.held
+            if first <= name_hash <= last:
+                found.pop(name_hash, None)
+                held = change.held
+                if held is not None and start <= held.key and (stop is None or held.key < stop):
+                    found[name_hash] = held
         return sorted(found.values(), key=_key), following
 
     def partitions(self, part_power: int) -> set[int]:
@@ -206,7 +217,9 @@ class Index:
                 self.mark_paid([old.key])  # the new row replaces the old one
         if record.kind is RecordKind.METADATA:
             return Landed(taken, new.modified if new is not None else record.timestamp)
-        return Landed(taken, new.timestamp if new is not None else record.timestamp)
+        if taken or old is None:
+            return Landed(taken, record.timestamp)
+        return Landed(taken, old.above(_held(record, place).rank))
 
     def _set(self, name_hash: bytes, old: Held | None, new: Held | None) -> None:
         change = self._fresh.changes.get(name_hash)
@@ -342,15 +355,19 @@ def _head(info: Info) -> EntryHead | None:
 
 def _newer(old: Held | None, record: Record, place: Place) -> Held | None:
     """A version came: what is held afterwards."""
-    info = record.info
-    serial = info.file.serial if info.file is not None else 0
-    entry = Entry(record.kind, place, info.size, info.etag, info.posted_at, None, _head(info), serial)
-    new = Held(record.hash, record.timestamp, entry)
+    new = _held(record, place)
     if old is None or new.rank > old.rank:
         return new
     if new.rank == old.rank and new.modified > old.modified:
         return new
     return old
+
+
+def _held(record: Record, place: Place) -> Held:
+    info = record.info
+    serial = info.file.serial if info.file is not None else 0
+    entry = Entry(record.kind, place, info.size, info.etag, info.posted_at, None, _head(info), serial)
+    return Held(record.hash, record.timestamp, entry)
 
 
 def _posted(old: Held | None, record: Record, place: Place) -> Held | None:

@@ -54,7 +54,7 @@ class Reader:
     async def open(self, held: Held, offset: int, length: int | None) -> NodeReading | None:
         """None when the version went away meanwhile: look again."""
         entry = held.entry
-        record = await self._record(held)
+        record = await self.record(held)
         version = await self.describe(held, Path(*record.info.path), record.info)
         end = entry.size if length is None else min(entry.size, offset + length)
         if entry.kind is not RecordKind.OBJECT_FILE:
@@ -74,7 +74,8 @@ class Reader:
             raise disk_fault(self._device.device_id, "open an object's file", error) from error
         return NodeReading(version, pieces)
 
-    async def _record(self, held: Held) -> Record:
+    async def record(self, held: Held) -> Record:
+        """The version's record, every byte checked.  DiskFault."""
         place = held.entry.place
         data = self._read_now(place, place.length)
         if data is None:
@@ -122,7 +123,7 @@ class Reader:
         """What is wrong with a version; "" when every byte of it can be read and is right."""
         entry = held.entry
         try:
-            record = await self._record(held)
+            record = await self.record(held)
             if entry.posted is not None:
                 await self._info(held, entry.posted)
         except DiskFault as error:

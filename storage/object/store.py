@@ -310,7 +310,7 @@ class ObjectStore:
         same = rank == old.rank
         if same and version.metadata_timestamp is not None and version.metadata_timestamp > old.modified:
             return Write(None, self.packs.submit(self._metadata_record(name_hash, version)), None)
-        return Write(WriteReply(old.timestamp, paid=not (same and self.index.owes(old.key))), None, None)
+        return Write(WriteReply(old.above(rank), paid=not (same and self.index.owes(old.key))), None, None)
 
     def _metadata_record(self, name_hash: bytes, version: Version) -> Record:
         return Record(RecordKind.METADATA, name_hash, version.timestamp, info_of(version, None))

@@ -26,6 +26,7 @@ class FileUpload:
         self._hash = name_hash
         self._writer = writer
         self._open = True
+        self._committing = False
 
     async def write(self, data: Buffer) -> None:
         """DiskFault, DiskFull, DeviceOutOfService: then it is over, nothing is left behind."""
@@ -33,7 +34,7 @@ class FileUpload:
         try:
             await self._writer.write(data)
         except OSError as error:
-            await self.abort()
+            await self._discard()
             raise disk_fault(self._store.device.device_id, "write an object's file", error) from error
 
     async def commit(self, version: Version, debt: Debt | None) -> WriteReply:
@@ -42,12 +43,15 @@ class FileUpload:
             raise BadInput("the upload was begun for another name")
         if version.size != self._writer.size:
             raise BadInput(f"the body has {self._writer.size} bytes, not {version.size}")
-        await self._store.room()
-        known = self._store.known(self._hash, version)
-        if known is not None:
-            await self.abort()
-            return await known.wait()
-        return await self._commit(version, debt)
+        self._committing = True
+        try:
+            await self._store.room()
+            known = self._store.known(self._hash, version)
+            if known is None:
+                return await self._commit(version, debt)
+        finally:
+            await self._discard()
+        return await known.wait()
 
     async def _commit(self, version: Version, debt: Debt | None) -> WriteReply:
         store, disk = self._store, self._store.device.disk
@@ -70,13 +74,17 @@ class FileUpload:
             raise
         finally:
             store.in_doubt.discard(path)  # given up on while the record was on its way: the auditor looks whether it came
-            await self.abort()
         if not landed.taken:
             with suppress(OSError):  # then it is an orphan
                 await remove(disk, path)
         return WriteReply(landed.newest, paid=debt is None or not landed.taken)
 
     async def abort(self) -> None:
+        """Nothing happens to a commit that was begun: it runs to its end, whoever waits for it."""
+        if not self._committing:
+            await self._discard()
+
+    async def _discard(self) -> None:
         if self._open:
             self._open = False
             await self._writer.discard()
