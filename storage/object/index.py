@@ -92,7 +92,7 @@ class Held:
         return self.timestamp, self.kind is Kind.OBJECT, self.entry.etag
 
     def above(self, rank: tuple[Timestamp, bool, str]) -> Timestamp:
-        """What a write with this ``rank``, at most ours, is told to be held: above its own timestamp unless it is this very version.
+        """What a write with this ``rank``, at most ours, is told to be held: above its own timestamp unless it is this one.
 
         Two front doors can give out one timestamp.  The write that lost the tie must not take our timestamp for its own success."""
         if rank[0] == self.timestamp and rank != self.rank:
@@ -219,7 +219,7 @@ class Index:
             return Landed(taken, new.modified if new is not None else record.timestamp)
         if taken or old is None:
             return Landed(taken, record.timestamp)
-        return Landed(taken, old.above(_held(record, place).rank))
+        return Landed(taken, old.above(_version_of(record, place).rank))
 
     def _set(self, name_hash: bytes, old: Held | None, new: Held | None) -> None:
         change = self._fresh.changes.get(name_hash)
@@ -355,7 +355,7 @@ def _head(info: Info) -> EntryHead | None:
 
 def _newer(old: Held | None, record: Record, place: Place) -> Held | None:
     """A version came: what is held afterwards."""
-    new = _held(record, place)
+    new = _version_of(record, place)
     if old is None or new.rank > old.rank:
         return new
     if new.rank == old.rank and new.modified > old.modified:
@@ -363,7 +363,7 @@ def _newer(old: Held | None, record: Record, place: Place) -> Held | None:
     return old
 
 
-def _held(record: Record, place: Place) -> Held:
+def _version_of(record: Record, place: Place) -> Held:
     info = record.info
     serial = info.file.serial if info.file is not None else 0
     entry = Entry(record.kind, place, info.size, info.etag, info.posted_at, None, _head(info), serial)
