@@ -40,16 +40,10 @@ def write(blocks: int = 1, lba: int = 0) -> bytes:
 class Talk:
     """A session whose tasks are performed at once, or kept in ``open`` when ``slow``."""
 
-    def __init__(self, *, slow: bool = False, discovery: bool = False, **parameters: int | bool) -> None:
+    def __init__(self, parameters: Parameters | None = None, *, slow: bool = False, discovery: bool = False) -> None:
         nexus = Nexus(LogicalUnit(SIZE, Identity(VOLUME_ID, "port")))
-        values: dict[str, int | bool] = {"segment_max": 8192, **parameters}
-        self.session = Session(
-            Parameters(**values),  # type: ignore[arg-type]  # a table of them
-            None if discovery else nexus,
-            command_sn=10,
-            status_sn=100,
-            target_name=IQN,
-        )
+        chosen = parameters or Parameters()
+        self.session = Session(chosen, None if discovery else nexus, command_sn=10, status_sn=100, target_name=IQN)
         nexus.start(encode_lun(1), bytes(16))  # takes the unit attention away
         self.data = bytearray(SIZE)
         self.slow = slow
@@ -92,7 +86,7 @@ def test_a_read_is_one_data_in_with_status() -> None:
 
 
 def test_a_long_read_is_cut_by_segment_and_burst() -> None:
-    talk = Talk(segment_max=8192, burst_max=12288)
+    talk = Talk(Parameters(segment_max=8192, burst_max=12288))
     talk.data[:32768] = bytes(range(256)) * 128
     heard = talk.say(command(1, 10, read(64), reads=32768))
     assert [(a.word(40), len(a.data), a.flags) for a in heard] == [
@@ -149,7 +143,7 @@ def test_immediate_data() -> None:
 
 
 def test_solicited_data() -> None:
-    talk = Talk(burst_max=1024)
+    talk = Talk(Parameters(burst_max=1024))
     [asked] = talk.say(command(1, 10, write(4), writes=2048, data=b"a" * 512))
     assert asked.opcode == pdu.R2T
     assert [asked.word(at) for at in (16, 24, 28, 32, 36, 40, 44)] == [1, 100, 11, 11 + 126, 0, 512, 1024]
@@ -163,7 +157,7 @@ def test_solicited_data() -> None:
 
 
 def test_unsolicited_data() -> None:
-    talk = Talk(initial_r2t=False, first_burst_max=1024)
+    talk = Talk(Parameters(initial_r2t=False, first_burst_max=1024))
     assert talk.say(command(1, 10, write(4), writes=2048, data=b"a" * 512, final=False)) == []
     [asked] = talk.say(data_out(1, pdu.NO_TAG, 0, 512, b"b" * 512))
     assert (asked.opcode, asked.word(40), asked.word(44)) == (pdu.R2T, 1024, 1024)
@@ -172,7 +166,7 @@ def test_unsolicited_data() -> None:
 
 
 def test_unsolicited_data_of_a_refused_command_is_let_go() -> None:
-    talk = Talk(initial_r2t=False)
+    talk = Talk(Parameters(initial_r2t=False))
     [refused] = talk.say(command(1, 10, write(2, SIZE // 512), writes=1024, final=False))
     assert refused.status == 2
     assert talk.say(data_out(1, pdu.NO_TAG, 0, 0, b"x" * 1024)) == []
@@ -205,25 +199,29 @@ def test_bad_data_out_ends_the_connection(tag: int, number: int, offset: int, le
 
 
 BAD_COMMANDS = [
-    ({}, command(1, 10, write(1), writes=512, final=False)),  # InitialR2T=Yes
-    ({"immediate_data": False}, command(1, 10, write(1), writes=512, data=bytes(512))),
-    ({}, command(1, 10, write(1), writes=512, data=bytes(1024))),  # beyond its own length
-    ({"first_burst_max": 512}, command(1, 10, write(2), writes=1024, data=bytes(1024))),
-    ({}, command(1, 10, read(1), reads=512, data=bytes(512))),
-    ({}, command(1, 12, read(1), reads=512)),  # a gap
-    ({}, command(pdu.NO_TAG, 10, read(1), reads=512)),
-    ({"discovery": True}, command(1, 10, read(1), reads=512)),
-    ({}, request(pdu.SNACK, 1, 10)),
-    ({}, request(pdu.LOGIN, 1, 10)),
-    ({}, request(0x1C, 1, 10)),
-    ({}, request(pdu.TEXT, 1, 10, flags=pdu.CONTINUES, data=b"a=b\0")),
+    (Parameters(), command(1, 10, write(1), writes=512, final=False)),  # InitialR2T=Yes
+    (Parameters(immediate_data=False), command(1, 10, write(1), writes=512, data=bytes(512))),
+    (Parameters(), command(1, 10, write(1), writes=512, data=bytes(1024))),  # beyond its own length
+    (Parameters(first_burst_max=512), command(1, 10, write(2), writes=1024, data=bytes(1024))),
+    (Parameters(), command(1, 10, read(1), reads=512, data=bytes(512))),
+    (Parameters(), command(1, 12, read(1), reads=512)),  # a gap
+    (Parameters(), command(pdu.NO_TAG, 10, read(1), reads=512)),
+    (Parameters(), request(pdu.SNACK, 1, 10)),
+    (Parameters(), request(pdu.LOGIN, 1, 10)),
+    (Parameters(), request(0x1C, 1, 10)),
+    (Parameters(), request(pdu.TEXT, 1, 10, flags=pdu.CONTINUES, data=b"a=b\0")),
 ]
 
 
 @pytest.mark.parametrize(("parameters", "bad"), BAD_COMMANDS)
-def test_what_ends_the_connection(parameters: dict[str, int | bool], bad: bytes) -> None:
+def test_what_ends_the_connection(parameters: Parameters, bad: bytes) -> None:
     with pytest.raises(ProtocolError):
-        Talk(**parameters).say(bad)
+        Talk(parameters).say(bad)
+
+
+def test_a_command_in_a_discovery_session() -> None:
+    with pytest.raises(ProtocolError):
+        Talk(discovery=True).say(command(1, 10, read(1), reads=512))
 
 
 def test_a_tag_in_use() -> None:
@@ -330,7 +328,7 @@ def test_task_management_functions(function: int, response: int) -> None:
 
 
 def test_targets_in_discovery() -> None:
-    talk = Talk(discovery=True, segment_max=512)
+    talk = Talk(Parameters(segment_max=512), discovery=True)
     talk.say(request(pdu.TEXT, 3, 10, data=b"SendTargets=All\0"))
     [event] = talk.events
     assert event == SendTargets(3, None)
@@ -383,7 +381,7 @@ def test_write_same_takes_exactly_a_block() -> None:
 
 
 def test_digests_both_ways() -> None:
-    talk = Talk(header_digest=True, data_digest=True)
+    talk = Talk(Parameters(header_digest=True, data_digest=True))
     whole = command(1, 10, write(1), writes=512, data=b"d" * 512)
     for _ in talk.session.receive(whole[:48] + digest(whole[:48]) + whole[48:] + digest(whole[48:])):
         assert isinstance(_, Task)
