@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from ring.errors import DiskFault, Unavailable
+from ring.errors import BadInput, DiskFault, Unavailable
 from ring.names import NameHasher, Path, partition_of
 from ring.timestamp import Timestamp
 from ring.wire.message import Piece
@@ -149,6 +149,8 @@ class _FakeUpload:
         self._data += data
 
     async def commit(self, version: Version, debt: Debt | None) -> WriteReply:
+        if len(self._data) != version.size:
+            raise BadInput(f"the body has {len(self._data)} bytes, not {version.size}")
         return await self._store.put_small(version, self._data, debt)
 
     async def abort(self) -> None:

@@ -44,14 +44,14 @@ def make_ring(device_count: int, replicas: int = 3, *, shift: int = 0, part_powe
     return Ring(1, part_power, tuple(make_device(number) for number in range(device_count)), table, HASHER)
 
 
-async def open_engines(nursery: trio.Nursery, world: World, number: int) -> tuple[ObjectStore, Books]:
+async def open_engines(nursery: trio.Nursery, world: World, number: int, root: str = "") -> tuple[ObjectStore, Books]:
     """The real engines of a device, formatted when it is new."""
-    disk = world.open_disk(f"/d{number}")
+    disk = world.open_disk(f"{root}/d{number}")
     if await disk.info("") is None:
         await disk.make_dirs("")
     if await disk.info("device.json") is None:
         await format_device(disk, "cluster", number)
-    device = await open_device(world, f"/d{number}", "cluster", number)
+    device = await open_device(world, f"{root}/d{number}", "cluster", number)
     store = ObjectStore(world, device, PART_POWER, HASHER)
     books = Books(world, device, PART_POWER, HASHER)
     await nursery.start(store.run)

@@ -1,0 +1,265 @@
+"""What every Node promises: over engines in RAM, over a real device, and across the node protocol."""
+
+from __future__ import annotations
+
+import hashlib
+import pathlib
+from collections.abc import AsyncIterator
+
+import pytest
+import trio
+import trio.testing
+
+from ring.errors import BadInput, Unavailable
+from ring.names import Path
+from ring.timestamp import Timestamp
+from ring.wire.message import Piece
+from ring.world.interface import Address, TcpAddress, UnixAddress, World
+from ring.world.real import make_world
+from ring.world.sim import SimWorld
+from storage.client.bodies import drained
+from storage.client.errors import ObjectNotFound
+from storage.client.fake_node import FakeBooks, FakeObjects
+from storage.client.interface import Row
+from storage.client.local import LocalNode
+from storage.client.node import BookHeader, Debt, Kind, Node, NodeReading, Version
+from storage.client.payer import RowPayer
+from storage.client.peer import Peer
+from storage.client.remote import RemoteNode
+from storage.client.server import NodeServer
+from tests.storage.client.ground import HASHER, PART_POWER, make_device, open_engines
+
+SECRET = b"s" * 32
+OBJECT = Path("AUTH_a", "c", "o")
+CONTAINER = OBJECT.parent
+
+
+@pytest.fixture(params=["fake", "local", "remote", "remote over a socket"])
+async def node(request: pytest.FixtureRequest, nursery: trio.Nursery, tmp_path: pathlib.Path) -> AsyncIterator[Node]:
+    """Device 1; its payer reaches the node itself, as device 1."""
+    world: World = SimWorld(1)
+    address: Address = TcpAddress("localhost", 6200)
+    root = ""
+    if request.param == "remote over a socket":
+        world, address, root = make_world(), UnixAddress(str(tmp_path / "node")), str(tmp_path)
+    nodes: dict[int, Node] = {}
+    payer = RowPayer(nursery, nodes.get)
+    if request.param == "fake":
+        nodes[1] = LocalNode(make_device(1), FakeObjects(HASHER, PART_POWER), FakeBooks(HASHER, PART_POWER), payer)
+    else:
+        nodes[1] = LocalNode(make_device(1), *await open_engines(nursery, world, 1, root), payer)
+    if not request.param.startswith("remote"):
+        yield nodes[1]
+        return
+    server = NodeServer(world, nodes, SECRET)
+    await nursery.start(server.serve, await world.net.listen(address))
+    yield RemoteNode(make_device(1), Peer(world, nursery, address, SECRET))
+
+
+def version(ticks: int, data: bytes = b"", path: Path = OBJECT, **metadata: str) -> Version:
+    etag = hashlib.md5(data).hexdigest()
+    return Version(
+        path, Timestamp(ticks), Kind.OBJECT, len(data), etag, "text/plain", {f"x-object-meta-{k}": v for k, v in metadata.items()}
+    )
+
+
+def tombstone(ticks: int, path: Path = OBJECT) -> Version:
+    return Version(path, Timestamp(ticks), Kind.TOMBSTONE)
+
+
+async def body(reading: NodeReading | None) -> bytes:
+    assert reading is not None
+    return await drained(reading.pieces)
+
+
+async def put_large(node: Node, of: Version, data: bytes, debt: Debt | None = None) -> Timestamp:
+    upload = await node.put_large(of.path, of.size)
+    for at in range(0, len(data), 70_000):
+        await upload.write(memoryview(data)[at : at + 70_000])
+    reply = await upload.commit(of, debt)
+    await upload.abort()
+    return reply.newest
+
+
+async def test_a_small_object(node: Node) -> None:
+    assert await node.head(OBJECT) is None
+    assert await node.get(OBJECT, None, 0, None) is None
+    new = version(5, b"data", a="1", ü="ö")
+    reply = await node.put_small(new, b"data", None)
+    assert (reply.newest, reply.paid) == (Timestamp(5), True)
+    assert await node.head(OBJECT) == new
+    reading = await node.get(OBJECT, None, 0, None)
+    assert reading is not None and reading.version == new
+    assert await body(reading) == b"data"
+    assert await body(await node.get(OBJECT, Timestamp(5), 1, 2)) == b"at"
+    assert await body(await node.get(OBJECT, None, 4, 5)) == b""
+    assert await node.get(OBJECT, Timestamp(4), 0, None) is None
+
+
+@pytest.mark.parametrize("size", [0, 1, 70_000, 3_000_000])
+async def test_a_large_object(node: Node, size: int) -> None:
+    data = bytes(i * i % 251 for i in range(1000)) * (size // 1000) + b"x" * (size % 1000)
+    new = version(5, data, a="1")
+    assert await put_large(node, new, data) == Timestamp(5)
+    assert await node.head(OBJECT) == new
+    assert await body(await node.get(OBJECT, None, 0, None)) == data
+    at, length = size // 3, size // 2
+    assert await body(await node.get(OBJECT, None, at, length)) == data[at : at + length]
+
+
+async def test_an_upload_that_is_given_up_leaves_nothing(node: Node) -> None:
+    data = b"d" * 300_000
+    for end in (0, 300_000):
+        upload = await node.put_large(OBJECT, len(data))
+        await upload.write(data[:end])
+        await upload.abort()
+        await upload.abort()
+    upload = await node.put_large(OBJECT, len(data))
+    await upload.write(data[:-1])
+    with pytest.raises((BadInput, Unavailable)):
+        await upload.commit(version(5, data), None)
+    await upload.abort()
+    assert await node.head(OBJECT) is None
+
+
+async def test_a_body_that_is_not_read_to_its_end(node: Node) -> None:
+    data = b"d" * 3_000_000
+    await put_large(node, version(5, data), data)
+    for _ in range(3):
+        reading = await node.get(OBJECT, None, 0, None)
+        assert reading is not None
+        pieces: AsyncIterator[Piece] = reading.pieces
+        await anext(pieces)
+        await pieces.aclose()  # type: ignore[attr-defined]  # bodies can be closed
+    assert await body(await node.get(OBJECT, None, 0, None)) == data
+
+
+async def test_the_newest_is_held(node: Node) -> None:
+    await node.put_small(version(5, b"five"), b"five", None)
+    assert (await node.put_small(version(4, b"four"), b"four", None)).newest == Timestamp(5)
+    assert (await put_large(node, version(3, b"3" * 70_000), b"3" * 70_000)) == Timestamp(5)
+    assert (await node.put_small(tombstone(4), b"", None)).newest == Timestamp(5)
+    assert await body(await node.get(OBJECT, None, 0, None)) == b"five"
+    again = await node.put_small(version(5, b"five"), b"five", None)
+    assert (again.newest, again.paid) == (Timestamp(5), True)
+    assert (await node.put_small(tombstone(6), b"", None)).newest == Timestamp(6)
+    head = await node.head(OBJECT)
+    assert head is not None and (head.kind, head.timestamp) == (Kind.TOMBSTONE, Timestamp(6))
+    assert await node.get(OBJECT, None, 0, None) is None
+    assert (await node.put_small(version(5, b"five"), b"five", None)).newest == Timestamp(6)
+
+
+async def test_post(node: Node) -> None:
+    with pytest.raises(ObjectNotFound):
+        await node.post(OBJECT, {}, "", Timestamp(1))
+    old = Version(OBJECT, Timestamp(5), Kind.OBJECT, 1, "e", "text/plain", {"x-object-meta-a": "1", "x-sysmeta-s": "2"})
+    await node.put_small(old, b"x", None)
+    assert (await node.post(OBJECT, {"x-object-meta-b": "3"}, "", Timestamp(7))).newest == Timestamp(7)
+    assert (await node.post(OBJECT, {"x-object-meta-c": "4"}, "", Timestamp(6))).newest == Timestamp(7)
+    head = await node.head(OBJECT)
+    assert head is not None
+    assert (head.timestamp, head.metadata_timestamp, head.content_type) == (Timestamp(5), Timestamp(7), "text/plain")
+    assert dict(head.metadata) == {"x-object-meta-b": "3", "x-sysmeta-s": "2"}
+    await node.put_small(tombstone(8), b"", None)
+    with pytest.raises(ObjectNotFound):
+        await node.post(OBJECT, {}, "", Timestamp(9))
+
+
+# ---- books
+
+
+def header(created: int | None, deleted: int | None = None, path: Path = CONTAINER, **metadata: tuple[str, int]) -> BookHeader:
+    return BookHeader(
+        path,
+        Timestamp(created) if created is not None else None,
+        Timestamp(deleted) if deleted is not None else None,
+        metadata={name: (value, Timestamp(at)) for name, (value, at) in metadata.items()},
+    )
+
+
+async def test_headers_merge(node: Node) -> None:
+    assert await node.book(CONTAINER) is None
+    state = await node.merge_header(header(5, a=("1", 5)))
+    assert state.header.exists and state == await node.book(CONTAINER)
+    state = await node.merge_header(header(5, a=("0", 4), b=("2", 6)))
+    assert dict(state.header.metadata) == {"a": ("1", Timestamp(5)), "b": ("2", Timestamp(6))}
+    state = await node.merge_header(header(5, 7))
+    assert not state.header.exists
+    state = await node.merge_header(header(8))
+    assert state.header.exists and state.header.deleted == Timestamp(7)
+
+
+async def test_rows_merge(node: Node) -> None:
+    assert await node.merge_rows(CONTAINER, [Row("a", Timestamp(1))]) is None
+    assert await node.rows(CONTAINER, start="", end="", limit=10, reverse=False) is None
+    await node.merge_header(header(1))
+    rows = [Row(name, Timestamp(2), size, "e", "t/p") for name, size in (("a", 1), ("b/c", 2), ("ü", 3))]
+    state = await node.merge_rows(CONTAINER, rows)
+    assert state is not None and (state.count, state.bytes_used) == (3, 6)
+    state = await node.merge_rows(CONTAINER, [Row("a", Timestamp(1), 9), Row("b/c", Timestamp(3), deleted=True)])
+    assert state is not None and (state.count, state.bytes_used) == (2, 4)
+    page = await node.rows(CONTAINER, start="", end="", limit=10, reverse=False)
+    assert page is not None and page.complete and page.state == state
+    assert list(page.rows) == [rows[0], Row("b/c", Timestamp(3), deleted=True), rows[2]]
+    page = await node.rows(CONTAINER, start="a", end="", limit=1, reverse=False)
+    assert page is not None and [row.name for row in page.rows] == ["b/c"] and not page.complete
+    page = await node.rows(CONTAINER, start="a", end="ü", limit=10, reverse=True)
+    assert page is not None and [row.name for row in page.rows] == ["b/c"] and page.complete
+
+
+async def test_a_debt_is_paid(node: Node) -> None:
+    debt = Debt(Row("o", Timestamp(5), 4), CONTAINER, (1,))
+    assert not (await node.put_small(version(5, b"data"), b"data", debt)).paid  # no such book
+    await node.merge_header(header(1))
+    assert (await node.put_small(version(5, b"data"), b"data", debt)).paid  # the same again: still owed
+    state = await node.book(CONTAINER)
+    assert state is not None and (state.count, state.bytes_used) == (1, 4)
+    data = b"d" * 100_000
+    upload = await node.put_large(OBJECT, len(data))
+    await upload.write(data)
+    reply = await upload.commit(version(6, data), Debt(Row("o", Timestamp(6), len(data)), CONTAINER, (1,)))
+    await upload.abort()
+    assert reply.paid
+    state = await node.book(CONTAINER)
+    assert state is not None and (state.count, state.bytes_used) == (1, len(data))
+    unknown = Debt(Row("o", Timestamp(7), 1), CONTAINER, (1, 2))
+    assert not (await node.put_small(version(7, b"x"), b"x", unknown)).paid
+
+
+# ---- anti-entropy
+
+
+async def test_digests_tell_what_is_held(node: Node) -> None:
+    partition = HASHER.hash(OBJECT)[0] >> 4
+    empty = await node.digests("object", partition)
+    assert not empty.leaves
+    for of, data in ((version(5, b"data"), b"data"), (version(6, b"6" * 70_000), b"6" * 70_000), (tombstone(7), b"")):
+        if of.size > 10:
+            await put_large(node, of, data)
+        else:
+            await node.put_small(of, data, None)
+        digests = await node.digests("object", partition)
+        ((leaf, value),) = digests.leaves.items()
+        assert value == digests.root != empty.root
+        ((key, _),) = await node.leaf("object", partition, leaf)
+        assert key == HASHER.hash(OBJECT) + of.timestamp.pack_inverted()
+        reading = await node.object_by_key(key)
+        assert reading is not None and reading.version == of
+        assert await body(reading) == data
+        assert await node.object_by_key(key[:-1] + b"\0") is None
+    assert not (await node.digests("object", partition ^ 1)).leaves
+
+
+@pytest.mark.parametrize("node", ["fake", "local", "remote"], indirect=True)
+async def test_digests_of_books(node: Node, autojump_clock: trio.testing.MockClock) -> None:
+    partition = HASHER.hash(CONTAINER)[0] >> 4
+    assert not (await node.digests("book", partition)).leaves
+    await node.merge_header(header(1))
+    await trio.sleep(2)
+    one = await node.digests("book", partition)
+    await node.merge_rows(CONTAINER, [Row("a", Timestamp(1))])
+    await trio.sleep(2)
+    two = await node.digests("book", partition)
+    assert len(two.leaves) == 1 and one.root != two.root
+    ((key, _),) = await node.leaf("book", partition, next(iter(two.leaves)))
+    assert key == HASHER.hash(CONTAINER)
