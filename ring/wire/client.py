@@ -16,11 +16,11 @@ from typing import NamedTuple
 
 import trio
 
-from ring.errors import Unavailable
+from ring.errors import RingfortError, Unavailable
 from ring.wire.encode import request_head
 from ring.wire.engine import Refused, ResponseHead
 from ring.wire.httptools_engine import HttptoolsResponses
-from ring.wire.message import BodyBroken, BodyTooLarge, FileSlice, Headers, Piece
+from ring.wire.message import FileSlice, Headers, Piece
 from ring.wire.pool import Pool
 from ring.world.interface import Address, Net, Stream, TcpAddress
 
@@ -204,7 +204,9 @@ class Client:
 
 
 class ClientResponse:
-    """An answer whose body is still to be read: a Body, with status and headers."""
+    """An answer whose body is still to be read: a Body, with status and headers.
+
+    An answer that breaks off is Unavailable and not BodyBroken, which would be the fault of one's own client."""
 
     __slots__ = ("_connection", "_exchange", "headers", "length", "status")
 
@@ -216,7 +218,7 @@ class ClientResponse:
         self._connection = connection
 
     async def read(self, max_bytes: int = 1 << 20) -> bytes:
-        """The next 1 to ``max_bytes`` bytes, b"" at the end.  Raises BodyBroken when the answer does not come to its end."""
+        """The next 1 to ``max_bytes`` bytes, b"" at the end.  Raises Unavailable when the answer does not come to its end."""
         exchange, responses = self._exchange, self._connection.responses
         try:
             data = responses.next_data(max_bytes)
@@ -224,22 +226,22 @@ class ClientResponse:
                 with trio.move_on_after(exchange.reply_s) as scope:
                     await _receive(self._connection, exchange.address, min(max(responses.wanted, 4096), max(max_bytes, 4096)))
                 if scope.cancelled_caught:
-                    raise BodyBroken(f"{exchange.address} sent no more for {exchange.reply_s:g} s")
+                    raise Unavailable(f"{exchange.address} sent no more for {exchange.reply_s:g} s")
                 data = responses.next_data(max_bytes)
-        except (Refused, Unavailable) as error:
-            raise BodyBroken(error.message) from error
+        except Refused as refused:
+            raise Unavailable(f"{exchange.address} does not speak HTTP: {refused.message}") from refused
         return data
 
     async def read_all(self, max_bytes: int) -> bytes:
-        """The whole body; BodyTooLarge if it is longer."""
+        """The whole body; Unavailable if it is longer: no answer of this kind is."""
         if self.length is not None and self.length > max_bytes:
-            raise BodyTooLarge(f"the body is longer than {max_bytes} bytes")
+            raise Unavailable(f"{self._exchange.address} answered with more than {max_bytes} bytes")
         pieces: list[bytes] = []
         room = max_bytes
         while piece := await self.read(min(room + 1, 1 << 20)):
             room -= len(piece)
             if room < 0:
-                raise BodyTooLarge(f"the body is longer than {max_bytes} bytes")
+                raise Unavailable(f"{self._exchange.address} answered with more than {max_bytes} bytes")
             pieces.append(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
@@ -336,7 +338,7 @@ class ClientRequest:
             if left is not None:
                 left -= size
                 if left < 0:
-                    raise BodyBroken(f"the body is longer than the {self._length} bytes announced")
+                    raise RingfortError(f"the body is longer than the {self._length} bytes announced")
             with trio.move_on_after(self.reply_s) as scope:
                 try:
                     await _send_piece(connection.stream, pending, piece, size, left is None)
@@ -345,7 +347,7 @@ class ClientRequest:
             self._check(scope, "take a piece of the request")
             pending = b""
         if left:
-            raise BodyBroken(f"the body ended {left} bytes before the {self._length} announced")
+            raise RingfortError(f"the body ended {left} bytes before the {self._length} announced")
         if left is None:
             pending += b"0\r\n\r\n"
         if pending:
