@@ -4,7 +4,7 @@ Every member is a front door too: clients (workload.py) ask any of them.  A memb
 machine runs, and starts it again after a crash once the nemesis lets it.
 
     Member   one machine: its SimNode, its open devices, its facade
-    Cluster  all of them, the rings, and how one reaches another (DirectNode, or HTTP)
+    Cluster  all of them, the rings, and how one reaches another (DirectNode, or the node protocol)
 """
 
 from __future__ import annotations
@@ -16,18 +16,21 @@ from dataclasses import dataclass, field
 import trio
 
 from ring.device import Device
-from ring.errors import FormatError, Unavailable
+from ring.errors import DiskFault, FormatError, Unavailable
 from ring.names import NameHasher
 from ring.placement import Ring
 from ring.timestamp import TimestampSource
-from ring.world.interface import World
+from ring.world.interface import TcpAddress, World
 from ring.world.sim import SimNode, Simulation
 from storage.client.cluster import ClusterStorage
 from storage.client.local import LocalNode
 from storage.client.node import Node
 from storage.client.payer import RowPayer
+from storage.client.peer import Peer
 from storage.client.quorum import WriteQuorum
 from storage.client.reach import Rings, Settings
+from storage.client.remote import RemoteNode
+from storage.client.server import NodeServer
 from storage.object.device import format_device, open_device
 from storage.object.errors import DeviceOutOfService
 from storage.object.store import ObjectStore
@@ -35,6 +38,7 @@ from storage.rows.books import Books
 from tests.sim.direct import Answer, DirectNode
 
 CLUSTER_ID = "simulated"
+SECRET = b"cluster key"
 PART_POWER = 2
 REPLICAS = 3
 HASHER = NameHasher(b"prefix", b"suffix")
@@ -47,7 +51,7 @@ class Options:
     """What a run is made of; mutants change some of it."""
 
     members: int = 5
-    http: bool = False
+    wire: bool = False  # members talk over the node protocol's real bytes, and not by DirectNode
     settings: Settings = field(default_factory=lambda: Settings(pack_cut_bytes=4096, chunk_bytes=4096, offload_bytes=1 << 30))
     write_quorum: Callable[[int], WriteQuorum] = WriteQuorum
     wrap_node: Callable[[Node], Node] = lambda node: node  # how a facade and the workers see nodes
@@ -72,7 +76,8 @@ class Member:
         self.may_start = trio.Event()
         self.silent = False  # it lost its power: callers hear nothing
         self._nursery: trio.Nursery | None = None
-        self._peers: dict[int, Node] = {}
+        self._peers: dict[int, Node] = {}  # the other devices, as this life reaches them
+        self._served: dict[int, Node] = {}  # our own, for the others
 
     # ---- the machine
 
@@ -103,6 +108,11 @@ class Member:
         cluster = self.cluster
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
+            self._peers.clear()
+            if cluster.options.wire:
+                listener = await world.net.listen(TcpAddress(self.name, self.device.port))
+                server = NodeServer(world, self._served, SECRET)
+                nursery.start_soon(server.serve, listener)
             nursery.start_soon(self._keep_device, world)
             self.facade = ClusterStorage(
                 world,
@@ -131,15 +141,16 @@ class Member:
                     await nursery.start(store.run)
                     await nursery.start(books.run)
                     payer = RowPayer(nursery, self.reach)
-                    self.local = LocalNode(self.device, store, books, payer)
+                    self.local = self._served[self.device.id] = LocalNode(self.device, store, books, payer)
                     self.cluster.simulation.trace(f"{self.name} serves, {store.report}")
                     while not opened.fault:
                         await trio.sleep(1.0)
                     nursery.cancel_scope.cancel()
-            except* (DeviceOutOfService, FormatError) as group:
+            except* (DeviceOutOfService, DiskFault, FormatError) as group:
                 self.cluster.simulation.trace(f"{self.name} device is out: {group.exceptions}")
             finally:
                 self.local = None
+                self._served.clear()
             await store.close()
             await books.close()
             await opened.close()
@@ -154,8 +165,14 @@ class Member:
             return self.cluster.options.wrap_node(self.local)
         found = self._peers.get(device_id)
         if found is None:
-            found = self._peers[device_id] = self.cluster.options.wrap_node(self.cluster.connect(self, device_id))
+            found = self._peers[device_id] = self.cluster.options.wrap_node(self._connect(self.cluster.members[device_id]))
         return found
+
+    def _connect(self, target: Member) -> Node:
+        if not self.cluster.options.wire or target is self or self._nursery is None:
+            return DirectNode(self, target, target.device)
+        address = TcpAddress(target.name, target.device.port)
+        return RemoteNode(target.device, Peer(self.node.world, self._nursery, address, SECRET))
 
     def serve(self, device_id: int, call: Callable[[Node], Awaitable[object]]) -> Answer:
         """Start a call on the device, as a request that came in."""
@@ -189,9 +206,6 @@ class Cluster:
         self.ring = make_ring(options.members)
         self.rings = Rings(self.ring, self.ring, {0: self.ring})
         self.members = [Member(self, device) for device in self.ring.devices if device is not None]
-
-    def connect(self, source: Member, device_id: int) -> Node:
-        return DirectNode(source, self.members[device_id], self.members[device_id].device)
 
     async def format(self) -> None:
         async with trio.open_nursery() as nursery:

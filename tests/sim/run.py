@@ -44,7 +44,7 @@ def command(seed: int, mutant: str = "") -> str:
 def play(seed: int, mutant: str = "", *, keep_trace: bool = True) -> Report:
     report = Report(seed, mutant)
     simulation = Simulation(seed)
-    options = Options(http=seed % 4 == 0)
+    options = Options(wire=seed % 4 == 0)
     if mutant:
         MUTANTS[mutant](options)
     try:

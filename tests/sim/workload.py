@@ -28,7 +28,7 @@ CONTAINERS = ("c0", "c1")
 NAMES = ("x", "y", "z")
 PATIENCE_S = 30.0
 PAUSE_S = 0.8
-SIZES = (10, 300, 3000)
+SIZES = (10, 300, 3000, 4097, 9000, 20_000)
 
 
 def body_of(value: int, size: int) -> bytes:
