@@ -6,7 +6,7 @@ flush returned, or at once with ``durable`` (FUA).  ring.errors.Unavailable and 
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from ring.world.interface import Buffer
 
@@ -31,13 +31,22 @@ class BlockDevice(Protocol):
         """Everything that was taken is durable, by the volume's flush policy."""
 
 
+@runtime_checkable
+class MappedDevice(Protocol):
+    """What a BlockDevice may also be: one that knows its holes.  GET LBA STATUS tells them; without, all is mapped or unknown."""
+
+    def run_at(self, offset: int) -> tuple[int, bool]:
+        """Length of the run that begins at ``offset``, and whether it is mapped; an unmapped run reads as zeroes."""
+
+
 class MemoryBlockDevice:
-    """A BlockDevice in RAM, for tests of the target."""
+    """A BlockDevice in RAM, for tests of the target.  It is a MappedDevice, by blocks of 512."""
 
     def __init__(self, size: int) -> None:
         self.size = size
         self.data = bytearray(size)
         self.flushes = 0
+        self._mapped = bytearray(size // 512)  # one byte a block
 
     def read_now(self, offset: int, length: int) -> bytes | None:
         return bytes(self.data[offset : offset + length])
@@ -46,7 +55,9 @@ class MemoryBlockDevice:
         return bytes(self.data[offset : offset + length])
 
     def write_now(self, offset: int, data: Buffer) -> bool:
-        self.data[offset : offset + len(data)] = data
+        end = offset + len(data)
+        self.data[offset:end] = data
+        self._mapped[offset // 512 : end // 512] = b"\1" * (len(data) // 512)
         return True
 
     async def write(self, offset: int, data: Buffer, *, durable: bool = False) -> None:
@@ -56,6 +67,13 @@ class MemoryBlockDevice:
 
     async def discard(self, offset: int, length: int) -> None:
         self.data[offset : offset + length] = bytes(length)
+        self._mapped[offset // 512 : (offset + length) // 512] = bytes(length // 512)
+
+    def run_at(self, offset: int) -> tuple[int, bool]:
+        start = offset // 512
+        mapped = self._mapped[start] != 0
+        end = self._mapped.find(b"\0" if mapped else b"\1", start)
+        return ((end if end >= 0 else len(self._mapped)) - start) * 512, mapped
 
     async def flush(self) -> None:
         self.flushes += 1

@@ -39,7 +39,7 @@ READ_12 = 0xA8
 WRITE_12 = 0xAA
 VERIFY_12 = 0xAF
 
-READ_CAPACITY_16 = 0x10  # service action of SERVICE_ACTION_IN_16
+READ_CAPACITY_16, GET_LBA_STATUS = 0x10, 0x12  # service actions of SERVICE_ACTION_IN_16
 REPORT_SUPPORTED_OPERATION_CODES = 0x0C  # service action of MAINTENANCE_IN
 
 DPO, FUA, BYTCHK, WS_UNMAP, NDOB = 0x10, 0x08, 0x02, 0x08, 0x01  # byte 1
@@ -91,6 +91,7 @@ COMMANDS = (
     _command("SYNCHRONIZE CACHE(16)", "91 02 ff ff ff ff ff ff ff ff ff ff ff ff 00 00"),
     _command("WRITE SAME(16)", "93 09 ff ff ff ff ff ff ff ff ff ff ff ff 00 00"),
     _command("READ CAPACITY(16)", "9e 10 00 00 00 00 00 00 00 00 ff ff ff ff 00 00", READ_CAPACITY_16),
+    _command("GET LBA STATUS", "9e 12 ff ff ff ff ff ff ff ff ff ff ff ff 00 00", GET_LBA_STATUS),
     _command("REPORT LUNS", "a0 00 ff 00 00 00 ff ff ff ff 00 00"),
     _command("REPORT SUPPORTED OPERATION CODES", "a3 0c 87 ff ff ff ff ff ff ff 00 00", REPORT_SUPPORTED_OPERATION_CODES),
     _command("READ(12)", "a8 18 ff ff ff ff ff ff ff ff 00 00"),
@@ -149,6 +150,10 @@ def encode_report_luns(length: int, select: int = 0) -> bytes:
 
 def encode_read_capacity_16(length: int) -> bytes:
     return struct.pack(">BB8xIxx", SERVICE_ACTION_IN_16, READ_CAPACITY_16, length)
+
+
+def encode_get_lba_status(lba: int, length: int) -> bytes:
+    return struct.pack(">BBQIxx", SERVICE_ACTION_IN_16, GET_LBA_STATUS, lba, length)
 
 
 def encode_unmap(length: int) -> bytes:

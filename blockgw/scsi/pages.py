@@ -97,6 +97,12 @@ def capacity_16(blocks: int) -> bytes:
     return struct.pack(">QIBBH", blocks - 1, BLOCK_BYTES, 0, 3, 0xC000).ljust(32, b"\0")
 
 
+def lba_status(runs: list[tuple[int, int, bool]]) -> bytes:
+    """GET LBA STATUS parameter data (SBC-3 5.4): LBA, blocks, mapped of each run."""
+    body = b"".join(struct.pack(">QIB3x", lba, blocks, 0 if mapped else 1) for lba, blocks, mapped in runs)
+    return struct.pack(">I4x", len(body) + 4) + body
+
+
 _MODE_PAGES = {
     # code: current and default value, changeable bits (none)
     0x08: bytes((0x08, 18, 0x04)).ljust(20, b"\0"),  # caching: WCE=1

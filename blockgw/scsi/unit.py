@@ -23,6 +23,7 @@ from .pages import (
     all_commands,
     capacity_10,
     capacity_16,
+    lba_status,
     mode_data_6,
     mode_data_10,
     mode_pages,
@@ -43,6 +44,7 @@ from .sense import (
 Handler = Callable[[bytes], Action]
 Extent = Callable[[bytes], tuple[int, int, int]]
 
+LBA_STATUS_RUNS_MAX = 64
 _ZERO_BLOCK = bytes(BLOCK_BYTES)
 _ALLOCATION_32 = struct.Struct(">6xI")
 _RANGE = struct.Struct(">QI4x")
@@ -51,9 +53,11 @@ _RANGE = struct.Struct(">QI4x")
 class LogicalUnit:
     """One direct-access block device of ``size`` bytes."""
 
-    def __init__(self, size: int, identity: Identity) -> None:
+    def __init__(self, size: int, identity: Identity, run_at: Callable[[int], tuple[int, bool]] | None = None) -> None:
+        """``run_at``: of a MappedDevice; without it all is mapped (or unknown)."""
         self.blocks = size // BLOCK_BYTES
         self._identity = identity
+        self._run_at = run_at
         handlers: dict[str, Handler] = {
             "TEST UNIT READY": lambda cdb: Done(),
             "REQUEST SENSE": lambda cdb: Done(NO_SENSE.encode()[: cdb[4]]),
@@ -63,6 +67,7 @@ class LogicalUnit:
             "START STOP UNIT": lambda cdb: Done() if cdb[4] & 1 else refuse(INVALID_FIELD_IN_CDB),  # it is never stopped
             "READ CAPACITY(10)": lambda cdb: Done(capacity_10(self.blocks)),
             "READ CAPACITY(16)": lambda cdb: Done(capacity_16(self.blocks)[: int.from_bytes(cdb[10:14], "big")]),
+            "GET LBA STATUS": self._get_lba_status,
             "REPORT SUPPORTED OPERATION CODES": self._report_supported,
             "UNMAP": self._unmap,
         }
@@ -173,6 +178,18 @@ class LogicalUnit:
         if total > UNMAP_BLOCKS_MAX:
             return refuse(INVALID_FIELD_IN_PARAMETER_LIST)
         return Discard(ranges) if ranges else Done()
+
+    def _get_lba_status(self, cdb: bytes) -> Action:
+        _, lba, allocation = op.decode_extent_16(cdb)
+        if lba >= self.blocks:
+            return refuse(LBA_OUT_OF_RANGE)
+        runs: list[tuple[int, int, bool]] = []
+        while lba < self.blocks and len(runs) < max(1, min(LBA_STATUS_RUNS_MAX, (allocation - 8) // 16)):
+            length, mapped = self._run_at(lba * BLOCK_BYTES) if self._run_at else ((self.blocks - lba) * BLOCK_BYTES, True)
+            blocks = min(length // BLOCK_BYTES, 0xFFFFFFFF)
+            runs.append((lba, blocks, mapped))
+            lba += blocks
+        return Done(lba_status(runs)[:allocation])
 
     # ---- what it says about itself
 

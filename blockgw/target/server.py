@@ -19,6 +19,7 @@ from ring.world.interface import Stream, World
 from ..iscsi.login import PORTAL_GROUP, SEGMENT_BYTES_LOGIN, Login, NeedTarget, Refusal
 from ..iscsi.pdu import Framer, ProtocolError
 from ..iscsi.session import LUN_RESET, TARGET_WARM_RESET, Management, Session
+from ..scsi.block import MappedDevice
 from ..scsi.nexus import Nexus
 from ..scsi.pages import Identity
 from ..scsi.sense import DEVICE_RESET
@@ -142,7 +143,8 @@ class TargetServer:
             session = Session(login.parameters, None, command_sn=command_sn, status_sn=status_sn)
             return Connection(stream, session, None, discover=self._discover_all)
         identity = Identity(target.volume_id, f"{target.iqn},t,0x{PORTAL_GROUP:04x}")
-        nexus = Nexus(LogicalUnit(target.device.size, identity), target.lun)
+        run_at = target.device.run_at if isinstance(target.device, MappedDevice) else None
+        nexus = Nexus(LogicalUnit(target.device.size, identity, run_at), target.lun)
         session = Session(login.parameters, nexus, command_sn=command_sn, status_sn=status_sn, target_name=target.iqn)
         own = [(target.iqn, target.portal)]
 

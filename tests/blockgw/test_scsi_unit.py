@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from blockgw.scsi import cdb as op
 from blockgw.scsi import pages, sense
 from blockgw.scsi.action import Action, Check, Compare, Discard, Done, Fill, Flush, Parameters, Read, Write
+from blockgw.scsi.block import MemoryBlockDevice
 from blockgw.scsi.pages import Identity
 from blockgw.scsi.sense import Sense, sense_of
 from blockgw.scsi.unit import LogicalUnit
@@ -81,7 +82,8 @@ REFUSED = [
     (op.encode_mode_sense_10(0xC8, 255), sense.SAVING_NOT_SUPPORTED),
     (padded(op.START_STOP_UNIT, 0, 0, 0, 0), sense.INVALID_FIELD_IN_CDB),  # stop
     (padded(op.START_STOP_UNIT, 0, 0, 0, 0x11), sense.INVALID_FIELD_IN_CDB),  # a power condition
-    (padded(op.SERVICE_ACTION_IN_16, 0x12), sense.INVALID_OPERATION_CODE),  # GET LBA STATUS
+    (padded(op.SERVICE_ACTION_IN_16, 0x13), sense.INVALID_OPERATION_CODE),
+    (op.encode_get_lba_status(BLOCKS, 24), sense.LBA_OUT_OF_RANGE),
     (padded(0x89), sense.INVALID_OPERATION_CODE),  # COMPARE AND WRITE
     (padded(0x5E), sense.INVALID_OPERATION_CODE),  # PERSISTENT RESERVE IN
     (padded(0x83), sense.INVALID_OPERATION_CODE),  # EXTENDED COPY
@@ -165,6 +167,18 @@ def test_capacity() -> None:
     assert data_of(large.start(padded(op.READ_CAPACITY_10)))[:4] == b"\xff\xff\xff\xff"
 
 
+def test_lba_status() -> None:
+    unknown = data_of(UNIT.start(op.encode_get_lba_status(5, 4096)))
+    assert unknown == struct.pack(">I4xQIB3x", 20, 5, BLOCKS - 5, 0)
+    device = MemoryBlockDevice(BLOCKS * 512)
+    unit = LogicalUnit(device.size, Identity(VOLUME_ID, ""), device.run_at)
+    device.write_now(4096, b"x" * 4096)
+    runs = [(5, 3, 1), (8, 8, 0), (16, BLOCKS - 16, 1)]
+    body = b"".join(struct.pack(">QIB3x", *run) for run in runs)
+    assert data_of(unit.start(op.encode_get_lba_status(5, 4096))) == struct.pack(">I4x", 52) + body
+    assert data_of(unit.start(op.encode_get_lba_status(5, 24))) == struct.pack(">I4x", 20) + body[:16]
+
+
 def test_mode_sense() -> None:
     data = data_of(UNIT.start(op.encode_mode_sense_6(0x3F, 255)))
     assert data[0] == len(data) - 1 and data[2] == 0x10 and data[3] == 8
@@ -181,7 +195,7 @@ def test_report_supported_operation_codes() -> None:
     assert int.from_bytes(every[:4], "big") == len(every) - 4 == 8 * len(op.COMMANDS)
     assert data_of(UNIT.start(op.encode_report_supported(1, op.READ_10, 0, 255))).hex() == "0003000a2818ffffffff00ffff00"
     assert data_of(UNIT.start(op.encode_report_supported(1, 0x89, 0, 255)))[:4].hex() == "00010000"
-    assert data_of(UNIT.start(op.encode_report_supported(3, op.SERVICE_ACTION_IN_16, 0x12, 255)))[:4].hex() == "00010000"
+    assert data_of(UNIT.start(op.encode_report_supported(3, op.SERVICE_ACTION_IN_16, 0x13, 255)))[:4].hex() == "00010000"
     timed = data_of(UNIT.start(op.encode_report_supported(0x80 | 2, op.SERVICE_ACTION_IN_16, 0x10, 255)))
     assert timed[1] == 0x83 and len(timed) == 4 + 16 + 12
     for options, opcode in ((1, op.SERVICE_ACTION_IN_16), (2, op.READ_10), (5, op.READ_10)):

@@ -25,6 +25,7 @@ SIZE = 100 << 20
 # family: passed, failed, skipped; of libiscsi 1.19.  One at a time: a skipped CompareAndWrite leaves a hook behind that corrupts
 # the CDBs of all families after it.
 CONFORMANCE = {
+    "GetLBAStatus": (2, 1, 0),  # UnmapSingle asks for LBA 9 and wants an answer that begins at 8; QEMU wants 9, and so do we
     "Inquiry": (7, 0, 0),
     "Mandatory": (1, 0, 0),
     "ModeSense6": (5, 0, 0),
@@ -117,7 +118,7 @@ async def test_qemu_reads_back_what_it_wrote() -> None:
             "flush",
         ]
         status, text = await run("qemu-io", "-f", "raw", *(part for step in steps for part in ("-c", step)), url)
-        assert status == 0 and "failed" not in text.replace("GET_LBA_STATUS failed", ""), text
+        assert status == 0 and "failed" not in text, text
         assert device.data[512 : 512 + 4096] == b"\x09" * 4096
         assert device.data[10 << 20 : 12 << 20] == b"\x03" * (2 << 20)
         assert device.flushes
