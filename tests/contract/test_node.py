@@ -39,15 +39,15 @@ async def node(request: pytest.FixtureRequest, nursery: trio.Nursery, tmp_path: 
     """Device 1; its payer reaches the node itself, as device 1."""
     world: World = SimWorld(1)
     address: Address = TcpAddress("localhost", 6200)
-    root = ""
-    if request.param == "remote over a socket":
-        world, address, root = make_world(), UnixAddress(str(tmp_path / "node")), str(tmp_path)
+    on_socket = request.param == "remote over a socket"
+    if on_socket:
+        world, address = make_world(), UnixAddress(str(tmp_path / "node"))
     nodes: dict[int, Node] = {}
     payer = RowPayer(nursery, nodes.get)
-    if request.param == "fake":
+    if request.param == "fake" or on_socket:
         nodes[1] = LocalNode(make_device(1), FakeObjects(HASHER, PART_POWER), FakeBooks(HASHER, PART_POWER), payer)
     else:
-        nodes[1] = LocalNode(make_device(1), *await open_engines(nursery, world, 1, root), payer)
+        nodes[1] = LocalNode(make_device(1), *await open_engines(nursery, world, 1), payer)
     if not request.param.startswith("remote"):
         yield nodes[1]
         return
@@ -105,6 +105,20 @@ async def test_a_large_object(node: Node, size: int) -> None:
     assert await body(await node.get(OBJECT, None, 0, None)) == data
     at, length = size // 3, size // 2
     assert await body(await node.get(OBJECT, None, at, length)) == data[at : at + length]
+
+
+async def test_a_large_object_goes_by_sendfile(nursery: trio.Nursery, tmp_path: pathlib.Path) -> None:
+    """The one test over both a real disk and a real socket."""
+    world, address = make_world(), UnixAddress(str(tmp_path / "node"))
+    nodes: dict[int, Node] = {}
+    nodes[1] = LocalNode(make_device(1), *await open_engines(nursery, world, 1, str(tmp_path)), RowPayer(nursery, nodes.get))
+    await nursery.start(NodeServer(world, nodes, SECRET).serve, await world.net.listen(address))
+    node = RemoteNode(make_device(1), Peer(world, nursery, address, SECRET))
+    for ticks, size in enumerate((1, 70_000, 3_000_000), 5):
+        data = bytes(i * i % 251 for i in range(1000)) * (size // 1000) + b"x" * (size % 1000)
+        assert await put_large(node, version(ticks, data), data) == Timestamp(ticks)
+        assert await body(await node.get(OBJECT, None, 0, None)) == data
+        assert await body(await node.get(OBJECT, None, size // 3, size // 2)) == data[size // 3 : size // 3 + size // 2]
 
 
 async def test_an_upload_that_is_given_up_leaves_nothing(node: Node) -> None:
