@@ -87,6 +87,8 @@ class _Log:
 
     async def read(self) -> Found:
         try:
+            if await self.disk.info("") is None:
+                return Found(Condition.ABSENT, reason="the device's folder is not there")
             if await self.disk.info(self._path) is None:
                 return Found(Condition.EMPTY)
             return decode(await self.disk.read_file(self._path))

@@ -185,7 +185,7 @@ def decode(data: bytes) -> Found:
         return Found(Condition.ROTTEN, reason="its head fails its checksum")
     try:
         return _replay(data, end)
-    except (msgspec.DecodeError, KeyError, AssertionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, KeyError, AssertionError) as error:
         return Found(Condition.ROTTEN, reason=f"its content makes no sense: {error!r}")
 
 

@@ -152,7 +152,7 @@ class Frames:
             try:
                 with memoryview(self._buffer) as view, view[start + _LENGTH : start + _LENGTH + length] as frame:
                     messages.append(self._decoder.decode(frame))
-            except msgspec.DecodeError as error:
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 raise FormatError(f"not a message of control state: {error}") from error
             start += _LENGTH + length
         del self._buffer[:start]

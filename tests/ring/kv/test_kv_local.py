@@ -106,6 +106,16 @@ async def test_with_two_of_three_gone_it_refuses_and_changes_nothing(autojump_cl
     assert world.node.disk("/d0").files() == []
 
 
+async def test_unmounted_disks_are_no_fresh_start(autojump_clock: MockClock) -> None:
+    world = SimWorld(1)
+    disks = [world.open_disk(f"/d{index}") for index in range(3)]
+    for disk in disks[:2]:
+        await disk.make_dirs("")
+    with pytest.raises(Unavailable, match="folder is not there"):
+        async with LocalStore.open(world, disks):
+            pass
+
+
 async def test_rot_in_the_only_log_is_a_disk_fault(autojump_clock: MockClock) -> None:
     world = SimWorld(1)
     disks = await disks_of(world, 1)
