@@ -9,6 +9,7 @@
     encode            heads that go out, safe from line breaks in values
     router            paths with parameters to handlers, 404 and 405 in each API's words
     ranges, conditions, dates, query      Range, If-*, HTTP dates, percent-encodings: pure
+    jsonapi           JSON bodies in and out for the control APIs
 
 A handler is ``async (Request) -> Response``; nothing above this room parses or frames HTTP.
 """

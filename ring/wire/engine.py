@@ -143,11 +143,11 @@ class Inbox:
         self._at = end + 1
         return line
 
-    def take_head(self, bytes_max: int) -> bytes | None:
-        """A message's head with its blank line; None while it is incomplete.  Empty lines before it are skipped (RFC 9112
-        section 2.2).  Raises Refused: 431 when it is longer than ``bytes_max``, 400 for line ends other than CRLF."""
+    def take_head(self, bytes_max: int, *, skip_empty_lines: bool) -> bytes | None:
+        """A message's head with its blank line; None while it is incomplete.  Servers skip empty lines before it, clients do not
+        (RFC 9112 section 2.2).  Raises Refused: 431 when it is longer than ``bytes_max``, 400 for line ends other than CRLF."""
         data = self._data
-        while data.startswith(b"\r\n", self._at):
+        while skip_empty_lines and data.startswith(b"\r\n", self._at):
             self._at += 2
         start = self._at
         end = data.find(HEAD_END, max(start, self._scanned - 3))

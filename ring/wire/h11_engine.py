@@ -37,7 +37,7 @@ class H11Requests:
 
     def next_head(self) -> RequestHead | None:
         assert self.body_ended
-        raw = self._inbox.take_head(self._limits.head_bytes)
+        raw = self._inbox.take_head(self._limits.head_bytes, skip_empty_lines=True)
         if raw is None:
             return None
         if b"\r\n " in raw or b"\r\n\t" in raw:

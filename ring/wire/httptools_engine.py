@@ -75,7 +75,7 @@ class HttptoolsRequests:
 
     def next_head(self) -> RequestHead | None:
         assert self.body_ended
-        raw = self._inbox.take_head(self._limits.head_bytes)
+        raw = self._inbox.take_head(self._limits.head_bytes, skip_empty_lines=True)
         if raw is None:
             return None
         match = _REQUEST_LINE.fullmatch(raw, 0, raw.find(b"\r\n"))
@@ -158,7 +158,7 @@ class HttptoolsResponses:
     def next_head(self, method: str) -> ResponseHead | None:
         """The final answer to ``method``; informational ones are passed over.  None while more bytes are needed."""
         while True:
-            raw = self._inbox.take_head(self._limits.head_bytes)
+            raw = self._inbox.take_head(self._limits.head_bytes, skip_empty_lines=False)
             if raw is None:
                 return None
             match = _STATUS_LINE.fullmatch(raw, 0, raw.find(b"\r\n"))

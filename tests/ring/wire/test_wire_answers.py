@@ -111,6 +111,7 @@ HEAD = "HTTP/1.1 200 OK\r\n"
         (HEAD + "X: a\r\n b\r\nContent-Length: 0\r\n\r\n", None),
         (HEAD + "X : a\r\nContent-Length: 0\r\n\r\n", None),
         (HEAD.replace("\r\n", "\n") + "Content-Length: 0\n\n", None),
+        ("\r\n" + HEAD + "Content-Length: 0\r\n\r\n", None),
         ("HTTP/1.1 99 Low\r\nContent-Length: 0\r\n\r\n", None),
         ("HTTP/1.1 20 OK\r\nContent-Length: 0\r\n\r\n", None),
         ("HTTP/3.0 200 OK\r\nContent-Length: 0\r\n\r\n", None),
