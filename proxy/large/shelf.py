@@ -5,7 +5,7 @@ Neighbours: uploads and sweeper decide; storage.client stores.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ from storage.client.bodies import drained
 from storage.client.errors import ContainerNotFound, ObjectNotFound
 from storage.client.interface import Condition, NewObject, Prefix, Query, Row, Storage
 
-_PAGE = 1000
+PAGE = 1000
 GONE = (ObjectNotFound, ContainerNotFound)
 
 
@@ -60,31 +60,29 @@ class Shelf:
         stored = await self._storage.put_object(self.at(record_name(upload_id)), new, BytesBody(encode(record)))
         return stored.meta.etag
 
-    async def rows(self, prefix: str) -> AsyncIterator[Row]:
+    async def rows(self, prefix: str) -> list[Row]:
         """Every row below ``prefix``; none when the shelf is not there."""
-        async for item in self.items(prefix, ""):
-            if isinstance(item, Row):
-                yield item
-
-    async def items(self, prefix: str, delimiter: str) -> AsyncIterator[Row | Prefix]:
+        rows: list[Row] = []
         marker = ""
         while True:
-            try:
-                page = await self._storage.list_container(
-                    self.path, Query(prefix=prefix, delimiter=delimiter, marker=marker, limit=_PAGE)
-                )
-            except ContainerNotFound:
-                return
-            for item in page.items:
-                yield item
-            if not page.truncated or not page.items:
-                return
-            marker = page.items[-1].name
+            page = await self.page(prefix, "", marker)
+            rows += [item for item in page if isinstance(item, Row)]
+            if len(page) < PAGE:
+                return rows
+            marker = page[-1].name
+
+    async def page(self, prefix: str, delimiter: str, marker: str) -> Sequence[Row | Prefix]:
+        """The next items after ``marker``; fewer than PAGE are the last ones."""
+        query = Query(prefix=prefix, delimiter=delimiter, marker=marker, limit=PAGE)
+        try:
+            return (await self._storage.list_container(self.path, query)).items
+        except ContainerNotFound:
+            return ()
 
     async def remove_parts(self, upload_id: str, *, keep: frozenset[str] = frozenset(), before: float | None = None) -> int:
         """Remove parts that are not in ``keep`` and older than ``before`` (wall seconds); how many others are left."""
         left = 0
-        async for row in self.rows(parts_prefix(upload_id)):
+        for row in await self.rows(parts_prefix(upload_id)):
             if row.name in keep or (before is not None and row.timestamp.seconds >= before):
                 left += 1
             else:

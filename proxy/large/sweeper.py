@@ -10,17 +10,15 @@ Neighbours: records and shelf; uploads leaves to this what it need not wait for.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 from proxy.large.manifest import UPLOAD
 from proxy.large.records import KV_PREFIX, PARTS, RECORDS, State, kv_key, state_of
-from proxy.large.shelf import GONE, Shelf
+from proxy.large.shelf import GONE, PAGE, Shelf
 from ring.daemon.worker import Busy, Idle
 from ring.kv.interface import KV, Delete
 from ring.names import Path
 from ring.world.interface import Clock, Entropy
 from storage.client.errors import ContainerNotEmpty, ContainerNotFound, PreconditionFailed
-from storage.client.interface import Row, Storage
+from storage.client.interface import Prefix, Row, Storage
 
 GRACE_S = 3600.0
 SETTLE_S = 86_400.0  # no request lasts so long
@@ -50,47 +48,38 @@ class PartsSweeper:
         self._grace_s = grace_s
         self._settle_s = settle_s
         self._interval_s = interval_s
-        self._containers: list[Path] | None = None
-        self._units: AsyncIterator[None] | None = None
+        self._containers: list[Path] | None = None  # still to be swept in this round; None between rounds
+        self._sweep: _Sweep | None = None
 
     async def work(self) -> Busy | Idle:
-        """One record, or one upload's forgotten parts.  Idle when a round over all containers has ended."""
+        """One record, or one upload's forgotten parts.  Idle when a round over all containers has ended.
+
+        What fails is left for the next round: the unit after it is another."""
         if self._containers is None:
             entries = await self._kv.range(KV_PREFIX)
             self._containers = [Path(*entry.key.removeprefix(KV_PREFIX).split("/", 1)) for entry in entries]
-        if self._units is None:
+        if self._sweep is None:
             if not self._containers:
                 self._containers = None
                 return Idle.after(self._interval_s)
-            self._units = self._sweep(self._containers.pop())
-        units = self._units
-        try:
-            await anext(units)
-        except StopAsyncIteration:
-            self._units = None
-        except BaseException:
-            self._units = None
-            raise
+            container = self._containers.pop()
+            self._sweep = _Sweep(container, Shelf(self._storage, self._entropy, container))
+        sweep = self._sweep
+        item = await sweep.next()
+        if item is None:
+            self._sweep = None
+            if not sweep.seen:
+                await self._close(sweep.shelf, sweep.container)
+        elif isinstance(item, Row):
+            await self._judge(sweep.shelf, sweep.container, item)
+        else:
+            await self._remove_forgotten(sweep.shelf, item.name.removeprefix(PARTS).rstrip("/"))
         return Busy()
 
     async def run_once(self) -> None:
         """One whole round."""
         while isinstance(await self.work(), Busy):
             pass
-
-    async def _sweep(self, container: Path) -> AsyncIterator[None]:
-        shelf = Shelf(self._storage, self._entropy, container)
-        seen = False
-        async for row in shelf.rows(RECORDS):
-            seen = True
-            await self._judge(shelf, container, row)
-            yield
-        async for item in shelf.items(PARTS, "/"):
-            seen = True
-            await self._remove_forgotten(shelf, item.name.removeprefix(PARTS).rstrip("/"))
-            yield
-        if not seen:
-            await self._close(shelf, container)
 
     async def _judge(self, shelf: Shelf, container: Path, row: Row) -> None:
         upload_id = row.name.removeprefix(RECORDS)
@@ -159,3 +148,30 @@ class PartsSweeper:
         except ContainerNotFound:
             pass
         await self._kv.transact([], [Delete(kv_key(container.account, container.container))])
+
+
+class _Sweep:
+    """A container's units, one after another: its records (Rows), then the uploads that have parts (Prefixes)."""
+
+    def __init__(self, container: Path, shelf: Shelf) -> None:
+        self.container = container
+        self.shelf = shelf
+        self.seen = False  # anything at all
+        self._scans = [(PARTS, "/"), (RECORDS, "")]
+        self._marker = ""
+        self._items: list[Row | Prefix] = []
+
+    async def next(self) -> Row | Prefix | None:
+        while not self._items:
+            if not self._scans:
+                return None
+            prefix, delimiter = self._scans[-1]
+            page = await self.shelf.page(prefix, delimiter, self._marker)
+            self._items = list(reversed(page))
+            if len(page) < PAGE:
+                self._scans.pop()
+                self._marker = ""
+            else:
+                self._marker = page[-1].name
+        self.seen = True
+        return self._items.pop()

@@ -126,7 +126,7 @@ class UploadVerbs:
         await self._storage.head_container(operation.path)
         shelf = self._shelf(operation.path)
         found: list[UploadEntry] = []
-        async for row in shelf.rows(RECORDS):
+        for row in await shelf.rows(RECORDS):
             if state_of(row.content_type) not in (State.OPEN, State.COMPLETING):
                 continue
             upload_id = row.name.removeprefix(RECORDS)
@@ -257,7 +257,7 @@ class UploadVerbs:
 async def _newest(shelf: Shelf, upload_id: str) -> dict[int, Row]:
     """The last upload of each part."""
     newest: dict[int, Row] = {}
-    async for row in shelf.rows(parts_prefix(upload_id)):
+    for row in await shelf.rows(parts_prefix(upload_id)):
         number = part_number(row.name)
         old = newest.get(number)
         if old is None or row.timestamp > old.timestamp:

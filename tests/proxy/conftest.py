@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
 import pytest
+import trio
 
 from identity.client.fake import FakeIdentity
-from storage.client.fake import FakeStorage
-from tests.proxy.door import StillClock
+from proxy.app import FrontDoor, FrontDoorConfig, make_app
+from proxy.gates.limits import Limits
+from ring.kv.memory import MemoryKV
+from ring.world.real import make_world
+from tests.proxy.door import FaultyStorage, StillClock
 
 
 @pytest.fixture
@@ -15,8 +22,8 @@ def clock() -> StillClock:
 
 
 @pytest.fixture
-def storage(clock: StillClock) -> FakeStorage:
-    return FakeStorage(clock)
+def storage(clock: StillClock) -> FaultyStorage:
+    return FaultyStorage(clock)
 
 
 @pytest.fixture
@@ -27,3 +34,16 @@ def identity() -> FakeIdentity:
     identity.add("eve", project="p1", roles=frozenset(("reader",)))
     identity.add("root", project="adm", roles=frozenset(("admin",)))
     return identity
+
+
+@pytest.fixture
+async def front_door(
+    storage: FaultyStorage, identity: FakeIdentity, clock: StillClock, nursery: trio.Nursery
+) -> AsyncIterator[FrontDoor]:
+    """On a still clock, with the view of bucket names kept up."""
+    world = replace(make_world(), clock=clock)
+    limits = Limits(object_bytes_max=1 << 20, part_bytes_min=5)
+    door = make_app(storage, identity, MemoryKV(), world, FrontDoorConfig(limits, s3_hosts=("s3.example",)))
+    await nursery.start(door.run)
+    yield door
+    nursery.cancel_scope.cancel()
