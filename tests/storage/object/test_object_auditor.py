@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator
 from pathlib import Path as FilePath
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from ring.daemon.worker import Busy, Idle, once
 from ring.timestamp import Timestamp
@@ -15,20 +15,28 @@ from ring.world.interface import OpenMode, World
 from ring.world.real import make_world
 from ring.world.sim import SimWorld
 from storage.object.auditor import Auditor
-from tests.storage.object.object_rig import HASHER, path, prepare, put, put_file, read, serving
+from tests.storage.object.object_rig import HASHER, path, prepare, put, put_file, read, real_root, serving
 
 BIG = b"block" * 700_000  # 3.5 MB
 
 
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> FilePath:
+    return tmp_path_factory.mktemp("auditor")
+
+
 @pytest.fixture(params=["sim", "real"])
-async def place(request: pytest.FixtureRequest, tmp_path: FilePath) -> AsyncIterator[tuple[World, str]]:
-    if request.param == "sim":
-        request.getfixturevalue("autojump_clock")
-        world, root = SimWorld(1), "d1"
-    else:
-        world, root = make_world(), str(tmp_path / "d1")  # type: ignore[assignment]
+def clock(request: pytest.FixtureRequest) -> MockClock | None:
+    """Virtual time for the simulated world.  The test itself must ask for it, else it runs in real time."""
+    return MockClock(autojump_threshold=0) if request.param == "sim" else None
+
+
+@pytest.fixture
+async def place(clock: MockClock | None, base: FilePath) -> tuple[World, str]:
+    world: World = SimWorld(1) if clock is not None else make_world()
+    root = "d1" if clock is not None else real_root(base)
     await prepare(world, root)
-    yield world, root
+    return world, root
 
 
 async def _harm(world: World, root: str, file_path: str, offset: int) -> None:
@@ -44,7 +52,7 @@ def _file(name: str, ticks: int) -> str:
     return f"files/{digest[:3]}/{digest}-{Timestamp(ticks).pack().hex()}"
 
 
-async def test_a_sound_device_is_read_and_left_alone(place: tuple[World, str]) -> None:
+async def test_a_sound_device_is_read_and_left_alone(place: tuple[World, str], clock: object) -> None:
     world, root = place
     async with serving(world, root, segment_bytes_max=100_000) as store:
         for number in range(100):
@@ -62,7 +70,7 @@ async def test_a_sound_device_is_read_and_left_alone(place: tuple[World, str]) -
 
 
 @pytest.mark.parametrize("where", ["data", "metadata", "head"])
-async def test_a_rotten_record(place: tuple[World, str], where: str) -> None:
+async def test_a_rotten_record(place: tuple[World, str], clock: object, where: str) -> None:
     world, root = place
     async with serving(world, root) as store:
         for number in range(20):
@@ -85,7 +93,7 @@ async def test_a_rotten_record(place: tuple[World, str], where: str) -> None:
         assert again.damaged == 0
 
 
-async def test_a_rotten_file_and_one_that_is_gone(place: tuple[World, str]) -> None:
+async def test_a_rotten_file_and_one_that_is_gone(place: tuple[World, str], clock: object) -> None:
     world, root = place
     disk = world.open_disk(root)
     async with serving(world, root) as store:
@@ -106,7 +114,7 @@ async def test_a_rotten_file_and_one_that_is_gone(place: tuple[World, str]) -> N
         assert await read(store, "sound") == BIG
 
 
-async def test_a_rotten_post(place: tuple[World, str]) -> None:
+async def test_a_rotten_post(place: tuple[World, str], clock: object) -> None:
     world, root = place
     async with serving(world, root) as store:
         await put(store, "a", 10, b"data")
@@ -119,7 +127,7 @@ async def test_a_rotten_post(place: tuple[World, str]) -> None:
         assert await store.head(path("a")) is None
 
 
-async def test_orphans(place: tuple[World, str]) -> None:
+async def test_orphans(place: tuple[World, str], clock: object) -> None:
     """Files without a record: superseded ones are removed, others put aside, young ones left alone."""
     world, root = place
     disk = world.open_disk(root)
@@ -148,7 +156,7 @@ async def test_orphans(place: tuple[World, str]) -> None:
         assert await disk.info(_file("in doubt", 10)) is not None
 
 
-async def test_it_goes_on_where_it_was(place: tuple[World, str]) -> None:
+async def test_it_goes_on_where_it_was(place: tuple[World, str], clock: object) -> None:
     """Cancelled at any point, begun again by another process: everything is read, hardly anything twice."""
     world, root = place
     rng = random.Random(1)

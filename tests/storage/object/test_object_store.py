@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path as FilePath
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from ring.errors import BadInput, Conflict, DiskFault
 from ring.timestamp import ZERO, Timestamp
@@ -20,7 +20,7 @@ from storage.client.errors import ObjectNotFound
 from storage.client.node import Kind, Version, WriteReply
 from storage.object.errors import DeviceOutOfService
 from storage.object.store import ObjectStore
-from tests.storage.object.object_rig import HASHER, body, debt, path, prepare, put, put_file, read, serving, version
+from tests.storage.object.object_rig import HASHER, body, debt, path, prepare, put, put_file, read, real_root, serving, version
 
 BIG = bytes(range(256)) * 4096 * 3 + b"tail"  # 3 MiB and a bit
 
@@ -37,20 +37,25 @@ class Rig:
         return await self.world.open_disk(self.root).list_dir(f"files/{HASHER.hash(path(name)).hex()[:3]}")
 
 
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> FilePath:
+    return tmp_path_factory.mktemp("objects")
+
+
 @pytest.fixture(params=["sim", "real"])
-async def rig(request: pytest.FixtureRequest, tmp_path: FilePath) -> AsyncIterator[Rig]:
-    if request.param == "sim":
-        request.getfixturevalue("autojump_clock")
-        world: World = SimWorld(1)
-        root = "d1"
-    else:
-        world = make_world()
-        root = str(tmp_path / "d1")
-    await prepare(world, root)
-    yield Rig(world, root)
+def clock(request: pytest.FixtureRequest) -> MockClock | None:
+    """Virtual time for the simulated world.  The test itself must ask for it, else it runs in real time."""
+    return MockClock(autojump_threshold=0) if request.param == "sim" else None
 
 
-async def test_small_objects(rig: Rig) -> None:
+@pytest.fixture
+async def rig(clock: MockClock | None, base: FilePath) -> Rig:
+    rig = Rig(SimWorld(1), "d1") if clock is not None else Rig(make_world(), real_root(base))
+    await prepare(rig.world, rig.root)
+    return rig
+
+
+async def test_small_objects(rig: Rig, clock: object) -> None:
     async with rig.serving() as store:
         assert await put(store, "a", 10, b"hello") == WriteReply(Timestamp(10), paid=True)
         assert await store.head(path("a")) == version("a", 10, b"hello")
@@ -68,7 +73,7 @@ async def test_small_objects(rig: Rig) -> None:
         assert await read(store, "a") == b"hello"
 
 
-async def test_newest_wins(rig: Rig) -> None:
+async def test_newest_wins(rig: Rig, clock: object) -> None:
     async with rig.serving() as store:
         await put(store, "a", 20, b"second")
         assert await put(store, "a", 10, b"first") == WriteReply(Timestamp(20), paid=True)
@@ -86,7 +91,7 @@ async def test_newest_wins(rig: Rig) -> None:
         assert await body(await store.get(path("a"), Timestamp(40), 0, None)) == b"again"
 
 
-async def test_equal_timestamps_are_ordered_by_content(rig: Rig) -> None:
+async def test_equal_timestamps_are_ordered_by_content(rig: Rig, clock: object) -> None:
     bodies = [b"one", b"two", b"three"]
     greatest = max(bodies, key=lambda data: version("x", 1, data).etag)
     async with rig.serving() as store:
@@ -97,7 +102,7 @@ async def test_equal_timestamps_are_ordered_by_content(rig: Rig) -> None:
             assert await read(store, name) == greatest
 
 
-async def test_large_objects(rig: Rig) -> None:
+async def test_large_objects(rig: Rig, clock: object) -> None:
     async with rig.serving() as store:
         for name, size in (("sized", len(BIG)), ("unsized", None), ("wrongly sized", 7)):
             assert await put_file(store, name, 10, BIG, size=size) == WriteReply(Timestamp(10), paid=True)
@@ -114,7 +119,7 @@ async def test_large_objects(rig: Rig) -> None:
         assert await read(store, "unsized") == BIG
 
 
-async def test_uploads_that_come_to_nothing(rig: Rig) -> None:
+async def test_uploads_that_come_to_nothing(rig: Rig, clock: object) -> None:
     async with rig.serving() as store:
         upload = await store.put_large(path("a"), 1000)
         await upload.write(b"x" * 10)
@@ -136,7 +141,7 @@ async def test_uploads_that_come_to_nothing(rig: Rig) -> None:
     assert await rig.files("a") == []
 
 
-async def test_replaced_while_it_is_read(rig: Rig) -> None:
+async def test_replaced_while_it_is_read(rig: Rig, clock: object) -> None:
     async with rig.serving() as store:
         await put_file(store, "large", 10, BIG)
         await put(store, "small", 10, b"old")
@@ -151,7 +156,7 @@ async def test_replaced_while_it_is_read(rig: Rig) -> None:
         assert len(await rig.files("large")) == 1
 
 
-async def test_post(rig: Rig) -> None:
+async def test_post(rig: Rig, clock: object) -> None:
     async with rig.serving() as store:
         with pytest.raises(ObjectNotFound):
             await store.post(path("a"), {}, "", Timestamp(5))
@@ -179,7 +184,7 @@ async def test_post(rig: Rig) -> None:
             await store.post(path("a"), {}, "", Timestamp(50))
 
 
-async def test_a_copy_with_newer_metadata_brings_only_the_metadata(rig: Rig) -> None:
+async def test_a_copy_with_newer_metadata_brings_only_the_metadata(rig: Rig, clock: object) -> None:
     async with rig.serving() as store:
         await put_file(store, "a", 10, BIG)
         plain = version("a", 10, BIG)
@@ -197,7 +202,7 @@ async def test_a_copy_with_newer_metadata_brings_only_the_metadata(rig: Rig) -> 
         assert await read(store, "a") == BIG
 
 
-async def test_debts(rig: Rig) -> None:
+async def test_debts(rig: Rig, clock: object) -> None:
     async with rig.serving() as store:
         assert await put(store, "a", 10, b"1", owe=True) == WriteReply(Timestamp(10), paid=False)
         assert await put(store, "a", 10, b"1", owe=True) == WriteReply(Timestamp(10), paid=False)
@@ -223,7 +228,7 @@ async def test_debts(rig: Rig) -> None:
         assert await put(store, "a", 40, b"copy from a peer", owe=True) == WriteReply(Timestamp(40), paid=True)
 
 
-async def test_drop_and_refill(rig: Rig) -> None:
+async def test_drop_and_refill(rig: Rig, clock: object) -> None:
     async with rig.serving() as store:
         await put(store, "a", 10, b"small")
         await put_file(store, "b", 10, BIG)
@@ -243,7 +248,7 @@ async def test_drop_and_refill(rig: Rig) -> None:
     assert len(await rig.world.open_disk(rig.root).list_dir("quarantine")) == 1
 
 
-async def test_digests_follow_what_is_held(rig: Rig) -> None:
+async def test_digests_follow_what_is_held(rig: Rig, clock: object) -> None:
     names = [f"n{number}" for number in range(40)]
 
     async def state(store: ObjectStore) -> tuple[object, ...]:
@@ -278,11 +283,12 @@ async def test_digests_follow_what_is_held(rig: Rig) -> None:
             await store.digests(16)
 
 
-async def test_replicas_that_hold_the_same_have_the_same_digests(rig: Rig) -> None:
+async def test_replicas_that_hold_the_same_have_the_same_digests(autojump_clock: object) -> None:
     """However it came: small or in a file, in another order, with a POST of its own or with its metadata at once."""
-    other_root = rig.root + "-other"
-    await prepare(rig.world, other_root)
-    async with rig.serving() as one, serving(rig.world, other_root) as other:
+    world = SimWorld(1)
+    await prepare(world, "one")
+    await prepare(world, "other")
+    async with serving(world, "one") as one, serving(world, "other") as other:
         await put(one, "a", 10, b"data")
         await put(one, "b", 10, b"gone")
         await put(one, "b", 20, None)
@@ -295,7 +301,7 @@ async def test_replicas_that_hold_the_same_have_the_same_digests(rig: Rig) -> No
             assert await one.digests(partition) == await other.digests(partition)
 
 
-async def test_object_by_key(rig: Rig) -> None:
+async def test_object_by_key(rig: Rig, clock: object) -> None:
     async with rig.serving() as store:
         await put(store, "a", 10, b"data")
         await put(store, "gone", 10, None)
@@ -310,7 +316,7 @@ async def test_object_by_key(rig: Rig) -> None:
         assert await store.object_by_key(store.key(path("a"), Timestamp(11))) is None
 
 
-async def test_segments_roll_and_many_writers_share_a_sync(rig: Rig) -> None:
+async def test_segments_roll_and_many_writers_share_a_sync(rig: Rig, clock: object) -> None:
     async with rig.serving(segment_bytes_max=128 << 10) as store:
         async with trio.open_nursery() as nursery:
             for number in range(200):
@@ -325,7 +331,7 @@ async def test_segments_roll_and_many_writers_share_a_sync(rig: Rig) -> None:
             assert await read(store, f"n{number}") == b"%d" % number * 500
 
 
-async def test_a_caller_that_gives_up_harms_nobody(rig: Rig) -> None:
+async def test_a_caller_that_gives_up_harms_nobody(rig: Rig, clock: object) -> None:
     async with rig.serving() as store:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(put, store, "a", 10, b"1")
@@ -339,7 +345,7 @@ async def test_a_caller_that_gives_up_harms_nobody(rig: Rig) -> None:
         assert await read(store, "c") in (None, b"3")
 
 
-async def test_the_index_is_a_cache(rig: Rig) -> None:
+async def test_the_index_is_a_cache(rig: Rig, clock: object) -> None:
     """Throw the tables away: everything comes back from the log."""
     async with rig.serving(segment_bytes_max=256 << 10) as store:
         for number in range(300):
@@ -361,7 +367,7 @@ async def test_the_index_is_a_cache(rig: Rig) -> None:
         assert [item[1].path.object for item in store.unpaid(10)] == ["n5"]
 
 
-async def test_a_bad_block_stops_the_reading_before_its_bytes_leave(rig: Rig) -> None:
+async def test_a_bad_block_stops_the_reading_before_its_bytes_leave(rig: Rig, clock: object) -> None:
     async with rig.serving() as store:
         await put_file(store, "a", 10, BIG)
         disk = rig.world.open_disk(rig.root)
@@ -383,7 +389,7 @@ async def test_a_bad_block_stops_the_reading_before_its_bytes_leave(rig: Rig) ->
         assert zlib.crc32(await disk.read_file(f"quarantine/{name}")) != zlib.crc32(BIG)
 
 
-async def test_refused_when_it_does_not_run(rig: Rig) -> None:
+async def test_refused_when_it_does_not_run(rig: Rig, clock: object) -> None:
     async with rig.serving() as store:
         await put(store, "a", 10, b"1")
     with pytest.raises(DeviceOutOfService):
