@@ -27,7 +27,7 @@ from storage.client.errors import (
 from storage.client.fake import FakeStorage
 from storage.client.interface import Condition, NewObject, Prefix, Query, Reading, Storage
 from storage.client.reach import Settings
-from tests.storage.client.ground import Ground, open_engines
+from tests.storage.client.ground import Ground
 
 CONTAINER = Path("AUTH_a", "c")
 OBJECT = Path("AUTH_a", "c", "o")
@@ -41,9 +41,7 @@ async def storage(request: pytest.FixtureRequest, nursery: trio.Nursery) -> Stor
     settings = Settings(pack_cut_bytes=CUT, chunk_bytes=1000, offload_bytes=500)
     if request.param == "cluster":
         return Ground.make(nursery, settings=settings).storage
-    world = SimWorld(1)
-    engines = [await open_engines(nursery, world, number) for number in range(4)]
-    return Ground.make(nursery, settings=settings, world=world, engines=engines).storage
+    return (await Ground.with_engines(nursery, settings)).storage
 
 
 class Chunked:

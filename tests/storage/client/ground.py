@@ -69,6 +69,20 @@ class Ground:
     nodes: list[Node]  # replace one to change how it is reached
     storage: ClusterStorage
     payer: RowPayer
+    engines: list[tuple[ObjectStore, Books]]
+
+    @classmethod
+    async def with_engines(cls, nursery: trio.Nursery, settings: Settings | None = None) -> Ground:
+        """Over real engines on simulated disks."""
+        world = SimWorld(1)
+        return cls.make(
+            nursery, settings=settings, world=world, engines=[await open_engines(nursery, world, number) for number in range(4)]
+        )
+
+    async def reformat(self, number: int) -> None:
+        """The device is replaced by an empty one."""
+        self.engines[number] = await open_engines(self.nursery, self.world, number, "/replaced")
+        self.nodes[number] = LocalNode(make_device(number), *self.engines[number], self.payer)
 
     @classmethod
     def make(
@@ -108,7 +122,7 @@ class Ground:
             settings=settings,
             write_quorum=write_quorum,
         )
-        return cls(world, nursery, rings, objects, books, nodes, storage, payer)
+        return cls(world, nursery, rings, objects, books, nodes, storage, payer, list(engines))
 
     def break_device(self, number: int, broken: bool = True) -> None:
         self.objects[number].broken = self.books[number].broken = broken

@@ -149,6 +149,7 @@ async def test_a_handoff_gives_its_copy_back_and_lets_go(ground: Ground, autojum
     assert await get_from(ground, away, path) == b"d" * 10
     assert (worker.pushed, worker.dropped) == (1, 1)
     assert await ground.nodes[handoff].head(path) is None
+    await trio.sleep(2)
     assert ground.engines[handoff][0].partitions() == set()
 
 

@@ -34,7 +34,7 @@ async def ground_with_late_rows(nursery: trio.Nursery) -> tuple[Ground, list[int
     for number in late:
         node = good[number]
         assert isinstance(node, LocalNode)
-        ground.nodes[number] = Refusing(node)  # type: ignore[call-overload]  # a Node by its shape
+        ground.nodes[number] = Refusing(node)
     for path in PATHS:
         stored = await ground.storage.put_object(path, NewObject(), BytesBody(b"1234"))
         assert not stored.listed

@@ -1,0 +1,140 @@
+"""The book replicator of a device: makes the replicas of its containers and accounts equal, by merging both ways.
+
+A Worker: one partition at a time.  It compares set-hash trees with each other primary; of a book that differs, headers are
+merged first, then rows, page by page over the same range of names on both sides: what is missing or older on either side goes
+there.  A device that is no primary of a book drops it only when every primary holds exactly this content.
+
+Neighbours: storage.rows.books (this device), storage.rows.merge (the rule), storage.client nodes (the others).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+
+from ring.daemon.worker import Busy, Idle
+from ring.device import Device
+from ring.errors import DiskFault, Unavailable
+from ring.names import Path
+from ring.placement import Ring
+from storage.client.interface import Row
+from storage.client.node import Node, RowPage
+from storage.rows.books import Books
+from storage.rows.merge import supersedes
+from storage.sync.tree import differing
+
+INTERVAL_S = 30.0
+ROWS_AT_ONCE = 1000
+KINDS = ("container", "account")
+
+
+class BookReplicator:
+    """``rings`` gives the ring in force for "container" and "account"."""
+
+    def __init__(
+        self,
+        device: Device,
+        books: Books,
+        rings: Callable[[str], Ring],
+        nodes: Callable[[Device], Node],
+        *,
+        interval_s: float = INTERVAL_S,
+    ) -> None:
+        self.name = f"book-replicator d{device.id}"
+        self.merged = 0  # books, since the start
+        self.dropped = 0
+        self.unanswered = 0  # comparisons that a node did not answer
+        self._device = device
+        self._books = books
+        self._rings = rings
+        self._nodes = nodes
+        self._interval_s = interval_s
+        self._todo: deque[tuple[str, int]] = deque()
+        self._resting = False
+
+    async def work(self) -> Busy | Idle:
+        """One partition of one kind."""
+        if not self._todo:
+            if self._resting:
+                self._resting = False
+                return Idle.after(self._interval_s)
+            self._todo.extend((kind, partition) for kind in KINDS for partition in self._books.partitions(kind))
+            self._resting = True
+            if not self._todo:
+                return await self.work()
+        kind, partition = self._todo.popleft()
+        return Busy(max(1, await self._partition(kind, partition)))
+
+    async def _partition(self, kind: str, partition: int) -> int:
+        primaries = self._rings(kind).primaries(partition)
+        merged = 0
+        reached: list[Node] = []
+        for device in primaries:
+            if device.id == self._device.id:
+                continue
+            node = self._nodes(device)
+            try:
+                merged += await self._merge_with(node, kind, partition)
+                reached.append(node)
+            except (Unavailable, DiskFault):
+                self.unanswered += 1  # unknown: nothing follows from it
+        if all(device.id != self._device.id for device in primaries) and len(reached) == len(primaries):
+            await self._drop(reached, kind, partition)
+        self.merged += merged
+        return merged
+
+    async def _merge_with(self, node: Node, kind: str, partition: int) -> int:
+        merged = 0
+        leaves = differing(await self._books.digests(kind, partition), await node.digests(kind, partition))
+        for leaf in leaves:
+            theirs = dict(await node.leaf(kind, partition, leaf))
+            for book, digest in await self._books.leaf(kind, partition, leaf):
+                if theirs.get(book) != digest:
+                    await self._merge_book(node, book)
+                    merged += 1
+        return merged
+
+    async def _merge_book(self, node: Node, book: bytes) -> None:
+        exported = await self._books.export(book)
+        if exported is None:
+            return
+        header, _ = exported
+        state = await node.merge_header(header)
+        if state.header != header:
+            await self._books.merge_header(state.header)
+        cursor: str | None = ""
+        while cursor is not None:
+            cursor = await self._merge_page(node, header.path, cursor)
+
+    async def _merge_page(self, node: Node, path: Path, after: str) -> str | None:
+        """The rows behind ``after``; where to go on, None at the end."""
+        mine = await self._books.rows(path, start=after, end="", limit=ROWS_AT_ONCE, reverse=False)
+        theirs = await node.rows(path, start=after, end="", limit=ROWS_AT_ONCE, reverse=False)
+        if mine is None or theirs is None:
+            return None  # dropped meanwhile
+        ends = [page.rows[-1].name for page in (mine, theirs) if not page.complete]
+        horizon = min(ends) if ends else None
+        ours, others = _until(mine, horizon), _until(theirs, horizon)
+        push = [row for name, row in ours.items() if name not in others or supersedes(row, others[name])]
+        pull = [row for name, row in others.items() if name not in ours or supersedes(row, ours[name])]
+        if push:
+            await node.merge_rows(path, push)
+        if pull:
+            await self._books.merge_rows(path, pull)
+        return horizon
+
+    async def _drop(self, primaries: Sequence[Node], kind: str, partition: int) -> None:
+        """Let go of the books that every primary holds with this very content."""
+        for leaf in (await self._books.digests(kind, partition)).leaves:
+            try:
+                theirs = [dict(await node.leaf(kind, partition, leaf)) for node in primaries]
+            except (Unavailable, DiskFault):
+                self.unanswered += 1
+                return
+            for book, digest in await self._books.leaf(kind, partition, leaf):
+                if all(held.get(book) == digest for held in theirs):
+                    self.dropped += await self._books.drop(book, digest)
+
+
+def _until(page: RowPage, horizon: str | None) -> Mapping[str, Row]:
+    return {row.name: row for row in page.rows if horizon is None or row.name <= horizon}

@@ -1,0 +1,77 @@
+"""The container updater of a device: tells accounts how many objects and bytes their containers hold.
+
+A Worker: one batch of reports at a time.  ``Books`` keeps which containers owe a report, durably; every replica reports for
+itself and the account keeps the latest (storage.container.stats, storage.rows.merge).  A report is settled when a majority of
+the account's primaries has it.  It also finishes what a creation left half done: an account that was to be made with its first
+container.
+
+Neighbours: storage.rows.books (owes), the account's nodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from ring.daemon.worker import Busy, Idle
+from ring.device import Device
+from ring.errors import DiskFault, Unavailable
+from ring.names import Path
+from ring.placement import Ring
+from storage.client.node import BookHeader, Node
+from storage.client.quorum import majority_of
+from storage.container.stats import StatsMark
+from storage.rows.books import Books
+
+INTERVAL_S = 5.0
+MARKS_AT_ONCE = 200
+
+
+class ContainerUpdater:
+    """``ring`` gives the account ring in force."""
+
+    def __init__(
+        self,
+        device: Device,
+        books: Books,
+        ring: Callable[[], Ring],
+        nodes: Callable[[Device], Node],
+        *,
+        interval_s: float = INTERVAL_S,
+    ) -> None:
+        self.name = f"container-updater d{device.id}"
+        self.reported = 0  # since the start
+        self._books = books
+        self._ring = ring
+        self._nodes = nodes
+        self._interval_s = interval_s
+
+    async def work(self) -> Busy | Idle:
+        accounts: dict[Path, list[StatsMark]] = {}
+        for mark in self._books.dirty(MARKS_AT_ONCE):
+            accounts.setdefault(mark.account, []).append(mark)
+        settled: list[StatsMark] = []
+        for account, marks in accounts.items():
+            if await self._report(account, marks):
+                settled += marks
+        self._books.clean(settled)
+        self.reported += len(settled)
+        return Busy(len(settled)) if settled else Idle.after(self._interval_s)
+
+    async def _report(self, account: Path, marks: Sequence[StatsMark]) -> bool:
+        ring = self._ring()
+        primaries = ring.primaries(ring.partition(account))
+        rows = [mark.row for mark in marks]
+        took = 0
+        for device in primaries:
+            node = self._nodes(device)
+            try:
+                if await node.merge_rows(account, rows) is None:
+                    live = [row.timestamp for row in rows if not row.deleted]
+                    if not live:
+                        continue
+                    await node.merge_header(BookHeader(account, min(live), None))
+                    await node.merge_rows(account, rows)
+                took += 1
+            except (Unavailable, DiskFault):
+                continue  # unknown: another majority, or another time
+        return took >= majority_of(len(primaries))

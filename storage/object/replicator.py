@@ -1,0 +1,159 @@
+"""The object replicator of a device: brings what the device holds to the primaries that lack it.
+
+A Worker: one partition, or part of a large one, at a time.  It compares set-hash trees (root, leaves, keys) with each other
+primary and pushes versions that are missing or older there; what is newer there, the other side pushes here.  A device that is
+no primary of a partition (a handoff, or one that the ring moved it away from) drops a version only when every primary has said
+that it holds this very version with this very digest, or a newer one.  A primary that does not answer has said nothing: then
+nothing is dropped.
+
+Neighbours: store (this device), storage.client nodes (the others), storage.sync.tree (what is compared), storage.client.repair
+(copies).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+
+import trio
+
+from ring.daemon.worker import Busy, Idle
+from ring.device import Device
+from ring.errors import Conflict, DiskFault, NotFound, Unavailable
+from ring.placement import Ring
+from storage.client.bodies import aclose
+from storage.client.node import Node, NodeReading
+from storage.client.repair import copy
+from storage.object.store import SYSTEM_METADATA, ObjectStore
+from storage.sync.tree import differing
+
+INTERVAL_S = 30.0
+KEYS_AT_ONCE = 200  # pushed to one target in one unit
+HASH_BYTES = 16
+
+
+class ObjectReplicator:
+    """``ring`` gives the object ring in force; ``nodes`` the node of a device."""
+
+    def __init__(
+        self,
+        device: Device,
+        store: ObjectStore,
+        ring: Callable[[], Ring],
+        nodes: Callable[[Device], Node],
+        *,
+        interval_s: float = INTERVAL_S,
+        pack_cut_bytes: int = 256 << 10,
+    ) -> None:
+        self.name = f"object-replicator d{device.id}"
+        self.pushed = 0  # facts since the start
+        self.dropped = 0
+        self.unanswered = 0  # comparisons that a node did not answer
+        self._device = device
+        self._store = store
+        self._ring = ring
+        self._nodes = nodes
+        self._interval_s = interval_s
+        self._pack_cut_bytes = pack_cut_bytes
+        self._todo: deque[int] = deque()
+        self._resting = False
+
+    async def work(self) -> Busy | Idle:
+        """One partition."""
+        if not self._todo:
+            if self._resting:
+                self._resting = False
+                return Idle.after(self._interval_s)
+            self._todo.extend(sorted(self._store.partitions()))
+            self._resting = True
+            if not self._todo:
+                return await self.work()
+        partition = self._todo.popleft()
+        pushed, pushed_bytes, more = await self._partition(partition)
+        if more:
+            self._todo.appendleft(partition)
+        return Busy(max(1, pushed), pushed_bytes)
+
+    async def _partition(self, partition: int) -> tuple[int, int, bool]:
+        ring = self._ring()
+        primaries = ring.primaries(partition)
+        is_primary = any(device.id == self._device.id for device in primaries)
+        total, total_bytes, more = 0, 0, False
+        reached: list[Node] = []
+        for device in primaries:
+            if device.id == self._device.id:
+                continue
+            node = self._nodes(device)
+            try:
+                pushed, pushed_bytes, left = await self._push(partition, node)
+            except (Unavailable, DiskFault, NotFound):
+                self.unanswered += 1  # unknown: nothing follows from it
+                continue
+            reached.append(node)
+            total, total_bytes, more = total + pushed, total_bytes + pushed_bytes, more or left
+        if not is_primary and not more and len(reached) == len(primaries):
+            await self._drop(partition, reached)
+        return total, total_bytes, more
+
+    async def _push(self, partition: int, node: Node) -> tuple[int, int, bool]:
+        """(versions, bytes, whether some are left).  Raises Unavailable."""
+        pushed = pushed_bytes = 0
+        leaves = differing(await self._store.digests(partition), await node.digests("object", partition))
+        for leaf in leaves:
+            theirs = _by_hash(await node.leaf("object", partition, leaf))
+            for key, digest in await self._store.leaf(partition, leaf):
+                held = theirs.get(key[:HASH_BYTES])
+                if held is not None and _covers(held, key, digest):
+                    continue
+                if pushed == KEYS_AT_ONCE:
+                    return pushed, pushed_bytes, True
+                reading = await self._store.object_by_key(key)
+                if reading is None:
+                    continue  # replaced meanwhile
+                if held is not None and held[0] == key and reading.version.size > self._pack_cut_bytes:
+                    await self._push_metadata(reading, node)
+                else:
+                    await copy(reading, node, self._pack_cut_bytes)
+                pushed += 1
+                pushed_bytes += reading.version.size
+                self.pushed += 1
+        return pushed, pushed_bytes, False
+
+    async def _push_metadata(self, reading: NodeReading, node: Node) -> None:
+        """The data is there already, and large."""
+        version = reading.version
+        await aclose(reading.pieces)
+        if version.metadata_timestamp is not None:
+            metadata = {name: value for name, value in version.metadata.items() if not name.startswith(SYSTEM_METADATA)}
+            await node.post(version.path, metadata, version.content_type, version.metadata_timestamp)
+
+    async def _drop(self, partition: int, primaries: Sequence[Node]) -> None:
+        """Let go of what every primary holds.  Asks them anew: what was sent is not what was acknowledged."""
+        mine = await self._store.digests(partition)
+        for leaf in mine.leaves:
+            try:
+                theirs = [_by_hash(await node.leaf("object", partition, leaf)) for node in primaries]
+            except (Unavailable, DiskFault):
+                self.unanswered += 1
+                return
+            for key, digest in await self._store.leaf(partition, leaf):
+                copies = [held.get(key[:HASH_BYTES]) for held in theirs]
+                if all(held is not None and _covers(held, key, digest) for held in copies):
+                    try:
+                        self.dropped += await self._store.drop(key, "handed off")
+                    except Conflict:
+                        continue  # its container row is still owed: the updater first
+            await trio.lowlevel.checkpoint()
+
+
+def _by_hash(keys: Sequence[tuple[bytes, bytes]]) -> Mapping[bytes, tuple[bytes, bytes]]:
+    """The newest version of each name: its key is the least, versions being inverted timestamps."""
+    newest: dict[bytes, tuple[bytes, bytes]] = {}
+    for key, digest in sorted(keys, reverse=True):
+        newest[key[:HASH_BYTES]] = (key, digest)
+    return newest
+
+
+def _covers(held: tuple[bytes, bytes], key: bytes, digest: bytes) -> bool:
+    """Whether ``held`` makes ours superfluous: it is newer, or it is the same with the same content."""
+    return held[0] < key or held == (key, digest)
