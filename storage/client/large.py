@@ -236,7 +236,12 @@ class _Place:
         async def commit(node: Node, debt: Debt | None) -> WriteReply:
             if self.failed or self._upload is None:
                 raise Unavailable(f"{node.device} was left behind")
-            reply = await self._upload.commit(version, debt)
+            upload, self._upload = self._upload, None  # from here on nobody aborts it: it ends by itself, asked for or not
+            try:
+                reply = await upload.commit(version, debt)
+            finally:
+                with trio.CancelScope(shield=True):
+                    await upload.abort()  # does nothing after a commit that came to its end
             if not self.on_primary:
                 raise Unavailable(f"a handoff has the copy of {node.device}")
             return reply
