@@ -31,8 +31,8 @@ def verify(password: str, encoded: str) -> bool:
         kind, log2_n, r, p, salt, digest = encoded.split("$")
         if kind != "scrypt" or not 10 <= int(log2_n) <= 20:
             raise ValueError(kind)
-        wanted = base64.urlsafe_b64decode(digest)
-        found = _scrypt(password, base64.urlsafe_b64decode(salt), int(log2_n), int(r), int(p))
+        wanted = _bytes(digest)
+        found = _scrypt(password, _bytes(salt), int(log2_n), int(r), int(p))
     except ValueError as error:
         raise FormatError("a stored password cannot be read") from error
     return hmac.compare_digest(found, wanted)
@@ -41,6 +41,11 @@ def verify(password: str, encoded: str) -> bool:
 def _scrypt(password: str, salt: bytes, log2_n: int, r: int, p: int) -> bytes:
     data = password.encode("utf-8", "surrogatepass")
     return hashlib.scrypt(data, salt=salt, n=1 << log2_n, r=r, p=p, maxmem=256 << 20, dklen=32)
+
+
+def _bytes(text: str) -> bytes:
+    """Strict: the decoder passes over characters that are not base64 unless told to validate."""
+    return base64.b64decode(text, altchars=b"-_", validate=True)
 
 
 def _text(data: bytes) -> str:

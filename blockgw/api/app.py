@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from blockgw.api.volumes import VOLUME_TYPE, VolumesApi
+from blockgw.api.volumes import VOLUME_TYPE, ImageGate, VolumesApi, every_image
 from blockgw.client.interface import Volumes
 from identity.client.gate import IDENTITY_STATUSES, authenticated
 from identity.client.interface import Identity
@@ -17,8 +17,10 @@ TYPE_ID = "00000000-0000-4000-8000-000000000001"
 _OPEN = ("", "/", "/v3", "/v3/")
 
 
-def make_api(volumes: Volumes, identity: Identity, *, public_url: str, auth_url: str) -> Handler:
-    """``public_url``: where clients reach this API, without "/v3"."""
+def make_api(
+    volumes: Volumes, identity: Identity, *, public_url: str, auth_url: str, may_use_image: ImageGate = every_image
+) -> Handler:
+    """``public_url``: where clients reach this API, without "/v3".  ``may_use_image``: whether a caller sees an active image."""
     router = Router()
     worded = Wording((*IDENTITY_STATUSES, *RING_STATUSES), fault).around
 
@@ -51,9 +53,9 @@ def make_api(volumes: Volumes, identity: Identity, *, public_url: str, auth_url:
         name = request.raw_path.rstrip("/").removesuffix("/detail").rpartition("/")[2]
         return answer(200, {name: []})
 
-    for path in _OPEN[1:]:
+    for path in ("/", "/v3"):
         add("GET HEAD", path, versions)
-    api = VolumesApi(volumes, public_url)
+    api = VolumesApi(volumes, public_url, may_use_image)
     add("POST", "/v3/{project}/volumes", api.create)
     add("GET", "/v3/{project}/volumes", api.index)
     add("GET", "/v3/{project}/volumes/detail", api.detail)

@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from blockgw.client.interface import Volume, VolumeStatus, Volumes
+from blockgw.client.interface import Volume, Volumes, VolumeStatus
 from identity.client.gate import caller
 from identity.client.interface import Access, Forbidden
 from ring.errors import BadInput
-from ring.wire.jsonapi import answer, json_object, member, text
+from ring.wire.jsonapi import answer, json_object, member, text, whole
 from ring.wire.message import Headers, Request, Response
 from ring.wire.query import Query
 
 VOLUME_TYPE = "__DEFAULT__"
+LIMIT_MAX = 1000
 # What the create call may name and this cloud does not have: refused when it asks for something.
 _UNSUPPORTED = ("snapshot_id", "source_volid", "backup_id", "consistencygroup_id")
 
+ImageGate = Callable[[Access, str], bool]  # by image id
+
+
+def every_image(access: Access, image_id: str) -> bool:
+    return True
+
 
 class VolumesApi:
-    def __init__(self, volumes: Volumes, base: str) -> None:
+    def __init__(self, volumes: Volumes, base: str, may_use_image: ImageGate) -> None:
         """``base``: public URL up to and without "/v3"."""
         self._volumes = volumes
         self._base = base
+        self._may_use_image = may_use_image
 
     async def create(self, request: Request) -> Response:
         access = _access(request)
@@ -32,21 +41,15 @@ class VolumesApi:
                 raise BadInput(f"{name} is not supported by this cloud.")
         if body.get("volume_type") not in (None, "", VOLUME_TYPE):
             raise BadInput(f"Volume type {body['volume_type']!r:.80} could not be found.")
-        size = body.get("size")
-        if isinstance(size, str) and size.isdigit():
-            size = int(size)
-        if not isinstance(size, int) or isinstance(size, bool):
-            raise BadInput("Invalid input received: size must be an integer (GiB)")
+        size = whole(body.get("size"), "size")
         metadata = body.get("metadata") or {}
         if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
             raise BadInput("Invalid input received: metadata must be an object of strings")
+        name, description, image_id = text(body, "name", ""), text(body, "description", ""), text(body, "imageRef", "")
+        if image_id and not self._may_use_image(access, image_id):
+            raise BadInput("Invalid image identifier or unable to access requested image.")
         volume = await self._volumes.create(
-            access,
-            size_gib=size,
-            name=text(body, "name", ""),
-            description=text(body, "description", ""),
-            image_id=text(body, "imageRef", ""),
-            metadata=metadata,
+            access, size_gib=size, name=name, description=description, image_id=image_id, metadata=metadata
         )
         return answer(202, {"volume": self._render(volume, access.project_id)})
 
@@ -80,7 +83,8 @@ class VolumesApi:
 
     async def _found(self, request: Request) -> list[Volume]:
         access = _access(request)
-        wanted = dict(Query.parse(request.query_string))
+        query = Query.parse(request.query_string)
+        wanted = dict(query)
         everyone = wanted.get("all_tenants", "").lower() in ("1", "true")
         if everyone and not access.is_admin:
             raise Forbidden("Policy doesn't allow volume:get_all_projects to be performed.")
@@ -94,10 +98,7 @@ class VolumesApi:
             if wanted["marker"] not in ids:
                 raise BadInput(f"marker {wanted['marker']:.64} could not be found")
             found = found[ids.index(wanted["marker"]) + 1 :]
-        limit = wanted.get("limit", "1000")
-        if not limit.isdigit():
-            raise BadInput("limit param must be an integer")
-        return found[: int(limit)]
+        return found[: query.number("limit", LIMIT_MAX)]
 
     def _links(self, volume_id: str, project_id: str) -> list[dict[str, str]]:
         return [{"rel": "self", "href": f"{self._base}/v3/{project_id}/volumes/{volume_id}"}]

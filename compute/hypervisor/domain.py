@@ -7,6 +7,11 @@ from xml.sax.saxutils import escape, quoteattr
 from compute.hypervisor.interface import GuestSpec
 
 
+def _plain(text: str) -> str:
+    """Escaped, and without what XML 1.0 has no way to say and titles may not hold (control characters, line ends)."""
+    return escape("".join(one if one.isprintable() else "?" for one in text))
+
+
 def secret_usage(spec: GuestSpec) -> str:
     return f"ringfort-{spec.id}"
 
@@ -15,7 +20,7 @@ def secret_xml(spec: GuestSpec) -> str:
     """For the CHAP secret of the guest's root disk.  It has the guest's own id, so that it is found again."""
     return (
         f"<secret ephemeral='no' private='yes'><uuid>{spec.id}</uuid>"
-        f"<description>root disk of {escape(spec.name)}</description>"
+        f"<description>root disk of {_plain(spec.name)}</description>"
         f"<usage type='iscsi'><target>{escape(secret_usage(spec))}</target></usage></secret>"
     )
 
@@ -26,7 +31,7 @@ def domain_xml(spec: GuestSpec, *, virt_type: str, console_path: str) -> str:
     cpu = "<cpu mode='host-passthrough'/>" if virt_type == "kvm" else "<cpu mode='maximum'/>"
     return f"""<domain type={quoteattr(virt_type)}>
   <name>{escape(f"ringfort-{spec.id}")}</name>
-  <title>{escape(spec.name)}</title>
+  <title>{_plain(spec.name)}</title>
   <uuid>{spec.id}</uuid>
   <memory unit='MiB'>{spec.memory_mib}</memory>
   <vcpu>{spec.vcpus}</vcpu>

@@ -1,6 +1,8 @@
-"""Imports that were asked for: a server-side copy of one of the owner's objects into an image's parts (level-triggered, one at a
-time
-per worker).  An import that a crash interrupted begins again."""
+"""Imports that were asked for: a server-side copy of one of the owner's objects into an image's parts.
+
+Level-triggered, one at a time per worker.  An import that a crash interrupted begins again; one whose data was complete when the
+crash came only gets its record.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +12,11 @@ from zlib import crc32
 import msgspec
 import trio
 
-from blockgw.client.interface import Images
-from compute.images.records import ImageRecord
+from blockgw.client.interface import ImageData, Images, Progress
+from compute.images.records import ImageRecord, with_data
 from compute.images.store import ImageRecords
 from proxy.client.interface import Objects
-from ring.errors import BadInput, RingfortError, Unavailable
+from ring.errors import BadInput, Conflict, NotFound, RingfortError, Unavailable
 from ring.names import Path
 
 RETRY_S = 5.0
@@ -73,40 +75,48 @@ class ImageAgent:
         """True when it has to be tried again."""
         done = 0
         async with trio.open_nursery() as nursery:
+
+            def progress(copied: int, total: int | None) -> None:
+                nonlocal done
+                if copied - done >= PROGRESS_BYTES:
+                    done = copied
+                    nursery.start_soon(self._note, record.id, copied)
+
             try:
-                path = source_path(record.source, record.owner, self._objects)
-
-                def progress(copied: int, total: int | None) -> None:
-                    nonlocal done
-                    if copied - done >= PROGRESS_BYTES:
-                        done = copied
-                        nursery.start_soon(self._note, record.id, copied)
-
-                data = await self._images.copy(record.id, path, progress=progress)
-                await self._records.change(
-                    record.id,
-                    lambda old: msgspec.structs.replace(
-                        old,
-                        status="active",
-                        size=data.size,
-                        virtual_size=data.virtual_size,
-                        checksum=data.md5,
-                        sha512=data.sha512,
-                        imported=data.size,
-                        disk_format=old.disk_format or data.disk_format,
-                        container_format=old.container_format or "bare",
-                    ),
-                )
+                try:
+                    data = await self._copied(record, progress)
+                except Unavailable as error:
+                    self._log("image-import-retry", f"{record.id}: {error.message}")
+                    return True
+                except RingfortError as error:
+                    message = error.message
+                    self._log("image-import-failed", f"{record.id}: {message}")
+                    await self._records.change(
+                        record.id, lambda old: msgspec.structs.replace(old, status="queued", message=message)
+                    )
+                    return False
+                await self._records.change(record.id, lambda old: msgspec.structs.replace(with_data(old, data), imported=data.size))
                 self._log("image-imported", f"{record.id} {data.size} bytes")
                 return False
-            except Unavailable as error:
+            except (Unavailable, Conflict) as error:  # of the record
                 self._log("image-import-retry", f"{record.id}: {error.message}")
                 return True
-            except RingfortError as error:
-                message = error.message
-                self._log("image-import-failed", f"{record.id}: {message}")
-                await self._records.change(record.id, lambda old: msgspec.structs.replace(old, status="queued", message=message))
-                return False
+            except NotFound:  # the image was deleted meanwhile: then so is what came
+                return await self._forget(record.id)
+
+    async def _copied(self, record: ImageRecord, progress: Progress) -> ImageData:
+        path = source_path(record.source, record.owner, self._objects)
+        try:
+            return await self._images.data(record.id)
+        except NotFound:
+            return await self._images.copy(record.id, path, progress=progress)
+
+    async def _forget(self, image_id: str) -> bool:
+        try:
+            await self._images.delete(image_id)
+        except RingfortError as error:
+            self._log("image-rest-stays", f"{image_id}: {error.message}")
+        return False
 
     async def _note(self, image_id: str, copied: int) -> None:
         try:

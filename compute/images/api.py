@@ -14,7 +14,7 @@ import trio
 
 from blockgw.client.interface import Images
 from compute.images.agent import source_path
-from compute.images.records import ImageRecord, patched, render, visible_to, with_fields
+from compute.images.records import ImageRecord, patched, render, visible_to, with_data, with_fields
 from compute.images.store import ImageRecords
 from identity.client.gate import IDENTITY_STATUSES, authenticated, caller
 from identity.client.interface import Access, Forbidden, Identity
@@ -22,7 +22,7 @@ from proxy.client.interface import Objects
 from ring.errors import BadInput, Conflict, NotFound
 from ring.wire.jsonapi import RING_STATUSES, Wording, answer, json_object, member, text
 from ring.wire.message import Handler, Headers, Request, Response
-from ring.wire.query import Query
+from ring.wire.query import Query, encode_query
 from ring.wire.router import Router
 from ring.world.interface import World
 
@@ -61,7 +61,7 @@ def make_api(
         described = {"description": "Import methods available.", "type": "array", "value": [IMPORT_METHOD]}
         return answer(200, {"import-methods": described})
 
-    for path in _OPEN[1:]:
+    for path in ("/", "/versions", "/v2"):
         add("GET HEAD", path, versions)
     add("GET", "/v2/info/import", methods)
     add("POST", "/v2/images", api.create)
@@ -99,7 +99,8 @@ class ImagesApi:
                 raise ValueError(image_id)
         except ValueError as error:
             raise BadInput("Image IDs must be UUIDs in lower case.") from error
-        owner = given.pop("owner", access.project_id) or access.project_id
+        owner = text(given, "owner", "") or access.project_id
+        given.pop("owner", None)
         if owner != access.project_id and not access.is_admin:
             raise Forbidden("You are not permitted to create images owned by another project.")
         now = self._world.clock.now()
@@ -113,7 +114,8 @@ class ImagesApi:
 
     async def index(self, request: Request) -> Response:
         access = caller(request)
-        wanted = dict(Query.parse(request.query_string))
+        query = Query.parse(request.query_string)
+        wanted = dict(query)
         found = [record for record in self._records.all() if visible_to(record, access) and _matches(record, wanted, access)]
         if wanted.get("sort", wanted.get("sort_key", "")).startswith("name"):
             found.sort(key=lambda record: record.name, reverse="desc" in wanted.get("sort", wanted.get("sort_dir", "")))
@@ -122,17 +124,14 @@ class ImagesApi:
             if wanted["marker"] not in ids:
                 raise BadInput(f"Invalid marker {wanted['marker']:.64}")
             found = found[ids.index(wanted["marker"]) + 1 :]
-        limit = wanted.get("limit", str(LIMIT_DEFAULT))
-        if not limit.isdigit():
-            raise BadInput("limit param must be an integer")
-        page = found[: min(int(limit), LIMIT_MAX)]
+        page = found[: min(query.number("limit", LIMIT_DEFAULT), LIMIT_MAX)]
         body: dict[str, Any] = {
             "images": [render(record) for record in page],
             "schema": "/v2/schemas/images",
             "first": "/v2/images",
         }
         if len(page) < len(found) and page:
-            body["next"] = f"/v2/images?marker={page[-1].id}&limit={limit}"
+            body["next"] = f"/v2/images?{encode_query(wanted | {'marker': page[-1].id})}"
         return answer(200, body)
 
     async def show(self, request: Request) -> Response:
@@ -176,17 +175,11 @@ class ImagesApi:
         except BaseException:
             await self._back(record.id)
             raise
-        await self._records.change(
-            record.id,
-            lambda old: msgspec.structs.replace(
-                old,
-                status="active",
-                size=data.size,
-                virtual_size=data.virtual_size,
-                checksum=data.md5,
-                sha512=data.sha512,
-            ),
-        )
+        try:
+            await self._records.change(record.id, lambda old: with_data(old, data))
+        except NotFound:  # deleted meanwhile: then so is what came
+            await self._images.delete(record.id)
+            raise
         return Response(204, Headers())
 
     async def download(self, request: Request) -> Response:

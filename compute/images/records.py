@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from blockgw.client.interface import ImageData
 from identity.client.interface import Access
 from ring.errors import BadInput
 
@@ -16,6 +17,7 @@ DISK_FORMATS = ("ami", "ari", "aki", "vhd", "vhdx", "vmdk", "raw", "qcow2", "vdi
 CONTAINER_FORMATS = ("ami", "ari", "aki", "bare", "ovf", "ova", "docker", "compressed")
 VISIBILITIES = ("private", "shared", "community", "public")
 PROPERTIES_MAX = 128
+NUMBER_MAX = 2**31 - 1  # of min_disk and min_ram, as in Glance's schema
 PROPERTY_CHARACTERS_MAX = 4096
 
 
@@ -118,8 +120,21 @@ def with_fields(record: ImageRecord, given: Mapping[str, Any]) -> ImageRecord:
     return msgspec.structs.replace(record, properties=properties, **changes)
 
 
+def with_data(record: ImageRecord, data: ImageData) -> ImageRecord:
+    """The record once its bytes are there."""
+    return msgspec.structs.replace(
+        record,
+        status="active",
+        size=data.size,
+        virtual_size=data.virtual_size,
+        checksum=data.md5,
+        sha512=data.sha512,
+        message="",
+    )
+
+
 def _natural(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= NUMBER_MAX
 
 
 def patched(record: ImageRecord, patch: Sequence[Any]) -> ImageRecord:

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import msgspec
 
-from compute.images.records import IMAGES, ImageRecord, decode, encode
+from compute.images.records import IMAGES, ImageRecord, decode, encode, visible_to
+from identity.client.interface import Access
 from ring.errors import Conflict, NotFound
 from ring.kv.interface import KV, Delete, Entry, Put, Unchanged
 from ring.kv.view import View
@@ -27,6 +28,12 @@ class ImageRecords:
         if entry is None:
             raise NotFound(f"No image found with ID {image_id}")
         return decode(entry.value)
+
+    def usable(self, access: Access, image_id: str) -> bool:
+        """Whether a caller may make a volume from an image: it is active, and visible to them."""
+        entry = self.view.get(IMAGES + image_id)
+        record = decode(entry.value) if entry is not None else None
+        return record is not None and record.status == "active" and visible_to(record, access)
 
     def all(self) -> list[ImageRecord]:
         """Newest first."""

@@ -97,11 +97,12 @@ class ComputeAgent:
         """One pass over all servers."""
         for record in self._records.all():
             try:
-                await self._converge(record)
-            except (Unavailable, Conflict) as error:
+                try:
+                    await self._converge(record)
+                except (BadInput, NotFound) as error:
+                    await self._fail(record, error)
+            except (Unavailable, Conflict, NotFound) as error:
                 self._log("server-retry", f"{record.id}: {error.message}")
-            except (BadInput, NotFound) as error:
-                await self._fail(record, error)
 
     async def _converge(self, record: ServerRecord) -> None:
         match record.wanted:

@@ -19,7 +19,7 @@ from compute.servers.store import ServerRecords
 from identity.client.gate import IDENTITY_STATUSES, authenticated, caller
 from identity.client.interface import Access, Forbidden, Identity
 from ring.errors import BadInput, Conflict, NotFound
-from ring.wire.jsonapi import RING_STATUSES, Wording, answer, fault, json_object, member, text
+from ring.wire.jsonapi import RING_STATUSES, Wording, answer, fault, json_object, member, text, whole
 from ring.wire.message import Handler, Headers, Request, Response
 from ring.wire.query import Query
 from ring.wire.router import Router
@@ -27,6 +27,7 @@ from ring.world.interface import World
 
 GIB = 1 << 30
 CONSOLE_BYTES_MAX = 1 << 20
+LIMIT_MAX = 1000
 _OPEN = ("", "/", "/v2.1", "/v2.1/")
 
 
@@ -58,7 +59,6 @@ def make_api(
 
     add("GET HEAD", "/", versions)
     add("GET HEAD", "/v2.1", version)
-    add("GET HEAD", "/v2.1/", version)
     add("POST", "/v2.1/servers", api.create)
     add("GET", "/v2.1/servers", api.index)
     add("GET", "/v2.1/servers/detail", api.detail)
@@ -110,9 +110,7 @@ class ServersApi:
         if not access.project_id:
             raise Forbidden("A server needs a token of a project.")
         body = member(await json_object(request), "server")
-        name = text(body, "name")
-        if not name.strip():
-            raise BadInput("Invalid input for field/attribute name: it is empty.")
+        name = _name(body)
         if body.get("min_count") not in (None, 1) or body.get("max_count") not in (None, 1):
             raise BadInput("Only one server can be created at a time.")
         size = _flavor_named(text(body, "flavorRef"))
@@ -160,7 +158,7 @@ class ServersApi:
 
     async def update(self, request: Request) -> Response:
         record = self._own(request)
-        name = text(member(await json_object(request), "server"), "name")
+        name = _name(member(await json_object(request), "server"))
         record = await self._records.change(record.id, lambda old: msgspec.structs.replace(old, name=name))
         return answer(200, {"server": self._render(record, caller(request))})
 
@@ -233,9 +231,7 @@ class ServersApi:
             image_id = image_id or uuid
             asked = one.get("volume_size")
             if asked is not None:
-                if not isinstance(asked, int | str) or not str(asked).isdigit():
-                    raise BadInput("block_device_mapping_v2: volume_size must be an integer (GiB).")
-                size = dataclasses.replace(size, disk_gib=int(asked))
+                size = dataclasses.replace(size, disk_gib=whole(asked, "volume_size"))
         if not image_id:
             raise BadInput("Invalid imageRef provided: a server boots from an image or a volume.")
         try:
@@ -254,12 +250,11 @@ class ServersApi:
 
     async def _console(self, record: ServerRecord, body: dict[str, Any]) -> Response:
         length = member(body, "os-getConsoleOutput").get("length")
-        if length is not None and not (isinstance(length, int | str) and str(length).lstrip("-").isdigit()):
-            raise BadInput("length must be an integer")
+        count = -1 if length is None else whole(length, "length")
         data = await self._hypervisor.console(UUID(record.id), CONSOLE_BYTES_MAX)
         lines = data.decode("utf-8", "replace").replace("\r\n", "\n")
-        if length is not None and int(length) >= 0:
-            lines = "\n".join(lines.split("\n")[-int(length) :]) if int(length) else ""
+        if count >= 0:
+            lines = "\n".join(lines.split("\n")[-count:]) if count else ""
         return answer(200, {"output": lines})
 
     async def _want(self, record: ServerRecord, wanted: str, task: str) -> None:
@@ -279,7 +274,8 @@ class ServersApi:
 
     def _found(self, request: Request) -> list[ServerRecord]:
         access = caller(request)
-        wanted = dict(Query.parse(request.query_string))
+        query = Query.parse(request.query_string)
+        wanted = dict(query)
         everyone = access.is_admin and wanted.get("all_tenants", "").lower() in ("1", "true")
         found = [r for r in self._records.all() if everyone or r.project_id == access.project_id]
         if "name" in wanted:
@@ -291,10 +287,7 @@ class ServersApi:
             if wanted["marker"] not in ids:
                 raise BadInput(f"marker [{wanted['marker']:.64}] not found")
             found = found[ids.index(wanted["marker"]) + 1 :]
-        limit = wanted.get("limit", "1000")
-        if not limit.isdigit():
-            raise BadInput("limit must be an integer")
-        return found[: int(limit)]
+        return found[: query.number("limit", LIMIT_MAX)]
 
     def _links(self, kind: str, item_id: str) -> list[dict[str, str]]:
         return [{"rel": "self", "href": f"{self._base}/{kind}/{item_id}"}]
@@ -364,6 +357,13 @@ def _flavor_named(reference: str) -> Flavor:
         return flavor(reference.rpartition("/")[2])
     except NotFound as error:
         raise BadInput(error.message) from error
+
+
+def _name(body: dict[str, Any]) -> str:
+    name = text(body, "name").strip()
+    if not name or not name.isprintable():
+        raise BadInput("Invalid input for field/attribute name: printable characters, and at least one.")
+    return name
 
 
 def _need(record: ServerRecord, vm_state: str, verb: str) -> None:

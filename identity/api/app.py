@@ -34,7 +34,6 @@ def make_api(world: World, store: IdentityStore, login: Login, sealer: Sealer, *
 
     add("GET HEAD", "/", versions)
     add("GET HEAD", "/v3", version)
-    add("GET HEAD", "/v3/", version)
     auth = AuthApi(store, login, public_url)
     add("POST", "/v3/auth/tokens", auth.issue)
     add("GET HEAD", "/v3/auth/tokens", auth.validate)
@@ -55,14 +54,14 @@ def make_api(world: World, store: IdentityStore, login: Login, sealer: Sealer, *
             add("PUT", "/v3/regions/{id}", api.create)
     grants = GrantApi(store, login, public_url)
     for scope in ("projects", "domains"):
-        roles = f"/v3/{scope}/{{target}}/users/{{user}}/roles"
+        roles = f"/v3/{scope}/{{id}}/users/{{user}}/roles"
         add("GET", roles, grants.index)
         add("PUT", f"{roles}/{{role}}", grants.put)
         add("GET HEAD", f"{roles}/{{role}}", grants.check)
         add("DELETE", f"{roles}/{{role}}", grants.delete)
     add("GET", "/v3/role_assignments", grants.assignments)
     credentials = CredentialApi(world, store, login, sealer, public_url)
-    ec2 = "/v3/users/{user}/credentials/OS-EC2"
+    ec2 = "/v3/users/{id}/credentials/OS-EC2"
     add("POST", ec2, credentials.create)
     add("GET", ec2, credentials.index)
     add("GET", f"{ec2}/{{access}}", credentials.show)

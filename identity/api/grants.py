@@ -22,7 +22,7 @@ from ring.world.interface import World
 
 
 class GrantApi:
-    """{scope} is "projects" or "domains" in the path: /v3/{scope}/{target}/users/{user}/roles[/{role}]."""
+    """{scope} is "projects" or "domains" in the path: /v3/{scope}/{id}/users/{user}/roles[/{role}]."""
 
     def __init__(self, store: IdentityStore, login: Login, base: str) -> None:
         self._store = store
@@ -97,8 +97,8 @@ class GrantApi:
 
     def _target(self, request: Request) -> tuple[str, str]:
         if request.raw_path.split("/")[2] == "domains":
-            return "domain", self._store.get(Domain, request.params["target"]).id
-        return "project", self._store.get(Project, request.params["target"]).id
+            return "domain", self._store.get(Domain, request.params["id"]).id
+        return "project", self._store.get(Project, request.params["id"]).id
 
 
 class CredentialApi:
@@ -141,9 +141,9 @@ class CredentialApi:
 
     def _user(self, request: Request) -> User:
         session = session_of(self._login, request)
-        if request.params["user"] != session.user.id:
+        if request.params["id"] != session.user.id:
             _need_admin(session)
-        return self._store.get(User, request.params["user"])
+        return self._store.get(User, request.params["id"])
 
     def _credential(self, request: Request) -> Credential:
         user = self._user(request)

@@ -36,7 +36,7 @@ class Sealer:
     def open(self, purpose: str, sealed: str) -> bytes:
         """FormatError when it was sealed under another key or for another purpose."""
         try:
-            data = base64.urlsafe_b64decode(sealed)
+            data = base64.b64decode(sealed, altchars=b"-_", validate=True)
             if data[:1] != _VERSION:
                 raise FormatError(f"a sealed {purpose} has an unknown version", hint="it was written by a newer Ringfort")
             return self._cipher.decrypt(data[1:13], data[13:], purpose.encode())

@@ -95,7 +95,11 @@ class Router:
 
     def find(self, raw_path: str) -> Route | None:
         """Raises BadInput for a broken percent-encoding."""
-        return _walk(self._root, raw_path.removeprefix("/").split("/"), 0, ())
+        segments = raw_path.removeprefix("/").split("/")
+        found = _walk(self._root, segments, 0, ())
+        if found is None and segments[-1] == "":  # "/v3/" where only "/v3" is known
+            found = _walk(self._root, segments[:-1], 0, ())
+        return found
 
     async def __call__(self, request: Request) -> Response:
         target = request.target
