@@ -9,7 +9,9 @@
     books      containers and accounts         pages    listings from a majority        large    streams of big bodies
     payer      brings owed rows to containers  repair   mends what a read found stale   bodies   helpers over pieces
     reach      what all of them are made with: rings, nodes, timestamps, Settings
-    fake_node  a device's two engines in RAM
+    watch      one timer for many waits        fake_node  a device's two engines in RAM
+    protocol   the node protocol's messages and handshake (pure)    frames   its edge    server   a worker's devices, for others
+    peer       the connections to another worker, for remote
 
 A PUT: objects asks books for the container, reads the body, takes a timestamp; writing sends it to every primary through fanout;
 each LocalNode makes it durable, then brings the row to its container device; a majority of replies is the verdict.

@@ -17,6 +17,7 @@ import trio
 
 from ring.errors import DiskFault, NotFound, RingfortError, Unavailable
 from storage.client.node import Node
+from storage.client.watch import Watch
 
 T = TypeVar("T")
 IN_FLIGHT_MAX = 512
@@ -36,9 +37,11 @@ Receive = Callable[[int, T | RingfortError], Progress]
 class Settling:
     """One caller waiting for replies.  ``receive`` goes on to get those that come later, for what is to be mended."""
 
-    __slots__ = ("_decided", "_settled", "missing")
+    __slots__ = ("_decided", "_expired", "_settled", "_watch", "missing")
 
-    def __init__(self) -> None:
+    def __init__(self, watch: Callable[[float], Watch]) -> None:
+        self._watch = watch
+        self._expired = False
         self._decided = trio.Event()
         self._settled = trio.Event()
         self.missing: set[int] = set()
@@ -49,12 +52,17 @@ class Settling:
             if progress >= Progress.SETTLED:
                 self._settled.set()
 
+    def expire(self) -> None:
+        """The time for deciding is over."""
+        self._expired = not self._decided.is_set()
+        self._decided.set()
+
     async def wait(self, timeout_s: float, grace_s: float) -> None:
         """Until decided, at most ``timeout_s``; then until settled, at most ``grace_s``."""
         if not self._decided.is_set():
-            with trio.move_on_after(timeout_s):
-                await self._decided.wait()
-        if self._decided.is_set() and not self._settled.is_set():
+            self._watch(timeout_s).add(self)
+            await self._decided.wait()
+        if not self._expired and not self._settled.is_set():
             with trio.move_on_after(grace_s):
                 await self._settled.wait()
 
@@ -66,17 +74,18 @@ class Fanout:
         self._nursery = nursery
         self._in_flight: dict[int, int] = {}
         self._in_flight_max = in_flight_max
+        self._watches: dict[float, Watch] = {}
 
     def spawn(self, task: Callable[[], Awaitable[None]]) -> None:
         """Run a task that ends by itself in the nursery of the calls."""
         self._nursery.start_soon(task)
 
     def settling(self) -> Settling:
-        return Settling()
+        return Settling(self._watch)
 
     def start(self, nodes: Sequence[Node], call: Callable[[int, Node], Awaitable[T]], receive: Receive[T]) -> Settling:
         """Call every node; replies go to ``receive`` as values: what the call returned, or the expected error it raised."""
-        settling = Settling()
+        settling = self.settling()
         for index, node in enumerate(nodes):
             self.add(settling, index, node, call, receive)
         return settling
@@ -94,6 +103,12 @@ class Fanout:
             return
         self._in_flight[key] = self._in_flight.get(key, 0) + 1
         self._nursery.start_soon(self._run, settling, index, node, call, receive)
+
+    def _watch(self, timeout_s: float) -> Watch:
+        watch = self._watches.get(timeout_s)
+        if watch is None:
+            watch = self._watches[timeout_s] = Watch(self._nursery, timeout_s)
+        return watch
 
     async def _run(
         self, settling: Settling, index: int, node: Node, call: Callable[[int, Node], Awaitable[T]], receive: Receive[T]

@@ -6,7 +6,7 @@ Decides nothing.  Neighbours: storage.object.store and storage.rows.books (the e
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping, Sequence
-from dataclasses import replace
+from contextlib import suppress
 from typing import Protocol, TypeVar
 
 from ring.device import Device
@@ -122,11 +122,9 @@ class LocalNode:
             return reply
         if not await self._payer.pay(debt):
             return reply
-        try:
+        with suppress(Unavailable):  # the row is there; that it is, the updater will find out again
             await self._ask(self.store.settle(version.path, version.timestamp))
-        except Unavailable:
-            return replace(reply, paid=True)  # the row is there; that it is, the updater will find out again
-        return replace(reply, paid=True)
+        return WriteReply(reply.newest, paid=True)
 
 
 class _PayingUpload:

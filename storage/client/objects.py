@@ -67,7 +67,6 @@ class ObjectOperations:
         else:
             large = await send_large(self._reach, replicas, path, new, start, body)
             etag = large.etag
-        version = _version(path, new, ZERO, large.size if large is not None else len(start), etag)
         async with aclosing(large or _NOTHING), self._locks.holding(path if new.condition is not None else None):
             floor: Timestamp | None = None
             if new.condition is not None or large is not None:
@@ -75,7 +74,8 @@ class ObjectOperations:
                 if new.condition is not None:
                     _evaluate(new.condition, found.data)
                 floor = found.version.timestamp if found.version is not None else None
-            version = replace(version, timestamp=new.timestamp or self._reach.timestamps.next(floor))
+            size = large.size if large is not None else len(start)
+            version = _version(path, new, new.timestamp or self._reach.timestamps.next(floor), size, etag)
             if isinstance(start, bytes):
                 return await self._store_small(replicas, container.replicas, version, start, movable=new.timestamp is None)
             assert large is not None

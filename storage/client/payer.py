@@ -17,6 +17,7 @@ from ring.errors import DiskFault, Unavailable
 from ring.names import Path
 from storage.client.interface import Row
 from storage.client.node import Debt, Node
+from storage.client.watch import Watch
 
 ROW_WAIT_S = 1.0
 BATCH_ROWS_MAX = 256
@@ -39,10 +40,11 @@ class _Wait:
         if self.left == 0 or not self.paid:
             self._event.set()
 
-    async def wait(self, timeout_s: float) -> bool:
-        if not self._event.is_set():
-            with trio.move_on_after(timeout_s):
-                await self._event.wait()
+    def expire(self) -> None:
+        self._event.set()
+
+    async def wait(self) -> bool:
+        await self._event.wait()
         return self.left == 0 and self.paid
 
 
@@ -60,9 +62,9 @@ class RowPayer:
     ) -> None:
         self._nursery = nursery
         self._nodes = nodes
-        self._wait_s = wait_s
         self._batch_rows_max = batch_rows_max
         self._queue_rows_max = queue_rows_max
+        self._watch = Watch(nursery, wait_s)
         self._queues: dict[tuple[int, Path], list[tuple[Row, _Wait]]] = {}
 
     async def pay(self, debt: Debt) -> bool:
@@ -80,7 +82,8 @@ class RowPayer:
                 queue.append((debt.row, wait))
             else:
                 wait.answer(False)
-        return await wait.wait(self._wait_s)
+        self._watch.add(wait)
+        return await wait.wait()
 
     async def _run(self, key: tuple[int, Path]) -> None:
         device_id, book = key
