@@ -12,6 +12,7 @@ manifest that was acknowledged are never removed before the manifest is known to
 
     manifest    the codec of the manifest's body and its headers (docs/formats/manifest.md)
     records     the codec of an upload's record and the names of things
+    shelf       the hidden container of one container's records and parts
     uploads     the verbs: create, upload part, list, complete, abort
     reader      a manifest read as one body
     sweeper     the Worker that moves records along and removes parts

@@ -35,7 +35,7 @@ from proxy.s3.xml import element, malformed, parse, text
 from ring.errors import RingfortError
 from ring.names import HIDDEN, Path
 from ring.wire.message import Headers, Response
-from storage.client.errors import ObjectNotFound
+from storage.client.errors import ContainerNotFound, ObjectNotFound
 from storage.client.interface import Page, Prefix, Query, Row
 
 _CONFIGURATION_BYTES_MAX = 64 << 10
@@ -66,7 +66,7 @@ async def create_bucket(door: Door, call: Call) -> Response:
     access = call.access
     if access is None:
         raise Unauthorized("Access Denied")
-    check_headers(_without_lock_refusal(call.headers))
+    check_headers(call.headers)
     data = await read_document(call.request, call.signed, _CONFIGURATION_BYTES_MAX)
     if data:
         parse(data, "CreateBucketConfiguration")
@@ -77,18 +77,18 @@ async def create_bucket(door: Door, call: Call) -> Response:
     return Response(200, Headers([("location", f"/{call.bucket}")]))
 
 
-def _without_lock_refusal(headers: Headers) -> Headers:
-    """Without "no object lock, please", which some clients send."""
-    return Headers([item for item in headers if item != ("x-amz-bucket-object-lock-enabled", "false")])
-
-
 async def head_bucket(door: Door, call: Call) -> Response:
     await door.pipeline.run(call.access, HeadContainer(call.path), door.books.head_container)
     return Response(200, Headers([("content-type", "application/xml"), ("x-amz-bucket-region", door.region)]))
 
 
 async def delete_bucket(door: Door, call: Call) -> Response:
-    await door.pipeline.run(call.access, DeleteContainer(call.path), door.books.delete_container)
+    try:
+        await door.pipeline.run(call.access, DeleteContainer(call.path), door.books.delete_container)
+    except ContainerNotFound:
+        # Claimed, and a crash came before the container was made, or after it was deleted: let go of the name.
+        await door.claims.release(call.bucket, project_of(call.path))
+        raise
     await door.claims.release(call.bucket, project_of(call.path))
     return Response(204)
 

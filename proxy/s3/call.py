@@ -32,13 +32,19 @@ _UNSUPPORTED = (
     "x-amz-copy-source-server-side-encryption",
     "x-amz-grant-",
     "x-amz-object-lock-",
+    "x-amz-bucket-object-lock-enabled",
+    "x-amz-object-ownership",
     "x-amz-bypass-governance-retention",
     "x-amz-tagging",
     "x-amz-website-redirect-location",
     "x-amz-write-offset-bytes",
     "x-amz-mfa",
 )
-_HARMLESS = {"x-amz-tagging-directive": frozenset(("COPY",))}
+_HARMLESS = {
+    "x-amz-tagging-directive": frozenset(("COPY",)),
+    "x-amz-bucket-object-lock-enabled": frozenset(("false", "False")),
+    "x-amz-object-ownership": frozenset(("BucketOwnerEnforced",)),
+}
 _META = "x-amz-meta-"
 _UNSET = Path("")
 _OBJECT_META = "x-object-meta-"

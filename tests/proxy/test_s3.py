@@ -64,6 +64,36 @@ async def test_names_that_no_bucket_gets(ann: S3Client, name: str) -> None:
     assert (await ann("GET", f"/{name}")).status == 404
 
 
+@pytest.mark.parametrize(
+    ("headers", "error"),
+    [
+        ({"x-amz-bucket-object-lock-enabled": "false"}, ""),
+        ({"x-amz-bucket-object-lock-enabled": "true"}, "NotImplemented"),
+        ({"x-amz-object-ownership": "BucketOwnerEnforced"}, ""),
+        ({"x-amz-object-ownership": "ObjectWriter"}, "NotImplemented"),
+        ({"x-amz-acl": "public-read-write"}, "NotImplemented"),
+        ({"x-amz-grant-read": "id=1"}, "NotImplemented"),
+    ],
+)
+async def test_what_a_bucket_can_be_asked_for(ann: S3Client, headers: dict[str, str], error: str) -> None:
+    configuration = b"<CreateBucketConfiguration><LocationConstraint>here</LocationConstraint></CreateBucketConfiguration>"
+    assert code(await ann("PUT", "/bucket", headers, configuration)) == error
+    assert (await ann("HEAD", "/bucket")).status == (404 if error else 200)
+
+
+async def test_a_name_whose_container_was_never_made_can_be_used_or_given_back(
+    ann: S3Client, bob: S3Client, front_door: FrontDoor
+) -> None:
+    await front_door.claims.claim("bucket", "p1")
+    assert code(await bob("PUT", "/bucket")) == "BucketAlreadyExists"
+    assert code(await ann("GET", "/bucket")) == "NoSuchBucket"
+    assert (await ann("PUT", "/bucket")).status == 200
+    await ann("DELETE", "/bucket")
+    await front_door.claims.claim("bucket", "p1")
+    assert code(await ann("DELETE", "/bucket")) == "NoSuchBucket"
+    assert (await bob("PUT", "/bucket")).status == 200
+
+
 async def test_a_swift_container_is_a_bucket_while_nobody_holds_the_name(
     ann: S3Client, bob: S3Client, front_door: FrontDoor
 ) -> None:
