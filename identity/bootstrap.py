@@ -65,7 +65,7 @@ async def bootstrap(
         if service is None:
             await store.create(Service(id=service_id, name=entry.name, type=entry.type, description=entry.description))
         for interface in ("public", "internal", "admin"):
-            endpoint_id = f"{service_id[:24]}{interface:0<8}"[:32]
+            endpoint_id = f"{service_id[-24:]}{interface:0<8}"
             endpoint = store.find(Endpoint, endpoint_id)
             if endpoint is None:
                 await store.create(

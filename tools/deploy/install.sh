@@ -30,8 +30,11 @@ stamp=.venv/installed-$group
 want=$(cat "$lock" pyproject.toml | sha256sum)
 if [ "$(cat "$stamp" 2>/dev/null || true)" != "$want" ]; then
     echo "installing Python packages into .venv"
-    .venv/bin/pip install --quiet --disable-pip-version-check -r "$lock" 2>&1 | grep -v '^WARNING: Location' || true
-    .venv/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e . 2>&1 | grep -v '^WARNING: Location' || true
+    log=.venv/install.log
+    {
+        .venv/bin/pip install --disable-pip-version-check -r "$lock" &&
+            .venv/bin/pip install --disable-pip-version-check --no-deps --no-build-isolation -e .
+    } >"$log" 2>&1 || { tail -20 "$log" >&2; exit 1; }
     .venv/bin/python -c 'import trio, lmdb, libvirt, tools.cli.main'
     echo "$want" >"$stamp"
 fi

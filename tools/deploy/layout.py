@@ -79,11 +79,12 @@ class Layout:
     def device(self, number: int) -> Path:
         return self.root / "devices" / f"d{number}"
 
-    def device_socket(self, number: int) -> str:
-        return str(self.run / f"device-{number}.sock")
-
     def worker_socket(self, number: int) -> str:
         return str(self.run / f"worker-{number}.sock")
+
+    def node_socket(self, number: int) -> str:
+        """Where a worker serves its devices to the others."""
+        return str(self.run / f"nodes-{number}.sock")
 
     def handoff_socket(self, number: int) -> str:
         return str(self.run / f"iscsi-{number}.sock")
