@@ -1,0 +1,15 @@
+"""The objects of one device.
+
+    device.py    its label, folders and tables; what is missing or foreign is out of service, never empty
+    record.py    one record of the log, to the byte        segment.py   the head of a segment of it
+    scan.py      finding records, harmed ones included
+    packs.py     the log: segments, group commit, what a failed write means
+    index.py     what is held and where: a cache of the log, and the merge rule
+    files.py     large objects: a file each                upload.py    one on its way in
+    reader.py    reading a version, every byte checked
+    store.py     ObjectStore: the object half of a Node, its start, its background tasks
+    auditor.py   a Worker: finds what has rotted and puts it aside
+
+A record in the log commits everything.  ``store`` puts the others together; ``storage.client.local`` calls it.  Formats:
+docs/formats/{device-label,pack,file,index}.md.
+"""
