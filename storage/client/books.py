@@ -62,6 +62,10 @@ class BookOperations:
         self._known[path] = known
         return known
 
+    def last_known(self, path: Path) -> Known | None:
+        """What a majority said of it last, however long ago."""
+        return self._known.get(path)
+
     async def put_container(self, path: Path, metadata: Mapping[str, str], policy: int) -> bool:
         path.check()
         self._reach.rings.of_policy(policy)

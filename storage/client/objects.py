@@ -24,6 +24,7 @@ from ring.world.interface import Buffer
 from storage.client.books import BookOperations
 from storage.client.errors import (
     BadDigest,
+    ContainerNotFound,
     EntityTooLarge,
     NoQuorum,
     ObjectNotFound,
@@ -102,7 +103,10 @@ class ObjectOperations:
         return Reading(_meta(wanted), await open_body(self._reach, found, wanted, offset, length))
 
     async def delete(self, path: Path, condition: Condition | None) -> None:
-        container = await self._books.container(path.parent)
+        try:
+            container = await self._books.container(path.parent)
+        except ContainerNotFound:
+            raise ObjectNotFound(f"{path} does not exist") from None
         replicas = self._reach.replicas(self._reach.rings.of_policy(container.policy), path)
         async with self._locks.holding(path if condition is not None else None):
             found = await find(self._reach, replicas, path)
@@ -140,8 +144,23 @@ class ObjectOperations:
     # ---- how
 
     async def _find(self, path: Path) -> Finding:
-        container = await self._books.container(path.parent)
+        """The newest version; ObjectNotFound when there is not even a container.
+
+        The container tells the policy.  While its primaries cannot be asked, what they said last will do for what is found; that
+        something is not there is then not known."""
+        sure = True
+        try:
+            container = await self._books.container(path.parent)
+        except ContainerNotFound:
+            raise ObjectNotFound(f"{path} does not exist") from None
+        except NoQuorum:
+            last = self._books.last_known(path.parent)
+            if last is None:
+                raise
+            container, sure = last, False
         found = await find(self._reach, self._reach.replicas(self._reach.rings.of_policy(container.policy), path), path)
+        if found.data is None and not sure:
+            raise NoQuorum(f"{path}: too few primaries of its container answered")
         if found.stale:
             self._repairer.request(found.replicas, path)
         return found

@@ -26,6 +26,7 @@ from storage.client import protocol as wire
 from storage.client.frames import Frames
 from storage.client.node import Debt, Version, WriteReply
 from storage.client.protocol import FrameType
+from storage.client.watch import Watch
 
 S = TypeVar("S")
 RETRY_MIN_S, RETRY_MAX_S = 0.1, 1.0
@@ -48,6 +49,9 @@ class _Waiting:
         self.answer: wire.Answer | None = None
         self.error: RingfortError | None = None
 
+    def expire(self) -> None:
+        self.event.set()
+
 
 class Peer:
     """``nursery`` runs its connection and must outlive the last question."""
@@ -68,6 +72,7 @@ class Peer:
         self._secret = secret
         self._ring_version = ring_version
         self._limits = limits or PeerLimits()
+        self._watch = Watch(nursery, self._limits.answer_s)
         self._next_id = 0
         self._waiting: dict[int, _Waiting] = {}
         self._outbox: deque[wire.Ask] = deque()
@@ -98,8 +103,8 @@ class Peer:
         self._wake.set()
         asked = trio.current_time()
         try:
-            with trio.move_on_after(self._limits.answer_s):
-                await waiting.event.wait()
+            self._watch.add(waiting)
+            await waiting.event.wait()
         finally:
             self._waiting.pop(number, None)
         if waiting.error is not None:

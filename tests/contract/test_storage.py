@@ -144,6 +144,11 @@ async def test_nothing_is_there_before_or_after(storage: Storage) -> None:
 async def test_an_object_needs_its_container(storage: Storage) -> None:
     with pytest.raises(ContainerNotFound):
         await put(storage, OBJECT)
+    for call in (storage.head_object, storage.get_object, storage.delete_object):
+        with pytest.raises(ObjectNotFound):
+            await call(OBJECT)
+    with pytest.raises(ObjectNotFound):
+        await storage.post_object(OBJECT, {})
     await storage.put_container(CONTAINER, {})
     await put(storage, OBJECT)
     await storage.delete_object(OBJECT)

@@ -316,6 +316,22 @@ async def test_a_row_for_a_book_that_a_device_lacks_stays_owed(far: Ground) -> N
     assert not await far.payer.pay(debt)
 
 
+async def test_objects_are_read_while_their_container_cannot_be_asked(
+    autojump_clock: trio.testing.MockClock, ground: Ground
+) -> None:
+    await put(ground, b"data")
+    for books in ground.books:
+        books.broken = True
+    await trio.sleep(60)
+    assert await get(ground) == b"data"
+    with pytest.raises(NoQuorum):
+        await get(ground, Path("AUTH_a", "c", "perhaps"))
+    with pytest.raises(NoQuorum):
+        await get(ground, Path("AUTH_a", "never seen", "o"))
+    with pytest.raises(Unavailable):
+        await put(ground, b"more")
+
+
 # ---- mutants
 
 
