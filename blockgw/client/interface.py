@@ -40,6 +40,9 @@ class Images(Protocol):
     async def read(self, image_id: str, *, offset: int = 0, length: int | None = None) -> AsyncIterator[Piece]:
         """The bytes as uploaded.  NotFound."""
 
+    async def data(self, image_id: str) -> ImageData:
+        """What is known of its bytes.  NotFound while there are none."""
+
     async def delete(self, image_id: str) -> None:
         """Conflict while a volume reads from it; no error when it is gone already."""
 

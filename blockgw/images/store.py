@@ -22,8 +22,9 @@ from proxy.client.interface import Objects
 from ring.errors import BadInput, Conflict, NotFound, RingfortError, Unavailable
 from ring.kv.interface import KV, Delete, Entry, Operation, Put, Unchanged
 from ring.names import HIDDEN, Path
-from ring.wire.message import BytesBody, FileSlice, Piece
+from ring.wire.message import BytesBody, Piece
 from ring.world.interface import World
+from storage.client.bodies import aclose, loaded
 from storage.client.errors import ContainerNotFound, ObjectNotFound
 from storage.client.interface import BodySource, NewObject, Query, Reading, Row, Storage
 
@@ -67,20 +68,24 @@ class ImageStore:
         attempt = self._world.entropy.token(8).hex()
         try:
             manifest = await self._parts(image_id, attempt, body, progress)
-            outcome = await self._kv.transact(
-                [Unchanged(MANIFESTS + image_id, 0)], [Put(MANIFESTS + image_id, msgspec.json.encode(manifest))]
-            )
-            if not outcome.succeeded:
-                raise Conflict(f"image {image_id} has its data already")
         except BaseException:
-            with trio.CancelScope(deadline=trio.current_time() + CLEANUP_S, shield=True):
-                await self._remove(container, attempt)
+            await self._take_back(container, attempt)
             raise
+        # A failure here says nothing of whether the manifest is written, so the parts stay; the image's delete removes them.
+        outcome = await self._kv.transact(
+            [Unchanged(MANIFESTS + image_id, 0)], [Put(MANIFESTS + image_id, msgspec.json.encode(manifest))]
+        )
+        if not outcome.succeeded:
+            await self._take_back(container, attempt)
+            raise Conflict(f"image {image_id} has its data already")
         return _data(manifest)
 
     async def copy(self, image_id: str, source: Path, *, progress: Progress | None = None) -> ImageData:
         reading = await self._objects.read(source)
-        return await self.store(image_id, _ReadingBody(reading), progress=progress)
+        try:
+            return await self.store(image_id, _ReadingBody(reading), progress=progress)
+        finally:
+            await aclose(reading.pieces)
 
     async def read(self, image_id: str, *, offset: int = 0, length: int | None = None) -> AsyncIterator[Piece]:
         manifest, _ = await self._manifest(image_id)
@@ -171,13 +176,16 @@ class ImageStore:
                 async for piece in reading.pieces:
                     yield piece
             finally:
-                await _close(reading)
+                await aclose(reading.pieces)
             at += length
+
+    async def _take_back(self, container: Path, attempt: str) -> None:
+        with trio.CancelScope(deadline=trio.current_time() + CLEANUP_S, shield=True):
+            await self._remove(container, attempt)
 
     async def _remove(self, container: Path, prefix: str) -> None:
         """Delete the objects of a container that begin with ``prefix``.  What storage cannot delete now stays, unreferred to,
-        until the
-        image's own delete."""
+        until the image's own delete."""
         marker = ""
         while True:
             try:
@@ -200,7 +208,6 @@ class _ReadingBody:
 
     def __init__(self, reading: Reading) -> None:
         self.length: int | None = reading.meta.size
-        self._reading = reading
         self._pieces = reading.pieces.__aiter__()
         self._rest = memoryview(b"")
 
@@ -209,11 +216,8 @@ class _ReadingBody:
             try:
                 piece = await self._pieces.__anext__()
             except StopAsyncIteration:
-                await _close(self._reading)
                 return b""
-            if isinstance(piece, FileSlice):
-                piece = await piece.file.pread(piece.offset, piece.length)
-            self._rest = memoryview(piece)
+            self._rest = memoryview(await loaded(piece))
         data = bytes(self._rest[:max_bytes])
         self._rest = self._rest[max_bytes:]
         return data
@@ -244,9 +248,3 @@ async def _filled(body: BodySource, size: int) -> bytes:
         pieces.append(piece)
         missing -= len(piece)
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-
-async def _close(reading: Reading) -> None:
-    close = getattr(reading.pieces, "aclose", None)
-    if close is not None:
-        await close()

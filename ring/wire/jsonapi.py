@@ -85,6 +85,15 @@ def text(body: Mapping[str, Any], name: str, default: str | None = None, *, char
     return value
 
 
+def whole(value: object, name: str) -> int:
+    """A whole number of at most 18 digits, as a number or as text.  BadInput."""
+    if isinstance(value, str) and value.isascii() and value.removeprefix("-").isdigit() and len(value) <= 18:
+        return int(value)
+    if not isinstance(value, int) or isinstance(value, bool) or abs(value) >= 10**18:
+        raise BadInput(f"Invalid input for field/attribute {name}: a whole number.")
+    return value
+
+
 def answer(status: int, body: Mapping[str, Any]) -> Response:
     return Response(status, Headers([("Content-Type", "application/json")]), msgspec.json.encode(body))
 
