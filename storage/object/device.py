@@ -139,10 +139,21 @@ async def open_device(world: World, root: str, cluster_id: str, device_id: int) 
             hint="the wrong disk is mounted there",
         )
     try:
-        tables = await disk.open_tables(TABLES, TABLE_NAMES)
+        tables = await _open_tables(disk)
     except OSError as error:
         raise DeviceOutOfService(f"the tables of {root} cannot be opened: {error}") from error
     return OpenDevice(disk, tables, device_id, label)
+
+
+async def _open_tables(disk: Disk) -> Tables:
+    """Damaged ones are put aside: what they held is made anew from the logs and from other replicas."""
+    try:
+        return await disk.open_tables(TABLES, TABLE_NAMES)
+    except FormatError:
+        taken = set(await disk.list_dir(QUARANTINE))
+        number = next(number for number in range(len(taken) + 1) if f"{TABLES}-{number}" not in taken)
+        await disk.rename(TABLES, f"{QUARANTINE}/{TABLES}-{number}")
+        return await disk.open_tables(TABLES, TABLE_NAMES)
 
 
 async def _check_file_system(disk: Disk) -> None:

@@ -126,6 +126,7 @@ class Index:
         self._fresh = _Layer()
         self._committing: _Layer | None = None
         self._lock = trio.Lock()
+        self._distrusted = False
         self.position = LOG_START  # of the log: committed up to here
         self.landed = LOG_START  # and in RAM up to here
         self.forgotten: list[Held] = []  # superseded or dropped versions whose files may go; store.py takes them
@@ -272,12 +273,14 @@ class Index:
     # ---- the tables
 
     def load(self) -> None:
-        """Read where the last commit left off (LOG_START when there was none)."""
+        """Read where the last commit left off (LOG_START when there was none).  FormatError when it cannot be gone on from."""
         value = self._tables.get(STATE, POSITION_KEY)
         try:
             self.position = self.landed = LOG_START if value is None else _decode_position(value)
         except msgspec.DecodeError as error:
             raise FormatError("the index's position in the log is damaged") from error
+        if value is None and self._tables.scan(TABLE, limit=1):
+            raise FormatError("the index was given up")
 
     async def clear(self) -> None:
         """Forget everything, so that the log can be replayed from its start.  May be interrupted and begun again."""
@@ -288,9 +291,20 @@ class Index:
             while pairs := self._tables.scan(table, prefix, end, limit=10 * _SCAN_ROWS):
                 await self._tables.commit([Write(table, key, None) for key, _ in pairs])
 
+    async def distrust(self) -> None:
+        """What the tables hold is damaged: commit no more, and let the next start make them anew.  DiskFault."""
+        async with self._lock:
+            self._distrusted = True
+            try:
+                await self._tables.commit([Write(STATE, POSITION_KEY, None)])
+            except (OSError, FormatError) as error:
+                raise DiskFault(f"the index cannot be written: {error}") from error
+
     async def commit(self) -> None:
         """Write all that was landed before the call.  Nothing is lost when it fails (DiskFault)."""
         async with self._lock:
+            if self._distrusted:
+                raise DiskFault("the index is damaged")
             position = self.landed
             if position == self.position and not self.backlog:
                 return

@@ -105,6 +105,7 @@ class ObjectStore:
         self._to_clean = trio.Event()
         self._committed = trio.Event()
         self._commit_failures = 0
+        self._index_damaged = False
 
     # ---- life
 
@@ -203,8 +204,11 @@ class ObjectStore:
             self._to_clean = trio.Event()
             forgotten, self.index.forgotten = self.index.forgotten, []
             for held in forgotten:
-                with suppress(OSError):  # what stays is an orphan, and the auditor's
+                with suppress(OSError, DeviceOutOfService):  # what stays is an orphan, and the auditor's
                     await self._remove_file(held)
+            if self._index_damaged:
+                with suppress(DiskFault):  # then the next start meets the damage again, and so do we
+                    await self.index.distrust()
             while self._suspects and not self.device.fault:
                 with suppress(DiskFault, DeviceOutOfService):  # the auditor comes by again
                     await self.examine(self._suspects.popleft())
@@ -215,7 +219,12 @@ class ObjectStore:
             await remove(self.device.disk, path)
 
     def _land(self, record: Record, place: Place) -> Landed:
-        landed = self.index.land(record, place)
+        try:
+            landed = self.index.land(record, place)
+        except (OSError, FormatError) as error:
+            if self._ready:
+                self._index_failed(error)
+            raise
         self._changed.set()
         if self.index.backlog >= COMMIT_RECORDS:
             self._many.set()
@@ -429,8 +438,13 @@ class ObjectStore:
         try:
             return self.index.newest(name_hash)
         except (OSError, FormatError) as error:
-            self.device.fail(f"its index cannot be read: {error}")
+            self._index_failed(error)
             raise DeviceOutOfService(f"device {self.device.device_id} is out of service: {self.device.fault}") from error
+
+    def _index_failed(self, error: Exception) -> None:
+        self.device.fail(f"its index cannot be read: {error}")
+        self._index_damaged = isinstance(error, FormatError)
+        self._to_clean.set()
 
     def _get(self, key: bytes) -> Held | None:
         held = self._newest(key[:16])

@@ -63,6 +63,19 @@ async def test_format_and_open_on_the_real_disk(tmp_path: FilePath) -> None:
         await format_device(disk, "cluster", 7)
 
 
+async def test_damaged_tables_are_put_aside(tmp_path: FilePath) -> None:
+    world = make_world()
+    root = str(tmp_path)
+    await format_device(world.open_disk(root), "cluster", 7)
+    await (await open_device(world, root, "cluster", 7)).close()
+    for number in range(2):
+        (tmp_path / "tables" / "data.mdb").write_bytes(b"\xee" * 8192)
+        device = await open_device(world, root, "cluster", 7)
+        assert device.tables.get("index", b"x") is None
+        await device.close()
+        assert sorted(file.name for file in (tmp_path / "quarantine").iterdir())[-1] == f"tables-{number}"
+
+
 async def test_out_of_service_and_never_empty(autojump_clock: MockClock) -> None:
     world = SimWorld(1)
     disk = world.open_disk("d")

@@ -12,7 +12,7 @@ from trio.testing import MockClock
 
 from ring.errors import DiskFault, DiskFull
 from ring.timestamp import Timestamp
-from ring.world.interface import World
+from ring.world.interface import World, Write
 from ring.world.sim import SimNode, SimWorld
 from storage.client.node import Kind
 from storage.object.errors import DeviceOutOfService
@@ -307,6 +307,42 @@ async def test_an_index_that_is_ahead_of_the_log_is_made_anew(autojump_clock: Mo
         assert await read(store, "a") == b"1"
         assert await store.head(path("b")) is None
         assert len([leaf for partition in range(16) for leaf in (await store.digests(partition)).leaves]) == 1
+
+
+async def test_a_damaged_index_is_made_anew(autojump_clock: MockClock) -> None:
+    """An entry is rotten: the device goes out of service, and comes back with an index made from the log."""
+    world = SimWorld(10)
+    await prepare(world, ROOT)
+    async with serving(world, ROOT) as store:
+        for name in "abc":
+            await put(store, name, 10, name.encode())
+        await store.index.commit()
+        key = store.key(path("b"), Timestamp(10))
+        await store.device.tables.commit([Write("index", key, b"\xc1rot")])
+        assert await read(store, "a") == b"a"
+        with pytest.raises(DeviceOutOfService):
+            await read(store, "b")
+        with pytest.raises(DeviceOutOfService):
+            await read(store, "a")
+        await trio.sleep(5)
+    async with serving(world, ROOT) as store:
+        assert store.report.rebuilt
+        assert [await read(store, name) for name in "abc"] == [b"a", b"b", b"c"]
+
+
+async def test_a_failed_device_does_not_take_its_worker_down(autojump_clock: MockClock) -> None:
+    """Background tasks find the device failed while they have work left."""
+    world = SimWorld(11)
+    await prepare(world, ROOT)
+    async with serving(world, ROOT) as store:
+        await put_file(store, "a", 10, LARGE)
+        await put(store, "a", 20, b"small")
+        store.device.fail("for a test")
+        await trio.sleep(60)
+        with pytest.raises(DeviceOutOfService, match="for a test"):
+            await read(store, "a")
+    async with serving(world, ROOT) as store:
+        assert await read(store, "a") == b"small"
 
 
 async def test_missing_packs_are_no_empty_device(autojump_clock: MockClock) -> None:
