@@ -15,8 +15,12 @@ from dataclasses import dataclass, field
 
 import trio
 
+from ring.daemon.log import Level, Log
+from ring.daemon.metrics import Registry
+from ring.daemon.pacing import Pacing
+from ring.daemon.worker import Worker, once, run_worker
 from ring.device import Device
-from ring.errors import DiskFault, FormatError, Unavailable
+from ring.errors import DiskFault, FormatError, RingfortError, Unavailable
 from ring.names import NameHasher
 from ring.placement import Ring
 from ring.timestamp import TimestampSource
@@ -31,9 +35,14 @@ from storage.client.quorum import WriteQuorum
 from storage.client.reach import Rings, Settings
 from storage.client.remote import RemoteNode
 from storage.client.server import NodeServer
+from storage.container.replicator import BookReplicator
+from storage.container.updater import ContainerUpdater
+from storage.object.auditor import Auditor
 from storage.object.device import format_device, open_device
 from storage.object.errors import DeviceOutOfService
+from storage.object.replicator import ObjectReplicator
 from storage.object.store import ObjectStore
+from storage.object.updater import ObjectUpdater
 from storage.rows.books import Books
 from tests.sim.direct import Answer, DirectNode
 
@@ -43,6 +52,7 @@ PART_POWER = 2
 REPLICAS = 3
 HASHER = NameHasher(b"prefix", b"suffix")
 RETRY_DEVICE_S = 5.0
+REPLICATE_EVERY_S = 10.0
 ROOT = "/srv/disk"
 
 
@@ -72,7 +82,10 @@ class Member:
         self.node: SimNode = cluster.simulation.node(self.name)
         self.medium = self.node.disk(ROOT)
         self.local: LocalNode | None = None  # the device, while it serves
+        self.store: ObjectStore | None = None  # its engines
+        self.books: Books | None = None
         self.facade: ClusterStorage | None = None
+        self.audited = False
         self.may_start = trio.Event()
         self.silent = False  # it lost its power: callers hear nothing
         self._nursery: trio.Nursery | None = None
@@ -90,7 +103,7 @@ class Member:
     async def run(self) -> None:
         while True:
             await self.node.run(self._main)
-            self.local = self.facade = self._nursery = None
+            self.local = self.store = self.books = self.facade = self._nursery = None
             await self.may_start.wait()
             self.node.restart()
             self.silent = False
@@ -99,7 +112,7 @@ class Member:
         self.may_start = trio.Event()
         self.silent = silent
         self.node.crash(power=power, silent=silent)
-        self.local = self.facade = self._nursery = None
+        self.local = self.store = self.books = self.facade = self._nursery = None
 
     def start(self) -> None:
         self.may_start.set()
@@ -141,6 +154,8 @@ class Member:
                     await nursery.start(store.run)
                     await nursery.start(books.run)
                     payer = RowPayer(nursery, self.reach)
+                    self.store, self.books = store, books
+                    self._start_workers(nursery, world, store, books)
                     self.local = self._served[self.device.id] = LocalNode(self.device, store, books, payer)
                     self.cluster.simulation.trace(f"{self.name} serves, {store.report}")
                     while not opened.fault:
@@ -149,13 +164,47 @@ class Member:
             except* (DeviceOutOfService, DiskFault, FormatError) as group:
                 self.cluster.simulation.trace(f"{self.name} device is out: {group.exceptions}")
             finally:
-                self.local = None
+                self.local = self.store = self.books = None
                 self._served.clear()
             await store.close()
             await books.close()
             await opened.close()
             self.cluster.simulation.trace(f"{self.name} device left: {opened.fault}")
             await trio.sleep(RETRY_DEVICE_S)
+
+    def _start_workers(self, nursery: trio.Nursery, world: World, store: ObjectStore, books: Books) -> None:
+        cluster, device = self.cluster, self.device
+
+        def ring() -> Ring:
+            return cluster.ring
+
+        def nodes(device: Device) -> Node:
+            return self.reach(device.id)
+
+        cut = cluster.options.settings.pack_cut_bytes
+        workers: list[Worker] = [
+            ObjectReplicator(device, store, ring, nodes, interval_s=REPLICATE_EVERY_S, pack_cut_bytes=cut),
+            ObjectUpdater(world, store, ring, nodes),
+            BookReplicator(device, books, lambda kind: cluster.ring, nodes, interval_s=REPLICATE_EVERY_S),
+            ContainerUpdater(device, books, ring, nodes),
+        ]
+        log = Log(lambda line: cluster.simulation.trace(f"{self.name} {line}"), world.clock, level=Level.WARNING)
+        for worker in workers:
+            nursery.start_soon(run_worker, worker, Pacing(), log, Registry())
+        nursery.start_soon(self._audit, Auditor(world, store))
+
+    async def _audit(self, auditor: Auditor) -> None:
+        """One pass when the faults have ended: it is what finds rot that nobody read."""
+        await self.cluster.audit.wait()
+        while True:
+            try:
+                await once(auditor)
+            except RingfortError as error:
+                self.cluster.simulation.trace(f"{self.name} audit: {error}")
+                await trio.sleep(RETRY_DEVICE_S)
+            else:
+                self.audited = True
+                return
 
     # ---- calls
 
@@ -205,6 +254,7 @@ class Cluster:
         self.options = options
         self.ring = make_ring(options.members)
         self.rings = Rings(self.ring, self.ring, {0: self.ring})
+        self.audit = trio.Event()
         self.members = [Member(self, device) for device in self.ring.devices if device is not None]
 
     async def format(self) -> None:
