@@ -263,4 +263,4 @@ def _matches(record: ImageRecord, wanted: dict[str, str], access: Access) -> boo
         and wanted.get("visibility") not in ("community", "all")
     ):
         return False
-    return not record.os_hidden or wanted.get("os_hidden", "").lower() == "true"
+    return record.os_hidden == (wanted.get("os_hidden", "").lower() == "true")
