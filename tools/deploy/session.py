@@ -40,6 +40,7 @@ class RunningCloud:
         argv = [sys.executable, "-m", "tools.cli.main", "up", "--data", str(data), *ports, *arguments]
         log = log or data.with_name(data.name + ".log")
         with log.open("ab") as out:
+            before = out.tell()
             process = subprocess.Popen(
                 argv,
                 stdin=subprocess.DEVNULL,
@@ -50,7 +51,7 @@ class RunningCloud:
             )
         cloud = cls(data, process)
         deadline = time.monotonic() + START_S
-        while not cloud.ready.exists() or not cloud._is_ours():
+        while b"ringfort is ready" not in _after(log, before):
             if process.poll() is not None:
                 raise CloudFailed(f"ringfort up ended with status {process.returncode}: {_tail(log)}")
             if time.monotonic() > deadline:
@@ -62,10 +63,6 @@ class RunningCloud:
     @property
     def ready(self) -> Path:
         return self.data / "ready"
-
-    def _is_ours(self) -> bool:
-        """A ``ready`` left by a cloud that was killed does not count: this one removes it before it starts its workers."""
-        return bool(self.workers()) and self.ready.stat().st_mtime >= _started(self.process.pid) - 1
 
     def workers(self) -> list[int]:
         """The pids of the worker processes."""
@@ -183,5 +180,7 @@ def _command(pid: int) -> bytes:
         return b""
 
 
-def _started(pid: int) -> float:
-    return Path(f"/proc/{pid}").stat().st_ctime
+def _after(log: Path, offset: int) -> bytes:
+    with log.open("rb") as file:
+        file.seek(offset)
+        return file.read()
