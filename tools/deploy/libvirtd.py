@@ -85,8 +85,10 @@ def ensure() -> Started:
 
 
 def _give_kvm_to_its_group() -> None:
-    """Where no udev does it: root:kvm, 0660.  With the device out of QEMU's reach libvirt finds KVM when it probes as root and misses it
-    when it looks as QEMU's user, so it takes what it knows of QEMU for stale and probes anew at every step: minutes for one start."""
+    """Where no udev does it: root:kvm, 0660.
+
+    With the device out of QEMU's reach libvirt finds KVM when it probes as root and misses it when it looks as QEMU's user; so it
+    takes what it knows of QEMU for stale and probes anew at every step: minutes for one start."""
     try:
         os.chown("/dev/kvm", 0, grp.getgrnam("kvm").gr_gid)
         os.chmod("/dev/kvm", 0o660)
