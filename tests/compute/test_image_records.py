@@ -22,6 +22,8 @@ from compute.images.records import (
 from identity.client.interface import Access
 from ring.errors import BadInput
 
+NO_NUMBERS: list[Any] = [-1, True, 1.5, "1", None, NUMBER_MAX + 1, 10**30]
+NO_TEXTS: list[Any] = [None, 1, [], {}, "x" * 4097]
 NEW = ImageRecord(id="i", owner="p1", created=0.0, updated=0.0)
 FULL = with_fields(NEW, {"name": "n", "disk_format": "raw", "tags": ["t"], "min_disk": 1, "protected": True, "os_distro": "debian"})
 
@@ -59,13 +61,13 @@ def test_fields_that_are_taken(given_fields: dict[str, Any], expected: dict[str,
         {"container_format": "zip"},
         {"visibility": None},
         {"visibility": "secret"},
-        *({"min_disk": value} for value in (-1, True, 1.5, "1", None, NUMBER_MAX + 1, 10**30)),
+        *({"min_disk": value} for value in NO_NUMBERS),
         {"protected": "yes"},
         {"protected": 1},
         {"tags": "t"},
         {"tags": [1]},
         {"tags": ["x" * 256]},
-        *({"property": value} for value in (None, 1, [], {}, "x" * 4097)),
+        *({"property": value} for value in NO_TEXTS),
         {"p" * 256: "x"},
         {f"p{number}": "x" for number in range(PROPERTIES_MAX + 1)},
     ],

@@ -24,7 +24,7 @@ from ring.wire.message import BodyBroken, BytesBody
 from tests.blockgw.ground import BrokenBody, Caller, Ground
 
 RAW = {"disk_format": "raw", "container_format": "bare"}
-ID = "11111111-2222-4333-8444-555555555555"
+ID = "aaaaaaaa-bbbb-4ccc-8ddd-eeeeeeeeeeee"
 
 
 @dataclass(slots=True)
@@ -67,22 +67,22 @@ async def glance(autojump_clock: trio.testing.MockClock) -> AsyncIterator[Glance
         public_url="http://c/image",
         auth_url="http://c/identity",
     )
-    callers = [Caller(api, token) for token in ("token-ann", "token-bob", "token-root", "")]
+    ann, bob, root, nobody = (Caller(api, token) for token in ("token-ann", "token-bob", "token-root", ""))
     async with trio.open_nursery() as nursery:
         await nursery.start(records.view.run)
         nursery.start_soon(agent.run)
-        yield Glance(ground, records, agent, *callers, lines)
+        yield Glance(ground, records, agent, ann, bob, root, nobody, lines)
         nursery.cancel_scope.cancel()
 
 
-async def test_versions(glance: Glance) -> None:
+async def test_versions(glance: Glance, autojump_clock: trio.testing.MockClock) -> None:
     assert (await glance.nobody("GET", "/", expect=300)).json["versions"][0]["status"] == "CURRENT"
     for path in ("/versions", "/v2", "/v2/"):
         await glance.nobody("GET", path, expect=200)
     await glance.nobody("GET", "/v2/images", expect=401)
 
 
-async def test_create_upload_show_download_delete(glance: Glance) -> None:
+async def test_create_upload_show_download_delete(glance: Glance, autojump_clock: trio.testing.MockClock) -> None:
     created = await glance.ann("POST", "/v2/images", {"name": "disk", **RAW, "os_distro": "debian"}, expect=201)
     image_id = created.json["id"]
     assert created.json["status"] == "queued" and created.headers.get("location") == f"/v2/images/{image_id}"
@@ -109,14 +109,14 @@ async def test_create_upload_show_download_delete(glance: Glance) -> None:
     assert await glance.ground.kv.range(MANIFESTS) == []
 
 
-async def test_an_id_of_the_clients_choice(glance: Glance) -> None:
+async def test_an_id_of_the_clients_choice(glance: Glance, autojump_clock: trio.testing.MockClock) -> None:
     assert (await glance.ann("POST", "/v2/images", {"id": ID}, expect=201)).json["id"] == ID
     await glance.bob("POST", "/v2/images", {"id": ID}, expect=409)
     for bad in ("x", ID.upper(), ID[:-1], "../" * 12, 3, [ID]):
-        await glance.ann("POST", "/v2/images", {"id": bad}, expect=400 if bad != ID.upper() or ID.upper() != ID else 409)
+        await glance.ann("POST", "/v2/images", {"id": bad}, expect=400)
 
 
-async def test_an_upload_that_breaks_can_be_done_again(glance: Glance) -> None:
+async def test_an_upload_that_breaks_can_be_done_again(glance: Glance, autojump_clock: trio.testing.MockClock) -> None:
     image_id = await glance.image()
     await glance.ann("PUT", f"/v2/images/{image_id}/file", BrokenBody(b"half", BodyBroken("the client went away")), expect=400)
     assert await glance.status(image_id) == "queued"
@@ -127,7 +127,7 @@ async def test_an_upload_that_breaks_can_be_done_again(glance: Glance) -> None:
     assert (await glance.ann("GET", f"/v2/images/{image_id}/file")).body == b"whole"
 
 
-async def test_deleted_during_the_upload(glance: Glance) -> None:
+async def test_deleted_during_the_upload(glance: Glance, autojump_clock: trio.testing.MockClock) -> None:
     image_id = await glance.image()
 
     class Deleting(BytesBody):
@@ -141,7 +141,7 @@ async def test_deleted_during_the_upload(glance: Glance) -> None:
     assert await glance.ground.kv.range("blockgw/") == [] and await glance.ground.kv.range(IMAGES) == []
 
 
-async def test_formats_first(glance: Glance) -> None:
+async def test_formats_first(glance: Glance, autojump_clock: trio.testing.MockClock) -> None:
     image_id = (await glance.ann("POST", "/v2/images", {"name": "x"}, expect=201)).json["id"]
     await glance.ann("PUT", f"/v2/images/{image_id}/file", b"data", expect=400)
     patch = [
@@ -154,7 +154,7 @@ async def test_formats_first(glance: Glance) -> None:
     await glance.ann("PATCH", f"/v2/images/{image_id}", [{"op": "replace", "path": "/name", "value": "y"}], expect=200)
 
 
-async def test_what_others_may_do(glance: Glance) -> None:
+async def test_what_others_may_do(glance: Glance, autojump_clock: trio.testing.MockClock) -> None:
     private = await glance.image(data=b"secret")
     community = await glance.image(visibility="community", data=b"open")
     for method, path, body in (
@@ -177,7 +177,7 @@ async def test_what_others_may_do(glance: Glance) -> None:
     assert (await glance.bob("GET", "/v2/images?visibility=community")).json["images"][0]["id"] == community
 
 
-async def test_protected_and_used_images_stay(glance: Glance) -> None:
+async def test_protected_and_used_images_stay(glance: Glance, autojump_clock: trio.testing.MockClock) -> None:
     image_id = await glance.image(protected=True, data=b"data")
     await glance.ann("DELETE", f"/v2/images/{image_id}", expect=403)
     await glance.ann("PATCH", f"/v2/images/{image_id}", [{"op": "replace", "path": "/protected", "value": False}], expect=200)
@@ -187,7 +187,7 @@ async def test_protected_and_used_images_stay(glance: Glance) -> None:
     assert (await glance.ann("GET", f"/v2/images/{image_id}/file", expect=200)).body == b"data"
 
 
-async def test_lists(glance: Glance) -> None:
+async def test_lists(glance: Glance, autojump_clock: trio.testing.MockClock) -> None:
     ids = []
     for name in ("c", "a", "b"):
         ids.append(await glance.image(name=name))
@@ -237,13 +237,15 @@ async def test_lists(glance: Glance) -> None:
     ],
     ids=lambda value: repr(value)[:50],
 )
-async def test_hostile_requests(glance: Glance, method: str, path: str, body: bytes, status: int) -> None:
+async def test_hostile_requests(
+    glance: Glance, method: str, path: str, body: bytes, status: int, autojump_clock: trio.testing.MockClock
+) -> None:
     image_id = await glance.image()
     await glance.ann(method, path.replace("ID", image_id), body, expect=status)
     assert await glance.status(image_id) == "queued"
 
 
-async def test_messages_are_escaped(glance: Glance) -> None:
+async def test_messages_are_escaped(glance: Glance, autojump_clock: trio.testing.MockClock) -> None:
     answer = await glance.ann("POST", "/v2/images", {"disk_format": "<script>"}, expect=400)
     assert b"<script>" not in answer.body and b"&lt;script&gt;" in answer.body
 
@@ -258,7 +260,7 @@ async def start_import(glance: Glance, uri: str, image_id: str = "") -> str:
     return image_id
 
 
-async def test_an_import_copies_an_object(glance: Glance) -> None:
+async def test_an_import_copies_an_object(glance: Glance, autojump_clock: trio.testing.MockClock) -> None:
     data = b"disk" * 1000
     await glance.ground.put(Path("AUTH_p1", "disks", "a/b.img"), data)
     image_id = await start_import(glance, "swift://disks/a/b.img")
@@ -271,7 +273,7 @@ async def test_an_import_copies_an_object(glance: Glance) -> None:
     )
 
 
-async def test_an_import_by_bucket_name(glance: Glance) -> None:
+async def test_an_import_by_bucket_name(glance: Glance, autojump_clock: trio.testing.MockClock) -> None:
     glance.ground.objects.buckets["disks", "p1"] = Path("AUTH_p1", "the-bucket")
     await glance.ground.put(Path("AUTH_p1", "the-bucket", "b.img"), b"disk")
     image_id = await start_import(glance, "s3://disks/b.img")
@@ -279,7 +281,7 @@ async def test_an_import_by_bucket_name(glance: Glance) -> None:
     assert await glance.status(image_id) == "active"
 
 
-async def test_an_import_of_nothing_says_so_and_may_be_asked_again(glance: Glance) -> None:
+async def test_an_import_of_nothing_says_so_and_may_be_asked_again(glance: Glance, autojump_clock: trio.testing.MockClock) -> None:
     image_id = await start_import(glance, "swift://disks/none")
     await trio.sleep(1)
     shown = (await glance.ann("GET", f"/v2/images/{image_id}")).json
@@ -291,7 +293,7 @@ async def test_an_import_of_nothing_says_so_and_may_be_asked_again(glance: Glanc
     assert shown["status"] == "active" and "import_message" not in shown
 
 
-async def test_an_import_waits_for_storage(glance: Glance) -> None:
+async def test_an_import_waits_for_storage(glance: Glance, autojump_clock: trio.testing.MockClock) -> None:
     await glance.ground.put(Path("AUTH_p1", "disks", "x"), b"disk")
     glance.ground.storage.fail_next = [Unavailable("no quorum")] * 2
     image_id = await start_import(glance, "swift://disks/x")
@@ -302,7 +304,9 @@ async def test_an_import_waits_for_storage(glance: Glance) -> None:
     assert [event for event, _ in glance.lines] == ["image-import-retry", "image-import-retry", "image-imported"]
 
 
-async def test_an_import_whose_record_was_not_written_before_the_crash(glance: Glance) -> None:
+async def test_an_import_whose_record_was_not_written_before_the_crash(
+    glance: Glance, autojump_clock: trio.testing.MockClock
+) -> None:
     """The data is there, its record says importing: the next run only writes the record."""
     await glance.ground.put(Path("AUTH_p1", "disks", "x"), b"disk")
     image_id = await glance.image()
@@ -312,7 +316,7 @@ async def test_an_import_whose_record_was_not_written_before_the_crash(glance: G
     assert await glance.status(image_id) == "active"
 
 
-async def test_an_image_deleted_during_its_import(glance: Glance) -> None:
+async def test_an_image_deleted_during_its_import(glance: Glance, autojump_clock: trio.testing.MockClock) -> None:
     image_id = await glance.image()
 
     class Deleting:
@@ -328,7 +332,7 @@ async def test_an_image_deleted_during_its_import(glance: Glance) -> None:
     await glance.ground.put(Path("AUTH_p1", "disks", "y"), b"disk")  # and the agent still works
 
 
-async def test_usable(glance: Glance) -> None:
+async def test_usable(glance: Glance, autojump_clock: trio.testing.MockClock) -> None:
     queued = await glance.image()
     active = await glance.image(data=b"x")
     ann, bob = (glance.ground.identity.tokens[f"token-{name}"] for name in ("ann", "bob"))

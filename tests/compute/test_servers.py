@@ -92,7 +92,8 @@ async def nova(autojump_clock: trio.testing.MockClock) -> AsyncIterator[Nova]:
         public_url="http://c/compute",
         auth_url="http://c/identity",
     )
-    nova = Nova(ground, volumes, hypervisor, records, *(Caller(api, f"token-{who}") for who in ("ann", "bob", "root", "")))
+    ann, bob, root, nobody = (Caller(api, f"token-{who}") for who in ("ann", "bob", "root", ""))
+    nova = Nova(ground, volumes, hypervisor, records, ann, bob, root, nobody)
     async with trio.open_nursery() as nursery:
         await nursery.start(records.view.run)
         await nursery.start(images.view.run)
@@ -110,14 +111,14 @@ async def nova(autojump_clock: trio.testing.MockClock) -> AsyncIterator[Nova]:
         nursery.cancel_scope.cancel()
 
 
-async def test_versions(nova: Nova) -> None:
+async def test_versions(nova: Nova, autojump_clock: trio.testing.MockClock) -> None:
     assert (await nova.nobody("GET", "/", expect=300)).json["versions"][0]["id"] == "v2.1"
     for path in ("/v2.1", "/v2.1/"):
         assert (await nova.nobody("GET", path, expect=200)).json["version"]["version"] == ""
     await nova.nobody("GET", "/v2.1/servers", expect=401)
 
 
-async def test_the_life_of_a_server(nova: Nova) -> None:
+async def test_the_life_of_a_server(nova: Nova, autojump_clock: trio.testing.MockClock) -> None:
     created = await nova.ann(
         "POST",
         "/v2.1/servers",
@@ -161,7 +162,7 @@ async def test_the_life_of_a_server(nova: Nova) -> None:
     assert nova.volumes.volumes == {} and nova.hypervisor.specs == {} and await nova.ground.kv.range(SERVERS) == []
 
 
-async def test_a_guest_that_does_not_obey_is_unplugged(nova: Nova) -> None:
+async def test_a_guest_that_does_not_obey_is_unplugged(nova: Nova, autojump_clock: trio.testing.MockClock) -> None:
     server_id = await nova.active()
     nova.hypervisor.obeys_power_button = False
     await nova.act(server_id, {"os-stop": None})
@@ -172,7 +173,7 @@ async def test_a_guest_that_does_not_obey_is_unplugged(nova: Nova) -> None:
 
 
 @pytest.mark.parametrize("state", [GuestState.SHUTOFF, GuestState.CRASHED])
-async def test_a_guest_that_stops_by_itself(nova: Nova, state: GuestState) -> None:
+async def test_a_guest_that_stops_by_itself(nova: Nova, state: GuestState, autojump_clock: trio.testing.MockClock) -> None:
     server_id = await nova.active()
     nova.hypervisor.states[UUID(server_id)] = state
     await nova.until(server_id, "SHUTOFF")
@@ -181,14 +182,14 @@ async def test_a_guest_that_stops_by_itself(nova: Nova, state: GuestState) -> No
     await nova.until(server_id, "ACTIVE")
 
 
-async def test_a_guest_that_the_hypervisor_forgot_is_started_again(nova: Nova) -> None:
+async def test_a_guest_that_the_hypervisor_forgot_is_started_again(nova: Nova, autojump_clock: trio.testing.MockClock) -> None:
     server_id = await nova.active()
     del nova.hypervisor.states[UUID(server_id)]
     await trio.sleep(5)
     assert nova.guest(server_id) is GuestState.RUNNING and (await nova.show(server_id))["status"] == "ACTIVE"
 
 
-async def test_reboot(nova: Nova) -> None:
+async def test_reboot(nova: Nova, autojump_clock: trio.testing.MockClock) -> None:
     server_id = await nova.active()
     nova.hypervisor.specs.clear()
     await nova.act(server_id, {"reboot": {"type": "SOFT"}})
@@ -197,14 +198,14 @@ async def test_reboot(nova: Nova) -> None:
     assert UUID(server_id) in nova.hypervisor.specs  # it was started anew
 
 
-async def test_a_hypervisor_that_cannot_be_asked_is_asked_again(nova: Nova) -> None:
+async def test_a_hypervisor_that_cannot_be_asked_is_asked_again(nova: Nova, autojump_clock: trio.testing.MockClock) -> None:
     nova.hypervisor.fail_next = [Unavailable("libvirt: connection refused")] * 3
     server_id = await nova.boot()
     await nova.until(server_id, "ACTIVE")
     assert [event for event, _ in nova.lines if event == "server-retry"] == ["server-retry"] * 3
 
 
-async def test_a_volume_that_is_late_is_waited_for(nova: Nova) -> None:
+async def test_a_volume_that_is_late_is_waited_for(nova: Nova, autojump_clock: trio.testing.MockClock) -> None:
     nova.volumes.hold = True
     server_id = await nova.boot()
     await trio.sleep(30)
@@ -214,7 +215,7 @@ async def test_a_volume_that_is_late_is_waited_for(nova: Nova) -> None:
     await nova.until(server_id, "ACTIVE")
 
 
-async def test_a_volume_in_error_is_a_server_in_error(nova: Nova) -> None:
+async def test_a_volume_in_error_is_a_server_in_error(nova: Nova, autojump_clock: trio.testing.MockClock) -> None:
     nova.volumes.hold = True
     server_id = await nova.boot()
     [volume_id] = nova.volumes.volumes
@@ -227,7 +228,7 @@ async def test_a_volume_in_error_is_a_server_in_error(nova: Nova) -> None:
     assert nova.volumes.volumes == {}
 
 
-async def test_one_server_that_fails_does_not_hold_up_the_others(nova: Nova) -> None:
+async def test_one_server_that_fails_does_not_hold_up_the_others(nova: Nova, autojump_clock: trio.testing.MockClock) -> None:
     nova.volumes.hold = True
     stuck = await nova.boot(name="stuck")
     nova.volumes.hold = False
@@ -235,7 +236,7 @@ async def test_one_server_that_fails_does_not_hold_up_the_others(nova: Nova) -> 
     assert (await nova.show(stuck))["status"] == "BUILD"
 
 
-async def test_from_a_volume_that_stays(nova: Nova) -> None:
+async def test_from_a_volume_that_stays(nova: Nova, autojump_clock: trio.testing.MockClock) -> None:
     volume = await nova.volumes.create(nova.ground.identity.tokens["token-ann"], size_gib=5)
     mapping = {"source_type": "volume", "uuid": volume.id, "boot_index": "0", "destination_type": "volume"}
     server_id = await nova.active(imageRef="", block_device_mapping_v2=[mapping])
@@ -251,7 +252,7 @@ async def test_from_a_volume_that_stays(nova: Nova) -> None:
     assert nova.volumes.volumes[volume.id].status is VolumeStatus.AVAILABLE
 
 
-async def test_two_servers_of_one_volume(nova: Nova) -> None:
+async def test_two_servers_of_one_volume(nova: Nova, autojump_clock: trio.testing.MockClock) -> None:
     """Both are accepted while it is available; only one gets it."""
     volume = await nova.volumes.create(nova.ground.identity.tokens["token-ann"], size_gib=5)
     mapping = [{"source_type": "volume", "uuid": volume.id, "delete_on_termination": True}]
@@ -265,14 +266,14 @@ async def test_two_servers_of_one_volume(nova: Nova) -> None:
     assert volume.id in nova.volumes.volumes  # its disk is another's
 
 
-async def test_a_new_root_volume_by_mapping(nova: Nova) -> None:
+async def test_a_new_root_volume_by_mapping(nova: Nova, autojump_clock: trio.testing.MockClock) -> None:
     mapping = {"source_type": "image", "uuid": LARGE, "volume_size": "3", "destination_type": "volume"}
     await nova.boot(imageRef="", block_device_mapping_v2=[mapping])
     [volume] = nova.volumes.volumes.values()
     assert (volume.size_gib, volume.image_id) == (3, LARGE)
 
 
-async def test_what_others_may_do(nova: Nova) -> None:
+async def test_what_others_may_do(nova: Nova, autojump_clock: trio.testing.MockClock) -> None:
     server_id = await nova.active()
     for method, path, body in (
         ("GET", "", b""),
@@ -294,7 +295,7 @@ async def test_what_others_may_do(nova: Nova) -> None:
     )
 
 
-async def test_lists_and_names(nova: Nova) -> None:
+async def test_lists_and_names(nova: Nova, autojump_clock: trio.testing.MockClock) -> None:
     ids = []
     for name in ("a", "b", "c"):
         ids.append(await nova.boot(name=name))
@@ -311,7 +312,7 @@ async def test_lists_and_names(nova: Nova) -> None:
         await nova.ann("GET", f"/v2.1/servers?{query}", expect=400)
 
 
-async def test_flavors(nova: Nova) -> None:
+async def test_flavors(nova: Nova, autojump_clock: trio.testing.MockClock) -> None:
     assert [one["name"] for one in (await nova.ann("GET", "/v2.1/flavors", expect=200)).json["flavors"]] == [
         one.name for one in FLAVORS
     ]
@@ -320,6 +321,10 @@ async def test_flavors(nova: Nova) -> None:
     assert (await nova.ann("GET", "/v2.1/flavors/2", expect=200)).json["flavor"] == detail
     assert (await nova.ann("GET", "/v2.1/flavors/2/os-extra_specs", expect=200)).json == {"extra_specs": {}}
     await nova.ann("GET", "/v2.1/flavors/99", expect=404)
+
+
+NO_IMAGES: list[Any] = ["", [], NONE, PRIVATE, QUEUED, LARGE, "../" * 50]
+NO_MAPPINGS: list[Any] = ["x", [1], [{}, {}], [{"source_type": "snapshot"}]]
 
 
 def server(**given: Any) -> dict[str, Any]:
@@ -341,16 +346,16 @@ def mapped(**given: Any) -> dict[str, Any]:
         {"server": []},
         *(server(name=name) for name in (None, "", "  ", 1, "x" * 256, "a\nb", "\x00")),
         *(server(flavorRef=flavor) for flavor in (None, 1, "99", "m1.huge")),
-        *(server(imageRef=image) for image in ("", [], NONE, PRIVATE, QUEUED, LARGE, "../" * 50)),
+        *(server(imageRef=image) for image in NO_IMAGES),
         *(server(min_count=count) for count in (2, "2")),
         *(server(metadata=metadata) for metadata in ([1], {"a": 1})),
-        *(server(block_device_mapping_v2=mappings) for mappings in ("x", [1], [{}, {}], [{"source_type": "snapshot"}])),
+        *(server(block_device_mapping_v2=mappings) for mappings in NO_MAPPINGS),
         *(mapped(volume_size=size) for size in ("²", "x", -1, 0, True, 1.5, [1], "9" * 5000, 10**30)),
         mapped(uuid=3),
     ],
     ids=lambda body: repr(body)[:50],
 )
-async def test_hostile_creates_are_400_and_make_nothing(nova: Nova, body: object) -> None:
+async def test_hostile_creates_are_400_and_make_nothing(nova: Nova, body: object, autojump_clock: trio.testing.MockClock) -> None:
     await nova.ann("POST", "/v2.1/servers", body, expect=400)
     assert nova.volumes.volumes == {} and await nova.ground.kv.range(SERVERS) == []
 
@@ -369,13 +374,13 @@ async def test_hostile_creates_are_400_and_make_nothing(nova: Nova, body: object
     ],
     ids=lambda value: repr(value)[:40],
 )
-async def test_hostile_actions(nova: Nova, body: object, status: int) -> None:
+async def test_hostile_actions(nova: Nova, body: object, status: int, autojump_clock: trio.testing.MockClock) -> None:
     server_id = await nova.active()
     await nova.act(server_id, body, expect=status)
     assert (await nova.show(server_id))["status"] == "ACTIVE"
 
 
-async def test_nothing_is_wanted_of_a_server_that_is_being_deleted(nova: Nova) -> None:
+async def test_nothing_is_wanted_of_a_server_that_is_being_deleted(nova: Nova, autojump_clock: trio.testing.MockClock) -> None:
     server_id = await nova.active()
     nova.hypervisor.fail_next = [Unavailable("libvirt")] * 100
     await nova.ann("DELETE", f"/v2.1/servers/{server_id}", expect=204)
@@ -385,7 +390,7 @@ async def test_nothing_is_wanted_of_a_server_that_is_being_deleted(nova: Nova) -
     assert nova.hypervisor.states == {}
 
 
-async def test_one_agent_at_a_time(nova: Nova) -> None:
+async def test_one_agent_at_a_time(nova: Nova, autojump_clock: trio.testing.MockClock) -> None:
     await trio.sleep(1)
     entry = await nova.ground.kv.get(AGENT_KEY)
     assert entry is not None and entry.value == b"worker-0"

@@ -42,7 +42,7 @@ def api(autojump_clock: trio.testing.MockClock) -> Api:
     return Api(volumes, *callers)
 
 
-async def test_versions_need_no_token_all_else_does(api: Api) -> None:
+async def test_versions_need_no_token_all_else_does(api: Api, autojump_clock: trio.testing.MockClock) -> None:
     for path, status in (("/", 300), ("/v3", 200), ("/v3/", 200)):
         answer = await api.nobody("GET", path, expect=status)
         assert answer.json["versions"][0]["links"][0]["href"] == "http://c/volume/v3/"
@@ -50,7 +50,7 @@ async def test_versions_need_no_token_all_else_does(api: Api) -> None:
     assert refused.headers.get("www-authenticate") == 'Keystone uri="http://c/identity"'
 
 
-async def test_the_life_of_a_volume(api: Api) -> None:
+async def test_the_life_of_a_volume(api: Api, autojump_clock: trio.testing.MockClock) -> None:
     created = await api.ann(
         "POST",
         "/v3/p1/volumes",
@@ -85,7 +85,7 @@ async def test_the_life_of_a_volume(api: Api) -> None:
     assert gone.json == {"itemNotFound": {"code": 404, "message": f"Volume {volume_id} could not be found."}}
 
 
-async def test_projects_see_their_own(api: Api) -> None:
+async def test_projects_see_their_own(api: Api, autojump_clock: trio.testing.MockClock) -> None:
     mine = (await api.ann("POST", "/v3/p1/volumes", {"volume": {"size": 1}}, expect=202)).json["volume"]["id"]
     for method, target, body in (
         ("GET", f"/v3/p2/volumes/{mine}", b""),
@@ -100,14 +100,14 @@ async def test_projects_see_their_own(api: Api) -> None:
     assert [(one["id"], one["os-vol-tenant-attr:tenant_id"]) for one in everyones] == [(mine, "p1")]
 
 
-async def test_an_image_must_be_visible_to_the_caller(api: Api) -> None:
+async def test_an_image_must_be_visible_to_the_caller(api: Api, autojump_clock: trio.testing.MockClock) -> None:
     body = {"volume": {"size": 1, "imageRef": SECRET_IMAGE}}
     refused = await api.ann("POST", "/v3/p1/volumes", body, expect=400)
     assert refused.json["badRequest"]["message"] == "Invalid image identifier or unable to access requested image."
     await api.root("POST", "/v3/adm/volumes", body, expect=202)
 
 
-async def test_pages_and_filters(api: Api) -> None:
+async def test_pages_and_filters(api: Api, autojump_clock: trio.testing.MockClock) -> None:
     for number in range(5):
         await api.ann("POST", "/v3/p1/volumes", {"volume": {"size": 1, "name": f"v{number}"}}, expect=202)
         await trio.sleep(1)
@@ -124,6 +124,8 @@ async def test_pages_and_filters(api: Api) -> None:
         await api.ann("GET", f"/v3/p1/volumes?{query}", expect=400)
 
 
+NO_SIZES: list[object] = [None, "", "x", "²", "1" * 5000, True, 1.5, 0, -1, 65_537, 10**30, [1], {}]
+NO_NAMES: list[object] = [1, [], "x" * 256]
 HOSTILE: list[object] = [
     b"",
     b"{",
@@ -133,8 +135,8 @@ HOSTILE: list[object] = [
     {"volume": None},
     {"volume": []},
     {"volume": {}},
-    *({"volume": {"size": size}} for size in (None, "", "x", "²", "1" * 5000, True, 1.5, 0, -1, 65_537, 10**30, [1], {})),
-    *({"volume": {"size": 1, "name": name}} for name in (1, [], "x" * 256)),
+    *({"volume": {"size": size}} for size in NO_SIZES),
+    *({"volume": {"size": 1, "name": name}} for name in NO_NAMES),
     *({"volume": {"size": 1, "metadata": metadata}} for metadata in ([1], "x", {"a": 1}, {"a": None})),
     *({"volume": {"size": 1, name: "x"}} for name in ("snapshot_id", "source_volid", "backup_id", "consistencygroup_id")),
     {"volume": {"size": 1, "volume_type": "lvm"}},
@@ -146,13 +148,13 @@ HOSTILE: list[object] = [
 
 
 @pytest.mark.parametrize("body", HOSTILE, ids=lambda body: repr(body)[:40])
-async def test_hostile_bodies_are_400_and_make_nothing(api: Api, body: object) -> None:
+async def test_hostile_bodies_are_400_and_make_nothing(api: Api, body: object, autojump_clock: trio.testing.MockClock) -> None:
     answer = await api.ann("POST", "/v3/p1/volumes", body, expect=400)
     assert json.loads(answer.body)["badRequest"]["code"] == 400
     assert api.volumes.volumes == {}
 
 
-async def test_types_and_what_there_is_none_of(api: Api) -> None:
+async def test_types_and_what_there_is_none_of(api: Api, autojump_clock: trio.testing.MockClock) -> None:
     [kind] = (await api.ann("GET", "/v3/p1/types", expect=200)).json["volume_types"]
     assert (await api.ann("GET", f"/v3/p1/types/{kind['id']}", expect=200)).json["volume_type"] == kind
     assert (await api.ann("GET", "/v3/p1/types/default", expect=200)).json["volume_type"] == kind
@@ -163,7 +165,7 @@ async def test_types_and_what_there_is_none_of(api: Api) -> None:
         await api.ann(method, path, expect=status)
 
 
-async def test_a_volume_in_error_shows_it(api: Api) -> None:
+async def test_a_volume_in_error_shows_it(api: Api, autojump_clock: trio.testing.MockClock) -> None:
     api.volumes.hold = True
     volume_id = (await api.ann("POST", "/v3/p1/volumes", {"volume": {"size": 1}}, expect=202)).json["volume"]["id"]
     assert (await api.ann("GET", f"/v3/p1/volumes/{volume_id}")).json["volume"]["status"] == VolumeStatus.CREATING.value

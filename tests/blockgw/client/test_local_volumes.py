@@ -104,7 +104,7 @@ async def start(nursery: trio.Nursery, ground: Ground, me: Owner) -> Gateway:
     return gateway
 
 
-async def test_created_shown_listed_renamed(gateway: Gateway) -> None:
+async def test_created_shown_listed_renamed(gateway: Gateway, autojump_clock: trio.testing.MockClock) -> None:
     volume_id = await gateway.create(name="data", description="d", metadata={"a": "b"}, size_gib=3)
     volume = await gateway.volumes.show(volume_id, project_id="p1")
     assert (volume.name, volume.size_gib, volume.status, dict(volume.metadata)) == ("data", 3, VolumeStatus.AVAILABLE, {"a": "b"})
@@ -120,7 +120,7 @@ async def test_created_shown_listed_renamed(gateway: Gateway) -> None:
         await gateway.volumes.update(volume_id, project_id="p2", name="mine", description=None)
 
 
-async def test_attached_read_written_detached_and_attached_again(gateway: Gateway) -> None:
+async def test_attached_read_written_detached_and_attached_again(gateway: Gateway, autojump_clock: trio.testing.MockClock) -> None:
     volume_id = await gateway.create()
     assert await gateway.agent.lookup(iqn(volume_id)) is None  # nobody may log in yet
     connection = await gateway.volumes.attach(volume_id, server_id=SERVER, device="/dev/vda")
@@ -147,7 +147,7 @@ async def test_attached_read_written_detached_and_attached_again(gateway: Gatewa
     assert await (await gateway.served(volume_id)).device.read(0, 8192) == bytes(4096) + b"x" * 4096
 
 
-async def test_deleted_with_all_that_was_its(gateway: Gateway) -> None:
+async def test_deleted_with_all_that_was_its(gateway: Gateway, autojump_clock: trio.testing.MockClock) -> None:
     volume_id = await gateway.create()
     await gateway.volumes.attach(volume_id, server_id=SERVER, device="/dev/vda")
     device = (await gateway.served(volume_id)).device
@@ -168,13 +168,13 @@ async def test_deleted_with_all_that_was_its(gateway: Gateway) -> None:
 
 
 @pytest.mark.parametrize("size_gib", [0, -1, 65_537, 10**17])
-async def test_sizes_that_no_volume_has(gateway: Gateway, size_gib: int) -> None:
+async def test_sizes_that_no_volume_has(gateway: Gateway, size_gib: int, autojump_clock: trio.testing.MockClock) -> None:
     with pytest.raises(BadInput):
         await gateway.create(size_gib=size_gib)
     assert await gateway.ground.kv.range("blockgw/") == []
 
 
-async def test_from_an_image(gateway: Gateway) -> None:
+async def test_from_an_image(gateway: Gateway, autojump_clock: trio.testing.MockClock) -> None:
     data = Random(2).randbytes(300_000)
     await gateway.ground.images.store(IMAGE, BytesBody(data))
     volume_id = await gateway.create(image_id=IMAGE)
@@ -194,7 +194,7 @@ async def test_from_an_image(gateway: Gateway) -> None:
     await gateway.ground.images.delete(IMAGE)
 
 
-async def test_an_image_that_is_too_large_or_not_there(gateway: Gateway) -> None:
+async def test_an_image_that_is_too_large_or_not_there(gateway: Gateway, autojump_clock: trio.testing.MockClock) -> None:
     sparse = b"QFI\xfb" + (3).to_bytes(4, "big") + bytes(16) + (2 * GIB).to_bytes(8, "big") + bytes(64)
     await gateway.ground.images.store(IMAGE, BytesBody(sparse))
     with pytest.raises(BadInput, match="raw"):
@@ -204,7 +204,7 @@ async def test_an_image_that_is_too_large_or_not_there(gateway: Gateway) -> None
     assert await gateway.ground.kv.range(VOLUMES) == []
 
 
-async def test_a_raw_image_larger_than_the_volume(gateway: Gateway) -> None:
+async def test_a_raw_image_larger_than_the_volume(gateway: Gateway, autojump_clock: trio.testing.MockClock) -> None:
     await gateway.ground.images.store(IMAGE, BytesBody(b"MBR"))
     # What a larger upload would have left in kv: a manifest that says so.
     [entry] = await gateway.ground.kv.range("blockgw/images/")
@@ -216,7 +216,7 @@ async def test_a_raw_image_larger_than_the_volume(gateway: Gateway) -> None:
     await gateway.create(image_id=IMAGE, size_gib=2)
 
 
-async def test_waiting_for_a_volume_that_storage_cannot_make_yet(gateway: Gateway) -> None:
+async def test_waiting_for_a_volume_that_storage_cannot_make_yet(gateway: Gateway, autojump_clock: trio.testing.MockClock) -> None:
     gateway.ground.storage.fail_next = [Unavailable("no quorum")] * 2
     access = gateway.ground.identity.tokens["token-ann"]
     volume = await gateway.volumes.create(access, size_gib=1)
@@ -226,7 +226,7 @@ async def test_waiting_for_a_volume_that_storage_cannot_make_yet(gateway: Gatewa
     assert [event for event, _ in gateway.lines] == ["volume-retry", "volume-retry"]
 
 
-async def test_deleting_goes_on_when_storage_comes_back(gateway: Gateway) -> None:
+async def test_deleting_goes_on_when_storage_comes_back(gateway: Gateway, autojump_clock: trio.testing.MockClock) -> None:
     volume_id = await gateway.create()
     gateway.ground.storage.fail_next = [Unavailable("no quorum")]
     await gateway.volumes.delete(volume_id, project_id=None)
@@ -270,11 +270,11 @@ async def test_a_new_worker_serves_what_was_flushed(autojump_clock: trio.testing
 
 
 @pytest.mark.parametrize("name", ["", "iqn.2026-01.org.ringfort:volume-", "iqn.x:volume-1", "iqn.2026-01.org.ringfort:volume-../x"])
-async def test_names_behind_which_there_is_nothing(gateway: Gateway, name: str) -> None:
+async def test_names_behind_which_there_is_nothing(gateway: Gateway, name: str, autojump_clock: trio.testing.MockClock) -> None:
     assert await gateway.agent.lookup(name) is None
 
 
-async def test_one_claim_and_one_register_for_each_open_volume(gateway: Gateway) -> None:
+async def test_one_claim_and_one_register_for_each_open_volume(gateway: Gateway, autojump_clock: trio.testing.MockClock) -> None:
     volume_id = await gateway.create()
     await gateway.volumes.attach(volume_id, server_id=SERVER, device="/dev/vda")
     first, second = await gateway.served(volume_id), await gateway.served(volume_id)

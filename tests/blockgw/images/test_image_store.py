@@ -28,7 +28,7 @@ def ground(autojump_clock: trio.testing.MockClock) -> Ground:
     return Ground()
 
 
-async def test_store_and_what_it_says(ground: Ground) -> None:
+async def test_store_and_what_it_says(ground: Ground, autojump_clock: trio.testing.MockClock) -> None:
     steps: list[tuple[int, int | None]] = []
     data = await ground.images.store(IMAGE, BytesBody(DATA), progress=lambda done, total: steps.append((done, total)))
     assert (data.size, data.virtual_size, data.disk_format) == (len(DATA), len(DATA), "raw")
@@ -51,18 +51,18 @@ async def test_store_and_what_it_says(ground: Ground) -> None:
         (len(DATA) + 1, 5),
     ],
 )
-async def test_reads_by_range(ground: Ground, offset: int, length: int | None) -> None:
+async def test_reads_by_range(ground: Ground, offset: int, length: int | None, autojump_clock: trio.testing.MockClock) -> None:
     await ground.images.store(IMAGE, BytesBody(DATA))
     found = await drained(await ground.images.read(IMAGE, offset=offset, length=length))
     assert found == DATA[offset : None if length is None else offset + length]
 
 
-async def test_an_empty_image(ground: Ground) -> None:
+async def test_an_empty_image(ground: Ground, autojump_clock: trio.testing.MockClock) -> None:
     assert (await ground.images.store(IMAGE, BytesBody(b""))).size == 0
     assert await drained(await ground.images.read(IMAGE)) == b""
 
 
-async def test_a_second_store_is_refused_and_changes_nothing(ground: Ground) -> None:
+async def test_a_second_store_is_refused_and_changes_nothing(ground: Ground, autojump_clock: trio.testing.MockClock) -> None:
     await ground.images.store(IMAGE, BytesBody(b"first"))
     with pytest.raises(Conflict):
         await ground.images.store(IMAGE, BytesBody(b"second"))
@@ -70,7 +70,7 @@ async def test_a_second_store_is_refused_and_changes_nothing(ground: Ground) -> 
     assert len(await ground.names(CONTAINER)) == 1
 
 
-async def test_of_two_stores_at_once_one_wins(ground: Ground) -> None:
+async def test_of_two_stores_at_once_one_wins(ground: Ground, autojump_clock: trio.testing.MockClock) -> None:
     outcomes: list[str] = []
 
     async def store(data: bytes) -> None:
@@ -96,7 +96,9 @@ async def test_of_two_stores_at_once_one_wins(ground: Ground) -> None:
         (BrokenBody(b"", BodyBroken("at once")), BodyBroken),
     ],
 )
-async def test_a_body_that_breaks_leaves_nothing(ground: Ground, body: BrokenBody, error: type[Exception]) -> None:
+async def test_a_body_that_breaks_leaves_nothing(
+    ground: Ground, body: BrokenBody, error: type[Exception], autojump_clock: trio.testing.MockClock
+) -> None:
     with pytest.raises(error):
         await ground.images.store(IMAGE, body)
     assert await ground.names(CONTAINER) == []
@@ -106,7 +108,7 @@ async def test_a_body_that_breaks_leaves_nothing(ground: Ground, body: BrokenBod
     assert await drained(await ground.images.read(IMAGE)) == DATA
 
 
-async def test_a_body_shorter_than_it_said_leaves_nothing(ground: Ground) -> None:
+async def test_a_body_shorter_than_it_said_leaves_nothing(ground: Ground, autojump_clock: trio.testing.MockClock) -> None:
     body = BytesBody(DATA)
     body.length = len(DATA) + 1
     with pytest.raises(BadInput):
@@ -114,14 +116,16 @@ async def test_a_body_shorter_than_it_said_leaves_nothing(ground: Ground) -> Non
     assert await ground.names(CONTAINER) == []
 
 
-async def test_a_refused_format_leaves_nothing(ground: Ground) -> None:
+async def test_a_refused_format_leaves_nothing(ground: Ground, autojump_clock: trio.testing.MockClock) -> None:
     with pytest.raises(BadInput):
         await ground.images.store(IMAGE, BytesBody(b"QFI\xfb" + b"\1" * 100))
     assert await ground.names(CONTAINER) == []
 
 
 @pytest.mark.parametrize("calls", [1, 2, 3, 4])
-async def test_storage_that_fails_in_the_middle_leaves_nothing_that_counts(ground: Ground, calls: int) -> None:
+async def test_storage_that_fails_in_the_middle_leaves_nothing_that_counts(
+    ground: Ground, calls: int, autojump_clock: trio.testing.MockClock
+) -> None:
     class FailsOnce(BytesBody):
         reads = 0
 
@@ -141,7 +145,7 @@ async def test_storage_that_fails_in_the_middle_leaves_nothing_that_counts(groun
     assert await ground.names(CONTAINER) == []
 
 
-async def test_cancelled_in_the_middle_leaves_nothing(ground: Ground) -> None:
+async def test_cancelled_in_the_middle_leaves_nothing(ground: Ground, autojump_clock: trio.testing.MockClock) -> None:
     class Slow(BytesBody):
         async def read(self, max_bytes: int = 1 << 20) -> bytes:
             await trio.sleep(1)
@@ -175,7 +179,7 @@ async def test_a_lost_answer_never_costs_the_parts_of_a_published_image(autojump
     assert await drained(await ground.images.read(IMAGE)) == DATA
 
 
-async def test_copy_of_an_object(ground: Ground) -> None:
+async def test_copy_of_an_object(ground: Ground, autojump_clock: trio.testing.MockClock) -> None:
     await ground.put(Path("AUTH_p1", "disks", "one.img"), DATA)
     data = await ground.images.copy(IMAGE, Path("AUTH_p1", "disks", "one.img"))
     assert data.md5 == hashlib.md5(DATA).hexdigest()
@@ -185,7 +189,7 @@ async def test_copy_of_an_object(ground: Ground) -> None:
         await ground.images.copy("other", Path("AUTH_p1", "disks", "one.img"))
 
 
-async def test_delete_removes_all_and_may_be_repeated(ground: Ground) -> None:
+async def test_delete_removes_all_and_may_be_repeated(ground: Ground, autojump_clock: trio.testing.MockClock) -> None:
     await ground.images.store(IMAGE, BytesBody(DATA))
     await ground.images.delete(IMAGE)
     await ground.images.delete(IMAGE)
@@ -196,7 +200,7 @@ async def test_delete_removes_all_and_may_be_repeated(ground: Ground) -> None:
             await call(IMAGE)
 
 
-async def test_delete_is_refused_while_a_volume_reads_from_it(ground: Ground) -> None:
+async def test_delete_is_refused_while_a_volume_reads_from_it(ground: Ground, autojump_clock: trio.testing.MockClock) -> None:
     await ground.images.store(IMAGE, BytesBody(DATA))
     compares, operations, needed = await ground.images.use(IMAGE, "v1")
     assert needed == len(DATA)
@@ -209,7 +213,9 @@ async def test_delete_is_refused_while_a_volume_reads_from_it(ground: Ground) ->
 
 
 @pytest.mark.parametrize("first", ["use", "delete"])
-async def test_a_volume_from_an_image_that_is_being_deleted(ground: Ground, first: str) -> None:
+async def test_a_volume_from_an_image_that_is_being_deleted(
+    ground: Ground, first: str, autojump_clock: trio.testing.MockClock
+) -> None:
     """Whichever transaction comes first, the other one sees it."""
     await ground.images.store(IMAGE, BytesBody(b"disk"))
     compares, operations, _ = await ground.images.use(IMAGE, "v1")
@@ -224,7 +230,7 @@ async def test_a_volume_from_an_image_that_is_being_deleted(ground: Ground, firs
 
 
 @pytest.mark.parametrize("seed", range(20))
-async def test_race_of_use_and_delete(ground: Ground, seed: int) -> None:
+async def test_race_of_use_and_delete(ground: Ground, seed: int, autojump_clock: trio.testing.MockClock) -> None:
     rng = Random(seed)
     await ground.images.store(IMAGE, BytesBody(b"disk"))
     used: list[str] = []
@@ -259,7 +265,7 @@ async def test_race_of_use_and_delete(ground: Ground, seed: int) -> None:
         assert await ground.kv.get(MANIFESTS + IMAGE) is None and not await ground.names(CONTAINER), f"seed {seed}"
 
 
-async def test_a_base_is_the_parts_in_order(ground: Ground) -> None:
+async def test_a_base_is_the_parts_in_order(ground: Ground, autojump_clock: trio.testing.MockClock) -> None:
     await ground.images.store(IMAGE, BytesBody(DATA))
     base = await ground.images.base(IMAGE)
     assert (base.size, base.part_bytes) == (len(DATA), PART_BYTES)
@@ -267,7 +273,7 @@ async def test_a_base_is_the_parts_in_order(ground: Ground) -> None:
     assert b"".join([await drained(part) for part in parts]) == DATA
 
 
-async def test_only_a_raw_disk_becomes_a_volume(ground: Ground) -> None:
+async def test_only_a_raw_disk_becomes_a_volume(ground: Ground, autojump_clock: trio.testing.MockClock) -> None:
     await ground.images.store(IMAGE, BytesBody(b"vhdxfile" + bytes(100)))
     for call in (ground.images.base(IMAGE), ground.images.use(IMAGE, "v")):
         with pytest.raises(BadInput, match="raw"):
