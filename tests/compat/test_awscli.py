@@ -31,7 +31,7 @@ def test_a_bucket_from_make_to_remove(cloud: Cloud, tmp_path: Path) -> None:
     assert httpx.get(url, trust_env=False).text == "hello"
     assert "PRE folder/" in cloud.run("aws", "s3", "ls", "s3://aws-cli/")
     missing = cloud.try_run("aws", "s3api", "get-object", "--bucket", "aws-cli", "--key", "none", str(back))
-    assert missing.returncode == 254 and "NoSuchKey" in missing.stderr
+    assert missing.returncode in (254, 255) and "NoSuchKey" in missing.stderr
     cloud.run("aws", "s3", "rm", "--recursive", "s3://aws-cli")
     cloud.run("aws", "s3", "rb", "s3://aws-cli")
 

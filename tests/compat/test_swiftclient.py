@@ -22,7 +22,7 @@ def test_a_container_from_post_to_delete(cloud: Cloud, tmp_path: Path) -> None:
     assert "3145728" in cloud.run("swift", "stat", "swift-basic", "folder/ö bject")
     cloud.run("swift", "post", "swift-basic", "folder/ö bject", "-m", "Kind:test")
     assert "Meta Kind: test" in cloud.run("swift", "stat", "swift-basic", "folder/ö bject")
-    assert cloud.run("swift", "list").split() == ["swift-basic"]
+    assert "swift-basic" in cloud.run("swift", "list").split()
     assert cloud.run("swift", "list", "swift-basic").strip() == "folder/ö bject"
     cloud.run("swift", "download", "swift-basic", "folder/ö bject", "-o", str(target))
     assert target.read_bytes() == source.read_bytes()
