@@ -61,7 +61,7 @@ class Nova:
     async def until(self, server_id: str, status: str, *, timeout_s: float = 60) -> None:
         with trio.fail_after(timeout_s):
             while (await self.show(server_id))["status"] != status:
-                await trio.sleep(0.5)
+                await trio.sleep(1)
 
     async def act(self, server_id: str, body: object, *, expect: int = 202) -> Any:
         return await self.ann("POST", f"/v2.1/servers/{server_id}/action", body, expect=expect)

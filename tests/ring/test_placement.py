@@ -1,3 +1,5 @@
+"""Which devices hold a partition, and which stand in for them."""
+
 from __future__ import annotations
 
 from array import array

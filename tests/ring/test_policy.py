@@ -1,3 +1,5 @@
+"""Storage policies by number and name; contradictions."""
+
 from __future__ import annotations
 
 import pytest

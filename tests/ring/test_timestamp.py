@@ -1,3 +1,5 @@
+"""Timestamps: forms, order, and a source that never goes back."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass

@@ -1,3 +1,5 @@
+"""A view follows its prefix: what look-ups see, and when those who wait are woken."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,3 +1,5 @@
+"""Names, their hash and their partition; what is no name."""
+
 from __future__ import annotations
 
 import hashlib
