@@ -147,9 +147,10 @@ class ReadQuorum:
 
 
 def rank(version: Version) -> tuple[Timestamp, bool, str, Timestamp]:
-    """Orders versions of one name as the devices do: by time; at one time data is above a tombstone, then the greater digest; then
-    the newer metadata."""
-    return version.timestamp, version.kind is Kind.OBJECT, version.etag, version.metadata_timestamp or ZERO
+    """Orders versions of one name as the devices and the listings do: by time; at one time a tombstone is above data, then the
+    greater
+    digest; then the newer metadata."""
+    return version.timestamp, version.kind is Kind.TOMBSTONE, version.etag, version.metadata_timestamp or ZERO
 
 
 # ---- books

@@ -13,12 +13,13 @@ import trio
 from ring.errors import DiskFault, Unavailable
 from ring.names import Path
 from storage.client.bodies import aclose, drained, loaded
+from storage.client.local import ObjectEngine
 from storage.client.node import Kind, Node, NodeReading, Version, WriteReply
 from storage.client.quorum import rank
 from storage.client.reach import Reach, Replicas
 
 
-async def copy(reading: NodeReading, target: Node, pack_cut_bytes: int) -> WriteReply:
+async def copy(reading: NodeReading, target: Node | ObjectEngine, pack_cut_bytes: int) -> WriteReply:
     """Bring a version, tombstone or data, to ``target``; closes the reading.  Raises Unavailable, DiskFault."""
     version = reading.version
     if version.kind is Kind.TOMBSTONE or version.size <= pack_cut_bytes:

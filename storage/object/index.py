@@ -5,9 +5,9 @@ lines, in the order of the log, so they cannot differ.  Changes live in RAM unti
 transaction with the set-hash tree, the debts and the position in the log up to which all of this is true.  Its only I/O is the
 tables'.
 
-Key: hash (16) | inverted timestamp (12); only the newest version of a name is kept.  Equal timestamps: an object is above a
-tombstone, else the greater ETag is.  Neighbours: packs.py calls ``land``, store.py reads, storage.sync.tree holds the digests.
-Format: docs/formats/index.md.
+Key: hash (16) | inverted timestamp (12); only the newest version of a name is kept.  Equal timestamps: a tombstone is above an
+object (as in storage.rows.merge, so that listings agree), else the greater ETag is.  Neighbours: packs.py calls ``land``,
+store.py reads, storage.sync.tree holds the digests. Format: docs/formats/index.md.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class Held:
 
     @property
     def rank(self) -> tuple[Timestamp, bool, str]:
-        return self.timestamp, self.kind is Kind.OBJECT, self.entry.etag
+        return self.timestamp, self.kind is Kind.TOMBSTONE, self.entry.etag
 
     def above(self, rank: tuple[Timestamp, bool, str]) -> Timestamp:
         """What a write with this ``rank``, at most ours, is told to be held: above its own timestamp unless it is this one.

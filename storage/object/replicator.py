@@ -23,6 +23,7 @@ from ring.errors import Conflict, DiskFault, NotFound, Unavailable
 from ring.placement import Ring
 from storage.client.bodies import aclose
 from storage.client.node import Node, NodeReading
+from storage.client.quorum import rank
 from storage.client.repair import copy
 from storage.object.store import SYSTEM_METADATA, ObjectStore
 from storage.sync.tree import differing
@@ -110,8 +111,8 @@ class ObjectReplicator:
                 reading = await self._store.object_by_key(key)
                 if reading is None:
                     continue  # replaced meanwhile
-                if held is not None and held[0] == key and reading.version.size > self._pack_cut_bytes:
-                    await self._push_metadata(reading, node)
+                if held is not None and held[0] == key:
+                    await self._settle(reading, key, node)
                 else:
                     await copy(reading, node, self._pack_cut_bytes)
                 pushed += 1
@@ -119,13 +120,27 @@ class ObjectReplicator:
                 self.pushed += 1
         return pushed, pushed_bytes, False
 
-    async def _push_metadata(self, reading: NodeReading, node: Node) -> None:
-        """The data is there already, and large."""
-        version = reading.version
-        await aclose(reading.pieces)
-        if version.metadata_timestamp is not None:
-            metadata = {name: value for name, value in version.metadata.items() if not name.startswith(SYSTEM_METADATA)}
-            await node.post(version.path, metadata, version.content_type, version.metadata_timestamp)
+    async def _settle(self, reading: NodeReading, key: bytes, node: Node) -> None:
+        """One version that is not the same here and there: its metadata differs, or two writes were given one timestamp.  The
+        higher
+        goes to the other side, whichever that is; data that is there already stays where it is."""
+        mine = reading.version
+        theirs = await node.head(mine.path)
+        if theirs is not None and theirs.timestamp == mine.timestamp and rank(theirs) > rank(mine):
+            await aclose(reading.pieces)
+            target: Node | ObjectStore = self._store
+            best = theirs
+        else:
+            target, best = node, mine
+        if theirs is not None and theirs.etag == mine.etag and best.size > self._pack_cut_bytes:
+            await aclose(reading.pieces)
+            if best.metadata_timestamp is not None:
+                metadata = {name: value for name, value in best.metadata.items() if not name.startswith(SYSTEM_METADATA)}
+                await target.post(best.path, metadata, best.content_type, best.metadata_timestamp)
+            return
+        found = reading if best is mine else await node.object_by_key(key)
+        if found is not None:
+            await copy(found, target, self._pack_cut_bytes)
 
     async def _drop(self, partition: int, primaries: Sequence[Node]) -> None:
         """Let go of what every primary holds.  Asks them anew: what was sent is not what was acknowledged."""

@@ -313,7 +313,7 @@ class ObjectStore:
         old = self._newest(name_hash)
         if old is None:
             return None
-        rank = version.timestamp, version.kind is Kind.OBJECT, version.etag
+        rank = version.timestamp, version.kind is Kind.TOMBSTONE, version.etag
         if rank > old.rank:
             return None
         same = rank == old.rank

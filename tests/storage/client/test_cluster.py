@@ -13,7 +13,7 @@ from ring.timestamp import Timestamp
 from ring.wire.message import BytesBody
 from storage.client.bodies import drained
 from storage.client.cluster import ClusterStorage
-from storage.client.errors import NoQuorum, ObjectNotFound
+from storage.client.errors import NoQuorum, ObjectNotFound, Superseded
 from storage.client.fake_node import FakeBooks
 from storage.client.interface import NewObject, Query, Row
 from storage.client.node import BookState, Debt, Kind, Version
@@ -173,6 +173,22 @@ async def test_a_delete_is_above_what_it_deletes(ground: Ground) -> None:
     with pytest.raises(ObjectNotFound):
         await get(ground)
     assert (await ground.storage.list_container(CONTAINER, Query())).items == []
+
+
+async def test_a_write_at_the_time_of_a_deletion_goes_above_it(nursery: trio.Nursery) -> None:
+    """Two front doors whose clocks are behind give out one timestamp: the later write must stand, here and in listings."""
+    ground = await Ground.with_engines(nursery, SETTINGS)
+    await ground.storage.put_container(CONTAINER, {})
+    await put(ground, b"old")
+    at = Timestamp.at(ground.world.clock.now() + 30)
+    for number in primaries(ground):
+        debt = Debt(Row("o", at, deleted=True), CONTAINER, (number,))
+        await ground.nodes[number].put_small(Version(OBJECT, at, Kind.TOMBSTONE), b"", debt)
+    with pytest.raises(Superseded):
+        await ground.storage.put_object(OBJECT, NewObject(timestamp=at), BytesBody(b"new"))
+    await put(ground, b"new")
+    assert await get(ground) == b"new"
+    assert len((await ground.storage.list_container(CONTAINER, Query())).items) == 1
 
 
 async def test_what_one_primary_missed_is_read_from_the_others_and_repaired(

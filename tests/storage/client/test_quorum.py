@@ -90,11 +90,13 @@ def test_reading(
     assert quorum.decided == (sum(not isinstance(answer, str) for answer in answers) >= 2)
 
 
-def test_at_one_time_data_is_above_a_tombstone_and_the_greater_digest_wins() -> None:
-    quorum = ReadQuorum(3)
-    for replica, answer in enumerate([version(4, "", kind=Kind.TOMBSTONE), version(4, "a"), version(4, "b")]):
+def test_at_one_time_a_tombstone_is_above_data_and_the_greater_digest_wins() -> None:
+    quorum = ReadQuorum(4)
+    for replica, answer in enumerate([version(4, "a"), version(4, "b")]):
         quorum.receive(replica, answer)
     assert quorum.newest == version(4, "b")
+    quorum.receive(2, version(4, "", kind=Kind.TOMBSTONE))
+    assert quorum.newest == version(4, "", kind=Kind.TOMBSTONE)
 
 
 def state(count: int) -> BookState:

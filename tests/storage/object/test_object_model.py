@@ -65,7 +65,7 @@ async def _keys(store: ObjectStore, partition: int) -> list[bytes]:
 
 
 def _rank(ticks: int, data: bytes | None) -> tuple[int, bool, str]:
-    return ticks, data is not None, "" if data is None else version("", ticks, data).etag
+    return ticks, data is None, "" if data is None else version("", ticks, data).etag
 
 
 @given(STEPS, st.integers(0, 2**32 - 1))

@@ -3,17 +3,22 @@ silence."""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import AsyncIterator
+
 import pytest
 import trio
 
 from ring.daemon.worker import once
 from ring.names import Path
-from ring.wire.message import BytesBody
+from ring.timestamp import Timestamp
+from ring.wire.message import BytesBody, Piece
 from storage.client.bodies import drained
 from storage.client.interface import NewObject
 from storage.client.local import LocalNode
-from storage.client.node import Kind, LeafDigests, Node
+from storage.client.node import Kind, LeafDigests, Node, NodeReading, Version
 from storage.client.reach import Settings
+from storage.client.repair import copy
 from storage.object.replicator import ObjectReplicator
 from tests.storage.client.ground import HASHER, Distant, Ground
 
@@ -119,6 +124,30 @@ async def test_newer_metadata_travels(ground: Ground, autojump_clock: trio.testi
         assert version is not None
         assert (dict(version.metadata), version.content_type) == ({"x-object-meta-b": "2"}, "a/b")
     assert len(await roots(ground, ground.rings.objects[0].partition(path))) == 1
+
+
+@pytest.mark.parametrize("size", [10, 3 * CUT])
+async def test_of_two_writes_at_one_time_the_same_is_held_everywhere(
+    ground: Ground, autojump_clock: trio.testing.MockClock, size: int
+) -> None:
+    """Also on a handoff, which can let go then."""
+    path = PATHS[0]
+    (handoff,) = {0, 1, 2, 3} - set(primaries(ground, path))
+    for number, byte in zip([*primaries(ground, path), handoff], (b"a", b"b", b"c", b"d"), strict=True):
+        data = byte * size
+        version = Version(path, Timestamp(5), Kind.OBJECT, size, hashlib.md5(data).hexdigest(), "a/b")
+        await copy(NodeReading(version, _one(data)), ground.nodes[number], CUT)
+    best = max((hashlib.md5(byte * size).hexdigest(), byte) for byte in (b"a", b"b", b"c", b"d"))[1]
+    workers = [replicator(ground, number) for number in range(4)]
+    for worker in [*workers, *workers]:
+        await once(worker)
+    for number in primaries(ground, path):
+        assert await get_from(ground, number, path) == best * size
+    assert await ground.nodes[handoff].head(path) is None
+
+
+async def _one(data: bytes) -> AsyncIterator[Piece]:
+    yield data
 
 
 def _local(ground: Ground, number: int) -> LocalNode:

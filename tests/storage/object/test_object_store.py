@@ -98,8 +98,11 @@ async def test_equal_timestamps_are_ordered_by_content(rig: Rig, clock: object) 
         for name, order in (("a", bodies), ("b", bodies[::-1])):
             for data in order:
                 await put(store, name, 10, data)
-            await put(store, name, 10, None)  # a deletion of the same instant loses
             assert await read(store, name) == greatest
+            await put(store, name, 10, None)  # a deletion of the same instant wins, as it does in listings
+            assert (await put(store, name, 10, bodies[0])).newest > Timestamp(10)
+            head = await store.head(path(name))
+            assert head is not None and head.kind is Kind.TOMBSTONE
 
 
 async def test_large_objects(rig: Rig, clock: object) -> None:
