@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import trio
 
@@ -30,7 +30,7 @@ from storage.client.cluster import ClusterStorage
 from storage.client.local import LocalNode
 from storage.client.node import Node
 from storage.client.payer import RowPayer
-from storage.client.peer import Peer
+from storage.client.peer import Peer, PeerLimits
 from storage.client.quorum import WriteQuorum
 from storage.client.reach import Rings, Settings
 from storage.client.remote import RemoteNode
@@ -56,13 +56,25 @@ REPLICATE_EVERY_S = 10.0
 ROOT = "/srv/disk"
 
 
+SETTINGS = Settings(  # impatient, so that a short run sees much; small, so that bodies of a few KiB are large ones
+    read_timeout_s=2.0,
+    write_timeout_s=4.0,
+    stall_s=2.0,
+    pack_cut_bytes=4096,
+    chunk_bytes=4096,
+    offload_bytes=1 << 30,
+    container_cache_s=60.0,
+)
+LIMITS = PeerLimits(connect_s=1.0, answer_s=5.0, stall_s=2.0)
+
+
 @dataclass
 class Options:
     """What a run is made of; mutants change some of it."""
 
     members: int = 5
     wire: bool = False  # members talk over the node protocol's real bytes, and not by DirectNode
-    settings: Settings = field(default_factory=lambda: Settings(pack_cut_bytes=4096, chunk_bytes=4096, offload_bytes=1 << 30))
+    settings: Settings = SETTINGS
     write_quorum: Callable[[int], WriteQuorum] = WriteQuorum
     wrap_node: Callable[[Node], Node] = lambda node: node  # how a facade and the workers see nodes
     ignores_sync: bool = False
@@ -221,7 +233,7 @@ class Member:
         if not self.cluster.options.wire or target is self or self._nursery is None:
             return DirectNode(self, target, target.device)
         address = TcpAddress(target.name, target.device.port)
-        return RemoteNode(target.device, Peer(self.node.world, self._nursery, address, SECRET))
+        return RemoteNode(target.device, Peer(self.node.world, self._nursery, address, SECRET, limits=LIMITS))
 
     def serve(self, device_id: int, call: Callable[[Node], Awaitable[object]]) -> Answer:
         """Start a call on the device, as a request that came in."""

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tests.sim.cluster import Member
 
 T = TypeVar("T")
-TIMEOUT_S = 5.0
+TIMEOUT_S = 2.0
 GONE = object()
 
 

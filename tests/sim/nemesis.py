@@ -12,8 +12,9 @@ import trio
 
 from tests.sim.cluster import Cluster, Member
 
-GAP_S = 4.0
-DOWN_MAX_S = 20.0
+CALM_S = 2.0  # mean time between two episodes
+EPISODE_S = 6.0  # mean length of one
+DOWN_MAX_S = 10.0
 CLOCK_STEP_MAX_S = 20.0
 
 
@@ -24,28 +25,32 @@ class Nemesis:
         self._network = cluster.simulation.network
         self._unlucky = rng.choice(cluster.members)
         self._deeds = [
-            self.crash,
-            self.crash,
+            *(self.crash,) * 3,
             self.crash_all,
-            self.cut_some,
-            self.isolate,
-            self.shake_network,
-            self.heal_network,
-            self.heal_network,
-            self.set_clock,
-            self.slow_disk,
+            *(self.cut_some,) * 2,
+            *(self.isolate,) * 3,
+            *(self.shake_network,) * 2,
+            *(self.set_clock,) * 2,
+            *(self.slow_disk,) * 2,
             self.fill_disk,
-            self.relieve_disks,
         ]
         if destructive:
             self._deeds += [self.rot, self.rot, self.fail_sync, self.lose_write, self.disk_errors, self.empty_disk]
 
     async def run(self, until: float) -> None:
+        """Episodes of one to three faults at a time; most of them end together, some overlap with the next."""
         async with trio.open_nursery() as nursery:
             while trio.current_time() < until:
-                await trio.sleep(self._rng.expovariate(1 / GAP_S))
-                deed = self._rng.choice(self._deeds)
-                deed(nursery)
+                await trio.sleep(self._rng.expovariate(1 / CALM_S))
+                for deed in self._rng.choices(self._deeds, k=self._rng.choice((1, 1, 2, 3))):
+                    deed(nursery)
+                    await trio.sleep(self._rng.uniform(0, 1))
+                await trio.sleep(self._rng.expovariate(1 / EPISODE_S))
+                if self._rng.random() < 0.7:
+                    self._network.heal()
+                    for member in self._cluster.members:
+                        member.medium.heal()
+                    self._trace("the faults of the network and the disks end")
 
     def rest(self) -> None:
         """All faults end; every machine comes up.  What was destroyed stays so."""
@@ -85,7 +90,7 @@ class Nemesis:
     def isolate(self, nursery: trio.Nursery) -> None:
         names = [member.name for member in self._cluster.members]
         self._rng.shuffle(names)
-        count = self._rng.randrange(1, 3)
+        count = self._rng.choice((1, 1, 2))
         self._network.partition(names[:count], names[count:])
 
     def shake_network(self, nursery: trio.Nursery) -> None:
@@ -95,9 +100,6 @@ class Nemesis:
             link.delay_s = self._rng.choice((0.0, 0.02, 0.5, 3.0))
             link.reset_chance = self._rng.choice((0.0, 0.05, 0.3))
         self._trace("network shaken")
-
-    def heal_network(self, nursery: trio.Nursery) -> None:
-        self._network.heal()
 
     def set_clock(self, nursery: trio.Nursery) -> None:
         clock = self._rng.choice(self._cluster.members).node.clock
@@ -117,11 +119,6 @@ class Nemesis:
     def fill_disk(self, nursery: trio.Nursery) -> None:
         self._rng.choice(self._cluster.members).medium.room_bytes = self._rng.randrange(20_000)
         self._trace("a disk is nearly full")
-
-    def relieve_disks(self, nursery: trio.Nursery) -> None:
-        for member in self._cluster.members:
-            member.medium.heal()
-        self._trace("disks healed")
 
     # ---- to the unlucky one
 

@@ -20,7 +20,7 @@ from tests.sim.mutants import MUTANTS
 from tests.sim.nemesis import Nemesis
 from tests.sim.workload import ACCOUNT, CONTAINERS, NAMES, Workload
 
-CLIENTS = 4
+CLIENTS = 7
 FAULTS_S = 60.0
 CONVERGE_S = 1200.0
 LOOK_EVERY_S = 20.0
@@ -64,7 +64,7 @@ async def _play(simulation: Simulation, options: Options, report: Report) -> Non
         nursery.start_soon(cluster.run)
         workload = Workload(cluster, simulation.derive("workload"))
         await workload.prepare()
-        destructive = rng.random() < 0.5
+        destructive = rng.random() < 0.4
         nemesis = Nemesis(cluster, simulation.derive("nemesis"), destructive=destructive)
         until = trio.current_time() + FAULTS_S
         async with trio.open_nursery() as busy:

@@ -80,14 +80,23 @@ class Workload:
             choice = rng.random()
             if choice < 0.45:
                 await self.put(member, name, rng.choice(SIZES))
+                await self._look_elsewhere(rng, name)
             elif choice < 0.80:
                 await self.get(member, name)
             elif choice < 0.93:
                 await self.delete(member, name)
+                await self._look_elsewhere(rng, name)
             elif choice < 0.97:
                 await self.post(member, name, rng.randrange(1000))
             else:
                 await self._ask(member, lambda facade: facade.list_container(Path(ACCOUNT, "c0"), Query()))
+
+    async def _look_elsewhere(self, rng: random.Random, name: str) -> None:
+        """At once, at other front doors: what was acknowledged by too few is not there yet."""
+        if rng.random() < 0.5:
+            async with trio.open_nursery() as nursery:
+                for member in rng.sample(self.cluster.members, 2):
+                    nursery.start_soon(self.get, member, name)
 
     async def put(self, member: Member, name: str, size: int) -> None:
         self._values += 1
