@@ -53,15 +53,15 @@ class Answer:
     def feed(self, data: memoryview) -> bool:
         """Whether the answer is complete with ``data``."""
         if self._left < 0:
+            before = len(self._head)
             self._head += bytes(data[: HEAD_BYTES_MAX + 4])
             end = self._head.find(b"\r\n\r\n")
             if end < 0:
                 if len(self._head) > HEAD_BYTES_MAX:
                     raise BadAnswer("a head without end")
                 return False
-            already = len(self._head) - end - 4
             self._left = self._read_head(self._head[:end])
-            data = data[len(data) - already :]
+            data = data[end + 4 - before :]
         if len(data) > self._left:
             raise BadAnswer("more bytes than were announced")
         expected = self._job.expected
