@@ -28,7 +28,6 @@ _CRC = struct.Struct("<I")
 _RECORD_MAGIC = 0x56_4C_52_31
 HEADER_BYTES = _HEADER.size
 RECORD_BYTES = _RECORD.size + _CRC.size
-DATA_BYTES_MAX = 64 << 20
 
 
 class Kind(IntEnum):

@@ -120,10 +120,8 @@ class Volume:
         epoch = old.epoch + 1
         await keeper.move(Register(epoch, old.checkpoint, old.checkpoint_epoch))
         covered = await self._recover_objects(old)
-        try:
-            records = await writelog.replay(disks, volume_id)
-        except OSError as error:
-            raise Unavailable(f"volume {volume_id}: its write log cannot be read: {error}") from error
+        copies = min(log_copies, len(disks))
+        records = await writelog.replay(disks, volume_id, copies=copies)
         last = covered
         for record in records:
             if record.sequence > covered:
@@ -134,7 +132,7 @@ class Volume:
             disks,
             volume_id,
             epoch,
-            copies=min(log_copies, len(disks)),
+            copies=copies,
             next_sequence=last + 1,
             undestaged=self._undestaged,
         )

@@ -18,7 +18,7 @@ import trio
 
 from blockgw.volume import logfile
 from blockgw.volume.logfile import Header, Kind, Record
-from ring.errors import DiskFault, FormatError
+from ring.errors import DiskFault, FormatError, Unavailable
 from ring.world.interface import Buffer, Disk, File, OpenMode
 
 FILE_BYTES_MAX = 64 << 20
@@ -193,39 +193,55 @@ async def _remove(files: Sequence[_LogFile]) -> None:
         await one.disk.unlink(one.path)
 
 
-async def replay(disks: Iterable[Disk], volume: UUID) -> list[Record]:
-    """Every record found on any device, in order, once each.  Copies that are torn shorter than others lose: what any device holds
-    whole is taken, since a record that was acknowledged is whole on at least one.  OSError of a device counts as "nothing known
-    there" only
-    while another device has the file."""
+async def replay(disks: Iterable[Disk], volume: UUID, *, copies: int) -> list[Record]:
+    """Every record found on any device, in order, once each.
+
+    A record that was acknowledged is whole on ``copies`` devices, so what one of them holds is taken, and fewer than ``copies``
+    devices may be unreadable, gone, or hold a file that is no log of ours.  Unavailable when more are: the log might be on just these.
+    """
     found: dict[tuple[int, int], Record] = {}
+    unknown: list[str] = []
     for disk in disks:
-        folder = log_folder(volume)
-        if await disk.info(folder) is None:
-            continue
-        for name in await disk.list_dir(folder):
-            if not name.endswith(".log"):
-                continue
-            data = await disk.read_file(f"{folder}/{name}")
-            try:
-                header = logfile.decode_header(data)
-            except FormatError:
-                if len(data) >= logfile.HEADER_BYTES:
-                    raise
-                continue  # torn at its creation, before anything could be acknowledged from it
-            if header.volume != volume:
-                raise FormatError(f"{folder}/{name} belongs to volume {header.volume}")
-            for record in logfile.decode_records(data):
+        try:
+            for record in await _replay_device(disk, volume):
                 found[record.sequence, record.offset] = record  # a log that moved holds pieces of a write
+        except (OSError, FormatError) as error:
+            unknown.append(f"{disk.root}: {error}")
+    if len(unknown) >= copies:
+        raise Unavailable(f"volume {volume}: its write log may be on devices that cannot be read: {'; '.join(unknown)}")
     return [found[key] for key in sorted(found)]
 
 
+async def _replay_device(disk: Disk, volume: UUID) -> list[Record]:
+    """OSError, FormatError."""
+    if await disk.info("") is None:
+        raise FileNotFoundError("the device's folder is not there")
+    folder = log_folder(volume)
+    if await disk.info(folder) is None:
+        return []
+    records: list[Record] = []
+    for name in await disk.list_dir(folder):
+        if not name.endswith(".log"):
+            continue
+        data = await disk.read_file(f"{folder}/{name}")
+        if len(data) < logfile.HEADER_BYTES:
+            continue  # torn at its creation, before anything could be acknowledged from it
+        if logfile.decode_header(data).volume != volume:
+            raise FormatError(f"{folder}/{name} belongs to another volume")
+        records += logfile.decode_records(data)
+    return records
+
+
 async def remove_logs(disks: Iterable[Disk], volume: UUID, *, keep_epoch: int | None) -> None:
-    """Remove the log files of all epochs but ``keep_epoch``."""
+    """Remove the log files of all epochs but ``keep_epoch``.  What lies on a device that cannot be used now stays: all of it is
+    in segments, so replaying it again changes nothing."""
     for disk in disks:
         folder = log_folder(volume)
-        if await disk.info(folder) is None:
+        try:
+            if await disk.info(folder) is None:
+                continue
+            for name in await disk.list_dir(folder):
+                if keep_epoch is None or not name.startswith(f"{keep_epoch:08x}-"):
+                    await disk.unlink(f"{folder}/{name}")
+        except OSError:
             continue
-        for name in await disk.list_dir(folder):
-            if keep_epoch is None or not name.startswith(f"{keep_epoch:08x}-"):
-                await disk.unlink(f"{folder}/{name}")

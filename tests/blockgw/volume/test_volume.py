@@ -16,7 +16,7 @@ from ring.errors import Conflict, RingfortError, Unavailable
 from ring.kv.memory import MemoryKV
 from ring.names import Path
 from ring.wire.message import BytesBody
-from ring.world.interface import Disk
+from ring.world.interface import Disk, OpenMode
 from ring.world.sim import Simulation
 from storage.client.fake import FakeStorage
 from storage.client.interface import NewObject
@@ -134,6 +134,45 @@ async def test_a_write_log_moves_when_a_device_fails(autojump_clock: trio.testin
     machine.node.disk(first[0]).empty()
     again = await machine.open()
     assert await again.read(0, 8192) == b"a" * 4096 + b"b" * 4096
+
+
+@pytest.mark.parametrize("bad", [1, 2])
+@pytest.mark.parametrize("harm", ["gone", "EIO", "rotten"])
+async def test_one_bad_device_costs_nothing_two_are_refused(harm: str, bad: int, autojump_clock: trio.testing.MockClock) -> None:
+    machine = Machine(6)
+    await machine.create()
+    volume = await machine.open()
+    await volume.write(0, b"a" * 4096, durable=True)
+    await volume.abandon()
+    holders = [root for root in ("/d0", "/d1", "/d2") if await _logs(machine, root)]
+    assert len(holders) == 2
+    for root in holders[:bad]:
+        await _harm(machine, root, harm)
+    if bad == 2:
+        with pytest.raises(Unavailable):
+            await machine.open()
+        return
+    again = await machine.open()
+    assert await again.read(0, 4096) == b"a" * 4096
+    await again.write(4096, b"b" * 4096, durable=True)
+    await again.abandon()
+    assert await (await machine.open()).read(0, 8192) == b"a" * 4096 + b"b" * 4096
+
+
+async def _harm(machine: Machine, root: str, harm: str) -> None:
+    medium = machine.node.disk(root)
+    match harm:
+        case "gone":
+            medium.unmount()
+        case "EIO":
+            medium.dead = True
+        case _:
+            disk = machine.node.world.open_disk(root)
+            folder = f"volumes/{VOLUME}"
+            for name in await disk.list_dir(folder):
+                file = await disk.open(f"{folder}/{name}", OpenMode.WRITE)
+                await file.pwrite(9, b"rot")
+                await file.close()
 
 
 async def test_an_older_opener_cannot_write_any_more(autojump_clock: trio.testing.MockClock) -> None:
