@@ -97,7 +97,8 @@ class Member:
         self.store: ObjectStore | None = None  # its engines
         self.books: Books | None = None
         self.facade: ClusterStorage | None = None
-        self.audited = False
+        self.audit = trio.Event()  # set: a pass is wanted
+        self.audited = trio.Event()
         self.may_start = trio.Event()
         self.silent = False  # it lost its power: callers hear nothing
         self._nursery: trio.Nursery | None = None
@@ -207,7 +208,7 @@ class Member:
 
     async def _audit(self, auditor: Auditor) -> None:
         """One pass when the faults have ended: it is what finds rot that nobody read."""
-        await self.cluster.audit.wait()
+        await self.audit.wait()
         while True:
             try:
                 await once(auditor)
@@ -215,7 +216,7 @@ class Member:
                 self.cluster.simulation.trace(f"{self.name} audit: {error}")
                 await trio.sleep(RETRY_DEVICE_S)
             else:
-                self.audited = True
+                self.audited.set()
                 return
 
     # ---- calls
@@ -266,7 +267,6 @@ class Cluster:
         self.options = options
         self.ring = make_ring(options.members)
         self.rings = Rings(self.ring, self.ring, {0: self.ring})
-        self.audit = trio.Event()
         self.members = [Member(self, device) for device in self.ring.devices if device is not None]
 
     async def format(self) -> None:

@@ -23,7 +23,7 @@ class Nemesis:
         self._cluster = cluster
         self._rng = rng
         self._network = cluster.simulation.network
-        self._unlucky = rng.choice(cluster.members)
+        self.unlucky = rng.choice(cluster.members)
         self._deeds = [
             *(self.crash,) * 3,
             self.crash_all,
@@ -123,26 +123,26 @@ class Nemesis:
     # ---- to the unlucky one
 
     def rot(self, nursery: trio.Nursery) -> None:
-        medium = self._unlucky.medium
+        medium = self.unlucky.medium
         files = [path for path in medium.files() if path.startswith(("packs/", "files/"))]
         if files:
             medium.rot(self._rng.choice(files), self._rng)
 
     def fail_sync(self, nursery: trio.Nursery) -> None:
-        self._unlucky.medium.sync_errors += 1
+        self.unlucky.medium.sync_errors += 1
 
     def lose_write(self, nursery: trio.Nursery) -> None:
-        self._unlucky.medium.writes_to_lose += 1
+        self.unlucky.medium.writes_to_lose += 1
 
     def disk_errors(self, nursery: trio.Nursery) -> None:
-        self._unlucky.medium.dead = True
-        self._trace(f"{self._unlucky.name} disk is dead")
+        self.unlucky.medium.dead = True
+        self._trace(f"{self.unlucky.name} disk is dead")
 
     def empty_disk(self, nursery: trio.Nursery) -> None:
         """The disk is replaced; the machine restarts for it.  It is out of service until somebody formats it (see run.py)."""
         if self._rng.random() < 0.3:
-            self._crash(nursery, self._unlucky, power=True)
-            self._unlucky.medium.empty()
+            self._crash(nursery, self.unlucky, power=True)
+            self.unlucky.medium.empty()
 
     def _trace(self, line: str) -> None:
         self._cluster.simulation.trace(line)

@@ -74,7 +74,7 @@ async def _play(simulation: Simulation, options: Options, report: Report) -> Non
         simulation.trace("---- rest")
         nemesis.rest()
         await _replace_disks(cluster)
-        cluster.audit.set()
+        nemesis.unlucky.audit.set()
         rest = trio.current_time()
         report.violations += await _converge(cluster)
         report.violations += await _final_reads(cluster, workload)
@@ -120,7 +120,7 @@ async def _converge(cluster: Cluster) -> list[str]:
 
 async def _differences(cluster: Cluster) -> list[str]:
     found = [f"{member.name} does not serve" for member in cluster.members if member.local is None]
-    found += [f"{member.name} is not audited" for member in cluster.members if not member.audited]
+    found += [f"{m.name} is not audited" for m in cluster.members if m.audit.is_set() and not m.audited.is_set()]
     if found:
         return found
     roots: dict[tuple[str, int], dict[str, bytes]] = {}

@@ -42,10 +42,10 @@ class Life:
 
     async def sleep_until(self, deadline: float) -> None:
         """Sleep, whatever the task's cancel scopes say; NodeCrashed if the life ends meanwhile."""
-        with trio.CancelScope(shield=True) as scope:
+        with trio.CancelScope(deadline=deadline, shield=True) as scope:
             serial = self._enter(scope)
             try:
-                await trio.sleep_until(deadline)
+                await trio.sleep_forever()
             finally:
                 del self._scopes[serial]
         self.check()
