@@ -66,11 +66,13 @@ class RunningCloud:
 
     def workers(self) -> list[int]:
         """The pids of the worker processes."""
-        try:
-            children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        except OSError:
-            return []
-        return [int(pid) for pid in children if b"tools.deploy.worker" in _command(int(pid))]
+        children = []
+        for thread in Path(f"/proc/{self.process.pid}/task").glob("*"):  # a child belongs to the thread that started it
+            try:
+                children += (thread / "children").read_text().split()
+            except OSError:  # that thread has ended
+                continue
+        return sorted(int(pid) for pid in children if b"tools.deploy.worker" in _command(int(pid)))
 
     def pids(self) -> list[int]:
         return [self.process.pid, *self.workers()]
