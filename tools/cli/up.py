@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from tools.deploy.supervisor import Options
+from tools.deploy.checks import Options
 from tools.deploy.supervisor import up as run
 
 

@@ -7,6 +7,7 @@ supervisor  the main process: locks DIR, binds the sockets, starts workers and r
 worker      one worker process: composes every room and serves
 rooms       the rooms of a worker, put together
 storage     the devices of a worker and its view of the cluster's storage
+logfile     bounded logs
 iscsi       accepts initiators and hands each to the worker that owns its volume
 clients     clouds.yaml, openrc, s3.env
 libvirtd    finds or starts libvirt; KVM or TCG

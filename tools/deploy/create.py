@@ -32,7 +32,7 @@ async def create(world: World, layout: Layout, *, devices: int, replicas: int) -
             shutil.rmtree(leftover)
     write_file(layout.creating, b"")
     for name in FOLDERS:
-        (root / name).mkdir(mode=0o755)
+        (root / name).mkdir(mode=0o755 if name == "consoles" else 0o700)
     record = CloudRecord(cluster_id=str(world.entropy.uuid()), devices=devices, replicas=replicas, part_power=PART_POWER)
     hasher = _secrets(world, layout)
     await _rings(world, layout, record, hasher)
@@ -74,7 +74,7 @@ async def _rings(world: World, layout: Layout, record: CloudRecord, hasher: Name
 
 
 async def _format(world: World, root: Path, cluster_id: str, number: int) -> None:
-    root.mkdir(mode=0o755, exist_ok=True)
+    root.mkdir(mode=0o700, exist_ok=True)
     await format_device(world.open_disk(str(root)), cluster_id, number)
 
 

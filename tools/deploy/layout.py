@@ -3,12 +3,12 @@
 cloud.json      magic, format version, cluster id, counts; written last on the first run
 lock            held (flock) by the main process and its workers
 ready           present while the cloud serves
-secrets/        0700: root.key cluster.key hash.json admin.json (all 0600)
+secrets/        root.key cluster.key hash.json admin.json (all 0600)
 rings/          NAME.builder and NAME.ring for account, container, object
 devices/dN/     the devices' roots
 run/            unix sockets
-logs/           a log a worker
-consoles/       the guests' serial consoles
+logs/           a log a worker, and what it held before as FILE.1
+consoles/       the guests' serial consoles, for libvirt's daemons to reach; the folders above are 0700
 clouds.yaml openrc s3.env    for clients, 0600
 """
 
@@ -24,6 +24,13 @@ from ring.errors import BadInput, FormatError
 
 MAGIC = "ringfort-cloud"
 FORMAT = 1
+
+
+class _Head(msgspec.Struct, frozen=True):
+    """What every format of the record has."""
+
+    magic: str
+    format: int
 
 
 class CloudRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,6 +83,9 @@ class Layout:
     def consoles(self) -> Path:
         return self.root / "consoles"
 
+    def log(self, worker: int) -> Path:
+        return self.logs / f"worker-{worker}.log"
+
     def device(self, number: int) -> Path:
         return self.root / "devices" / f"d{number}"
 
@@ -100,17 +110,24 @@ class Layout:
         except FileNotFoundError:
             return None
         try:
-            record = msgspec.json.decode(data, type=CloudRecord)
+            head = msgspec.json.decode(data, type=_Head)
+            if head.magic != MAGIC:
+                raise FormatError(f"{self.record} is not a cloud's record", hint="choose another --data")
+            if head.format > FORMAT:
+                raise FormatError(
+                    f"{self.root} has format {head.format}, this program knows up to {FORMAT}",
+                    hint="it was written by a newer ringfort: upgrade this one",
+                )
+            return msgspec.json.decode(data, type=CloudRecord)
         except msgspec.DecodeError as error:
             raise FormatError(f"{self.record} cannot be read: {error}", hint="restore it, or choose another --data") from error
-        if record.magic != MAGIC:
-            raise FormatError(f"{self.record} is not a cloud's record", hint="choose another --data")
-        if record.format > FORMAT:
-            raise FormatError(
-                f"{self.root} has format {record.format}, this program knows up to {FORMAT}",
-                hint="it was written by a newer ringfort: upgrade this one",
-            )
-        return record
+
+    def make_private(self) -> None:
+        """At every start: the folders that hold secrets, data and sockets are the cloud's alone."""
+        for folder in (self.secrets, self.rings, self.root / "devices", self.run, self.logs):
+            folder.mkdir(mode=0o700, exist_ok=True)
+            folder.chmod(0o700)
+        self.consoles.mkdir(mode=0o755, exist_ok=True)
 
 
 class Admin(msgspec.Struct, frozen=True, kw_only=True):

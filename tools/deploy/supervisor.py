@@ -2,48 +2,44 @@
 
 It serves nothing itself.  A worker's standard input is a pipe from here: its first line is the worker's spec, and when the pipe
 closes (this process is gone, however it died) the worker exits.  A worker says that it is ready by a line on its standard output.
+DIR is locked twice: by a lock that is this process's alone, and by one that its workers inherit, so that a cloud that was killed
+can be told from one that runs.
 """
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import signal
-import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import trio
 
-from ring.errors import BadInput, Conflict, RingfortError
+from ring.errors import Conflict, RingfortError, Unavailable
+from ring.world.interface import World
 from ring.world.real import make_world
 from tools.deploy import libvirtd
-from tools.deploy.checks import check_folder
+from tools.deploy.checks import Options, Sockets, bind, check_folder, check_options, named
 from tools.deploy.clients import Endpoints, write_client_files
 from tools.deploy.create import create
 from tools.deploy.layout import Admin, CloudRecord, Layout, read_secret, write_file
+from tools.deploy.logfile import open_log
 
 STOP_GRACE_S = 30.0
 START_TIMEOUT_S = 120.0
+START_DEATHS_MAX = 4  # of one worker before the cloud was ready: it will never be
+LEFT_OVER_S = 10.0  # for the workers of a killed main process to be gone
+LIVES_S = 60.0  # a worker that lived this long is started again at once
 RESTART_DELAYS_S = (0.0, 0.2, 1.0, 5.0)
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    data: Path
-    devices: int | None = None  # None: as DIR has, or 4
-    replicas: int | None = None  # None: as DIR has, or 3
-    workers: int | None = None  # None: one per core
-    object_port: int = 8080
-    control_port: int = 8000
-    iscsi_port: int = 3260
-    bind: str = "127.0.0.1"
-    public_host: str = ""  # "": ``bind``
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+E = TypeVar("E", bound=Exception)
 
 
 class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,13 +61,6 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(slots=True)
-class _Sockets:
-    objects: socket.socket
-    control: socket.socket
-    iscsi: socket.socket
-
-
-@dataclass(slots=True)
 class _Worker:
     number: int
     incarnation: int = 0
@@ -79,110 +68,135 @@ class _Worker:
     ready: trio.Event = field(default_factory=trio.Event)
 
 
-def check_options(options: Options) -> None:
-    """BadInput for numbers that cannot be."""
-    devices = 4 if options.devices is None else options.devices
-    replicas = 3 if options.replicas is None else options.replicas
-    if devices < 1:
-        raise BadInput(f"--devices {devices}: at least 1", hint="a device is a folder under DIR/devices")
-    if devices > 4096:
-        raise BadInput(f"--devices {devices}: at most 4096 on one machine")
-    if replicas < 1:
-        raise BadInput(f"--replicas {replicas}: at least 1")
-    if replicas > devices and options.devices is not None:
-        raise BadInput(f"--replicas {replicas} > --devices {devices}", hint="every replica needs a device of its own")
-    if options.replicas is not None and options.devices is None and not options.data.exists() and replicas > devices:
-        raise BadInput(f"--replicas {replicas} > --devices {devices} (the default)", hint="give --devices as well")
-    if options.workers is not None and not 1 <= options.workers <= 256:
-        raise BadInput(f"--workers {options.workers}: 1 to 256")
-    for name, port in (("object", options.object_port), ("control", options.control_port), ("iscsi", options.iscsi_port)):
-        if not 0 <= port <= 65535:
-            raise BadInput(f"--{name}-port {port}: 0 to 65535")
-
-
 def up(options: Options, say: Callable[[str], None]) -> int:
-    """Run a cloud in the foreground until SIGTERM or SIGINT; 0.  Raises RingfortError, with nothing changed, when it
-    cannot start."""
-    check_options(options)
+    """Run a cloud in the foreground until SIGTERM or SIGINT; 0.  Raises RingfortError when it cannot start; whatever can be
+    known beforehand is found before anything is changed."""
     layout = Layout(options.data.absolute())
     record = check_folder(layout)
-    if record is not None:
-        for name, wanted, there in (
-            ("devices", options.devices, record.devices),
-            ("replicas", options.replicas, record.replicas),
-        ):
-            if wanted not in (None, there):
-                raise Conflict(f"{layout.root} has {there} {name}, not {wanted}", hint=f"leave --{name} out to resume it")
-    held = _lock(layout) if layout.root.exists() else None
-    sockets = _bind(options)
-    return trio.run(_main, options, layout, record, held, sockets, say)
+    check_options(options, record)
+    held = _lock(layout) if layout.lock.exists() else None
+    sockets = bind(options)
+    try:
+        if held is None:
+            layout.root.mkdir(mode=0o755, exist_ok=True)
+            held = _lock(layout)
+        record = layout.read_record()  # again: now nobody else makes one
+        check_options(options, record)
+    except OSError as error:
+        raise named(layout.root, error) from error
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # they wait until they are listened to, and after it for the end
+    outcome = trio.run(_main, options, layout, record, held, sockets, say)
+    if isinstance(outcome, RingfortError):
+        raise outcome
+    return 0
 
 
 def _lock(layout: Layout) -> int:
-    """An open descriptor that holds DIR's lock.  Conflict while a cloud runs there."""
-    descriptor = os.open(layout.lock, os.O_RDWR | os.O_CREAT, 0o600)
+    """An open descriptor that holds DIR's locks.  Conflict while a cloud runs there."""
+    descriptor = os.open(layout.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    deadline = time.monotonic() + LEFT_OVER_S
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not inherited: free when its main process is gone
+        except (BlockingIOError, PermissionError) as error:
+            raise Conflict(f"{layout.root} is in use by a running cloud", hint="stop it first, or name another --data") from error
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                if time.monotonic() > deadline:
+                    raise Conflict(
+                        f"{layout.root} is in use by workers whose main process is gone", hint="look for tools.deploy.worker in ps"
+                    ) from error
+                time.sleep(0.02)
+            else:
+                return descriptor
+    except Conflict:
         os.close(descriptor)
-        raise Conflict(f"{layout.root} is in use by a running cloud", hint="stop it first, or name another --data") from error
-    return descriptor
-
-
-def _bind(options: Options) -> _Sockets:
-    found: list[socket.socket] = []
-    for name, port in (("object", options.object_port), ("control", options.control_port), ("iscsi", options.iscsi_port)):
-        try:
-            family, kind, _, _, address = socket.getaddrinfo(
-                options.bind, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_NUMERICHOST
-            )[0]
-        except socket.gaierror as error:
-            raise BadInput(f"--bind {options.bind} is not an address", hint="for instance 127.0.0.1, or 0.0.0.0 for all") from error
-        listening = socket.socket(family, kind)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listening.bind(address)
-            listening.listen(1024)
-        except OSError as error:
-            for one in (*found, listening):
-                one.close()
-            if error.errno == errno.EADDRINUSE:
-                raise Conflict(f"port {port} is in use on {options.bind}", hint=f"choose another with --{name}-port") from error
-            raise BadInput(
-                f"cannot listen on {options.bind}:{port}: {error.strerror}", hint=f"see --bind and --{name}-port"
-            ) from error
-        found.append(listening)
-    return _Sockets(*found)
+        raise
 
 
 async def _main(
-    options: Options, layout: Layout, record: CloudRecord | None, held: int | None, sockets: _Sockets, say: Callable[[str], None]
-) -> int:
-    world = make_world()
-    if record is None:
-        devices = 4 if options.devices is None else options.devices
-        replicas = min(3, devices) if options.replicas is None else options.replicas
-        if held is None:
-            layout.root.mkdir(mode=0o755)
-            held = _lock(layout)
-        say(f"creating a cloud in {layout.root}: {devices} devices, {replicas} replicas")
-        record = await create(world, layout, devices=devices, replicas=replicas)
-    assert held is not None
-    layout.ready.unlink(missing_ok=True)
-    endpoints = Endpoints(
-        options.public_host or options.bind,
-        sockets.objects.getsockname()[1],
-        sockets.control.getsockname()[1],
-        sockets.iscsi.getsockname()[1],
-    )
+    options: Options, layout: Layout, record: CloudRecord | None, held: int, sockets: Sockets, say: Callable[[str], None]
+) -> RingfortError | None:
+    """What ended it early, or None."""
+    outcome: RingfortError | None = None
+    stop = trio.Event()
+
+    async def listen() -> None:
+        with trio.open_signal_receiver(*STOP_SIGNALS) as signals:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+            listening.set()
+            try:
+                async for _ in signals:  # the first one stops the cloud; it is being stopped when others come
+                    stop.set()
+            finally:
+                signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+
+    listening = trio.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(listen)
+        await listening.wait()
+        world = make_world()
+        made = record if record is not None else await _create(world, options, layout, stop, say)
+        if isinstance(made, RingfortError):
+            outcome = made
+        elif not stop.is_set():
+            endpoints = Endpoints(
+                options.public_host or options.bind,
+                sockets.objects.getsockname()[1],
+                sockets.control.getsockname()[1],
+                sockets.iscsi.getsockname()[1],
+            )
+            layout.make_private()
+            layout.ready.unlink(missing_ok=True)
+            cloud = world.entropy.uuid().hex
+            nursery.start_soon(_find_libvirt, say)
+            outcome = await Supervisor(options, layout, sockets, endpoints, held, cloud, say).run(stop)
+        nursery.cancel_scope.cancel()
+    return outcome
+
+
+async def _create(
+    world: World, options: Options, layout: Layout, stop: trio.Event, say: Callable[[str], None]
+) -> CloudRecord | RingfortError | None:
+    """The first run; None when it was stopped on the way: the next one begins it anew."""
+    devices, replicas = options.counts()
+    say(f"creating a cloud in {layout.root}: {devices} devices, {replicas} replicas")
+    made: CloudRecord | RingfortError | None = None
+    async with trio.open_nursery() as nursery:
+
+        async def make() -> None:
+            nonlocal made
+            try:
+                made = await create(world, layout, devices=devices, replicas=replicas)
+            except* OSError as errors:
+                made = named(layout.root, _first(errors))
+            except* RingfortError as errors:
+                made = _first(errors)
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(make)
+        await stop.wait()
+        nursery.cancel_scope.cancel()
+    return made
+
+
+def _first(errors: BaseExceptionGroup[E]) -> E:
+    for error in errors.exceptions:
+        return _first(error) if isinstance(error, BaseExceptionGroup) else error
+    raise AssertionError("a group holds an exception")
+
+
+async def _find_libvirt(say: Callable[[str], None]) -> None:
+    """The cloud serves meanwhile; servers wait for it."""
+    if not libvirtd.installed():
+        say("no servers can be booted: libvirt or QEMU is not installed (make setup)")
+        return
     try:
-        libvirtd.ensure()
-        virt_type = libvirtd.this_machines_virt_type()
+        await trio.to_thread.run_sync(libvirtd.ensure, abandon_on_cancel=True)
     except (RingfortError, OSError, subprocess.SubprocessError) as error:
         say(f"no servers can be booted: {error}")
-        virt_type = ""
-    supervisor = Supervisor(options, layout, sockets, endpoints, held, world.entropy.uuid().hex, virt_type, say)
-    return await supervisor.run()
 
 
 class Supervisor:
@@ -190,74 +204,90 @@ class Supervisor:
         self,
         options: Options,
         layout: Layout,
-        sockets: _Sockets,
+        sockets: Sockets,
         endpoints: Endpoints,
         held: int,
         cloud: str,
-        virt_type: str,
         say: Callable[[str], None],
     ) -> None:
         self._layout = layout
         self._sockets = sockets
         self._endpoints = endpoints
-        self._held = held  # the lock's descriptor: workers inherit it, so that DIR stays locked while one of them lives
+        self._held = held  # the locks' descriptor: workers inherit it, so that DIR stays locked while one of them lives
         self._cloud = cloud
-        self._virt_type = virt_type
+        self._virt_type = libvirtd.this_machines_virt_type() if libvirtd.installed() else ""
         self._say = say
         count = options.workers or len(os.sched_getaffinity(0))
         self._workers = [_Worker(number) for number in range(count)]
-        self._stopping = False
+        self._stop = trio.Event()
+        self._is_ready = False
+        self._failure: RingfortError | None = None
 
-    async def run(self) -> int:
-        status = 0
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            async with trio.open_nursery() as nursery:
+    async def run(self, stop: trio.Event) -> RingfortError | None:
+        """Until ``stop``; why it could not be started, or None."""
+        self._stop = stop
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._announce)
+            async with trio.open_nursery() as workers:
                 for worker in self._workers:
-                    nursery.start_soon(self._keep, worker)
-                nursery.start_soon(self._announce)
-                async for _ in signals:
-                    break
-                self._stopping = True
+                    workers.start_soon(self._keep, worker)
+                await stop.wait()
                 self._layout.ready.unlink(missing_ok=True)
-                self._say("stopping")
-                status = await self._stop()
-                nursery.cancel_scope.cancel()
-        return status
+                if self._failure is None:
+                    self._say("stopping")
+                self._terminate()
+                workers.cancel_scope.deadline = trio.current_time() + STOP_GRACE_S
+            nursery.cancel_scope.cancel()
+        await self._kill()
+        return self._failure
+
+    def _give_up(self, failure: RingfortError) -> None:
+        self._failure = self._failure or failure
+        self._stop.set()
 
     async def _announce(self) -> None:
         with trio.move_on_after(START_TIMEOUT_S) as scope:
             for worker in self._workers:
                 await worker.ready.wait()
         if scope.cancelled_caught:
-            self._say(f"a worker is not ready after {START_TIMEOUT_S:.0f} s: see {self._layout.logs}")
-            os.kill(os.getpid(), signal.SIGTERM)
+            self._give_up(Unavailable(f"a worker is not ready after {START_TIMEOUT_S:.0f} s", hint=f"see {self._layout.logs}"))
+        if self._stop.is_set():
             return
-        admin = msgspec.json.decode(read_secret(self._layout.secrets / "admin.json"), type=Admin)
-        write_client_files(self._layout, self._endpoints, admin)
-        lines = {
-            "objects (S3, Swift)": self._endpoints.objects,
-            "control": self._endpoints.control,
-            "auth": self._endpoints.auth,
-            "iscsi": self._endpoints.iscsi,
-        }
-        write_file(self._layout.ready, "".join(f"{name} {url}\n" for name, url in lines.items()).encode(), mode=0o644)
-        self._say("ringfort is ready: " + "  ".join(f"{name} {url}" for name, url in lines.items()))
+        try:
+            admin = msgspec.json.decode(read_secret(self._layout.secrets / "admin.json"), type=Admin)
+            write_client_files(self._layout, self._endpoints, admin)
+            lines = {
+                "objects (S3, Swift)": self._endpoints.objects,
+                "control": self._endpoints.control,
+                "auth": self._endpoints.auth,
+                "iscsi": self._endpoints.iscsi,
+            }
+            write_file(self._layout.ready, "".join(f"{name} {url}\n" for name, url in lines.items()).encode(), mode=0o644)
+        except RingfortError as error:
+            self._give_up(error)
+        except OSError as error:
+            self._give_up(named(self._layout.root, error))
+        else:
+            self._is_ready = True
+            self._say("ringfort is ready: " + "  ".join(f"{name} {url}" for name, url in lines.items()))
 
     async def _keep(self, worker: _Worker) -> None:
         """Run one worker, again and again until the cloud stops."""
         deaths = 0
-        while not self._stopping:
+        while not self._stop.is_set():
             began = trio.current_time()
             status = await self._run_once(worker)
-            if self._stop_asked():
+            if self._stop.is_set():
                 return
-            deaths = 0 if trio.current_time() - began > 60 else deaths + 1
-            delay_s = RESTART_DELAYS_S[min(deaths, len(RESTART_DELAYS_S) - 1)]
+            deaths = 0 if trio.current_time() - began > LIVES_S else deaths + 1
+            if deaths >= START_DEATHS_MAX and not self._is_ready:
+                log = self._layout.log(worker.number)
+                self._give_up(Unavailable(f"worker {worker.number} does not start: {_last_line(log)}", hint=f"see {log}"))
+                return
+            delay_s = RESTART_DELAYS_S[min(deaths, len(RESTART_DELAYS_S)) - 1] if deaths else 0.0
             self._say(f"worker {worker.number} ended with status {status}: starting it again in {delay_s:g} s")
-            await trio.sleep(delay_s)
-
-    def _stop_asked(self) -> bool:
-        return self._stopping
+            with trio.move_on_after(delay_s):
+                await self._stop.wait()
 
     async def _run_once(self, worker: _Worker) -> int:
         worker.incarnation += 1
@@ -277,8 +307,8 @@ class Supervisor:
             iscsi_port=self._endpoints.iscsi_port,
             virt_type=self._virt_type,
         )
-        self._layout.logs.mkdir(exist_ok=True)
-        with (self._layout.logs / f"worker-{worker.number}.log").open("ab") as log:
+        log = open_log(self._layout.log(worker.number))
+        try:
             process = await trio.lowlevel.open_process(
                 [sys.executable, "-m", "tools.deploy.worker"],
                 stdin=subprocess.PIPE,
@@ -288,7 +318,11 @@ class Supervisor:
                 cwd=str(Path(__file__).resolve().parents[2]),
                 start_new_session=True,  # a terminal's ^C is for this process alone, which then stops them in order
             )
+        finally:
+            os.close(log)
         worker.process = process
+        if self._stop.is_set():
+            process.terminate()
         assert process.stdin is not None and process.stdout is not None
         try:
             await process.stdin.send_all(msgspec.json.encode(spec) + b"\n")
@@ -297,19 +331,31 @@ class Supervisor:
                     worker.ready.set()
         except trio.BrokenResourceError:
             pass  # it died before it read its spec; its status says how
-        return await process.wait()
+        finally:
+            await process.stdout.aclose()
+        status = await process.wait()
+        await process.stdin.aclose()
+        return status
 
-    async def _stop(self) -> int:
-        processes = [worker.process for worker in self._workers if worker.process is not None]
-        for process in processes:
-            if process.returncode is None:
-                process.terminate()
-        with trio.move_on_after(STOP_GRACE_S) as scope:
-            for process in processes:
-                await process.wait()
-        if scope.cancelled_caught:
+    def _running(self) -> list[trio.Process]:
+        return [worker.process for worker in self._workers if worker.process is not None and worker.process.poll() is None]
+
+    def _terminate(self) -> None:
+        for process in self._running():
+            process.terminate()
+
+    async def _kill(self) -> None:
+        """Those that did not end in time."""
+        left = self._running()
+        if left:
             self._say(f"a worker did not stop within {STOP_GRACE_S:.0f} s and was killed; what it had acknowledged is safe")
-            for process in processes:
-                if process.returncode is None:
-                    process.kill()
-        return 0
+        for process in left:
+            process.kill()
+            await process.wait()
+
+
+def _last_line(log: Path) -> str:
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - 4096))
+        lines = file.read().decode(errors="replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")

@@ -8,6 +8,7 @@ tables committed).  Worker 0 also owns the control state and serves it to the ot
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
@@ -28,7 +29,7 @@ from ring.kv import server as kv_server
 from ring.kv.interface import KV
 from ring.kv.local import LocalStore
 from ring.kv.remote import RemoteKV
-from ring.wire.client import Client
+from ring.wire.client import Client, Reply
 from ring.wire.message import Handler, Headers, Request, Response
 from ring.wire.router import Router
 from ring.wire.server import serve
@@ -39,17 +40,21 @@ from tools.deploy.background import start_background
 from tools.deploy.clients import Endpoints
 from tools.deploy.iscsi import Portal
 from tools.deploy.layout import Admin, CloudRecord, Layout, read_secret
+from tools.deploy.logfile import log_sink
 from tools.deploy.rooms import Rooms, make_rooms
 from tools.deploy.storage import StorageRoom, start_storage
 from tools.deploy.supervisor import WorkerSpec
 
 KV_LOGS_MAX = 3
 LINE_BYTES_MAX = 64 << 10
+OTHER_S = 2.0  # for another worker's answer
 
 
 def main() -> int:
     line = _spec_line()
     spec = msgspec.json.decode(line, type=WorkerSpec)
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a connection is a descriptor
     return trio.run(_run, spec)
 
 
@@ -70,28 +75,28 @@ async def _run(spec: WorkerSpec) -> int:
     if record is None:
         raise RingfortError(f"{layout.root} is not a cloud")
     world = make_world()
-    log = Log(_to_stderr, world.clock, fields={"worker": spec.worker})
+    log = Log(log_sink(layout.log(spec.worker)), world.clock, fields={"worker": spec.worker})
     log.info("worker starts", pid=os.getpid(), incarnation=spec.incarnation)
     worker = Worker(world, spec, layout, record, log)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_end_with_parent)
+        nursery.start_soon(_end_with_parent, layout)
         await worker.run()
         nursery.cancel_scope.cancel()
     log.info("worker ends")
     return 0
 
 
-async def _end_with_parent() -> None:
-    """Standard input closes when the main process is gone; then nothing is left to be done in order."""
+async def _end_with_parent(layout: Layout) -> None:
+    """Standard input closes when the main process is gone; then nothing is left to be done in order.
+
+    DIR is still locked by this process, so what says that the cloud is ready is not another's."""
     while True:
         await trio.lowlevel.wait_readable(0)
         if not os.read(0, 4096):
-            os._exit(3)
-
-
-def _to_stderr(line: str) -> None:
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()
+            try:
+                layout.ready.unlink(missing_ok=True)
+            finally:
+                os._exit(3)
 
 
 class Worker:
@@ -104,35 +109,45 @@ class Worker:
         self._registry = Registry()
         self._endpoints = Endpoints(spec.host, spec.object_port, spec.control_port, spec.iscsi_port)
         self._stop = trio.Event()
+        self._serving = False
 
     async def run(self) -> None:
         """Until SIGTERM.  The nurseries end from the outside in: first clients, then the rooms, then devices, then
-        control state."""
-        spec = self._spec
+        control state.  What has not begun to serve has nothing to end in order."""
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._listen)
+            await self._run()
+            nursery.cancel_scope.cancel()
+
+    async def _listen(self, *, task_status: trio.TaskStatus[None]) -> None:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            async with trio.open_nursery() as control:
-                kv = await self._control_state(control)
-                async with trio.open_nursery() as devices:
-                    storage = await start_storage(
-                        devices, self._world, self._layout, self._record, self._log, worker=spec.worker, workers=spec.workers
-                    )
-                    async with trio.open_nursery() as inner:
-                        rooms = await self._rooms(inner, kv, storage)
-                        start_background(
-                            inner, self._world, storage, rooms.objects, self._log, self._registry, sweep=spec.worker == 0
-                        )
-                        async with trio.open_nursery() as clients:
-                            await self._serve(clients, rooms, storage)
-                            sys.stdout.write("ready\n")
-                            sys.stdout.flush()
-                            async for _ in signals:
-                                break
-                            self._log.info("worker stops")
-                            self._stop.set()
-                        inner.cancel_scope.cancel()
-                    devices.cancel_scope.cancel()
-                await storage.close()
-                control.cancel_scope.cancel()
+            task_status.started()
+            async for _ in signals:
+                self._log.info("worker stops")
+                if not self._serving:
+                    os._exit(0)
+                self._stop.set()
+
+    async def _run(self) -> None:
+        spec = self._spec
+        async with trio.open_nursery() as control:
+            kv = await self._control_state(control)
+            async with trio.open_nursery() as devices:
+                storage = await start_storage(
+                    devices, self._world, self._layout, self._record, self._log, worker=spec.worker, workers=spec.workers
+                )
+                async with trio.open_nursery() as inner:
+                    rooms = await self._rooms(inner, kv, storage)
+                    start_background(inner, self._world, storage, rooms.objects, self._log, self._registry, sweep=spec.worker == 0)
+                    async with trio.open_nursery() as clients:
+                        await self._serve(clients, rooms, storage)
+                        self._serving = True
+                        os.write(1, b"ready\n")
+                        await self._stop.wait()
+                    inner.cancel_scope.cancel()
+                devices.cancel_scope.cancel()
+            await storage.close()
+            control.cancel_scope.cancel()
 
     async def _control_state(self, nursery: trio.Nursery) -> KV:
         layout = self._layout
@@ -215,35 +230,40 @@ class Worker:
 
         return {"devices": devices}
 
-    def _others(self) -> list[UnixAddress]:
-        me = self._spec.worker
-        return [UnixAddress(self._layout.worker_socket(n)) for n in range(self._spec.workers) if n != me]
+    async def _ask_others(self, target: str) -> dict[int, Reply | Unavailable]:
+        """All other workers at once, so that one that hangs costs its own time only."""
+        client = Client(self._world.net)
+        found: dict[int, Reply | Unavailable] = {}
+
+        async def ask(worker: int) -> None:
+            try:
+                address = UnixAddress(self._layout.worker_socket(worker))
+                found[worker] = await client.call(address, "GET", target, connect_s=OTHER_S, reply_s=OTHER_S)
+            except Unavailable as error:
+                found[worker] = error
+
+        async with trio.open_nursery() as nursery:
+            for worker in range(self._spec.workers):
+                if worker != self._spec.worker:
+                    nursery.start_soon(ask, worker)
+        await client.aclose()
+        return dict(sorted(found.items()))
 
     async def _other_metrics(self) -> Sequence[str]:
         """Of the machine's other workers; one that does not answer is left out and counted as down."""
-        client = Client(self._world.net)
-        texts, down = [], 0
-        for address in self._others():
-            try:
-                texts.append((await client.call(address, "GET", "/metrics", reply_s=2.0)).body.decode())
-            except Unavailable:
-                down += 1
-        await client.aclose()
+        replies = (await self._ask_others("/metrics")).values()
+        texts = [reply.body.decode() for reply in replies if not isinstance(reply, Unavailable)]
         head = "# HELP ringfort_workers_down Workers of this machine that do not answer.\n# TYPE ringfort_workers_down gauge\n"
-        return [*texts, f"{head}ringfort_workers_down {down}\n"]
+        return [*texts, f"{head}ringfort_workers_down {len(replies) - len(texts)}\n"]
 
     async def _other_health(self) -> str:
-        client = Client(self._world.net)
         wrong = []
-        for address in self._others():
-            try:
-                reply = await client.call(address, "GET", "/health", reply_s=2.0)
-            except Unavailable as error:
-                wrong.append(error.message)
-                continue
-            if reply.status != 200:
-                wrong.append(reply.body.decode(errors="replace").strip())
-        await client.aclose()
+        for worker, reply in (await self._ask_others("/health")).items():
+            if isinstance(reply, Unavailable):
+                wrong.append(f"worker {worker} does not answer: {reply.message}")
+            elif reply.status != 200:
+                checks = msgspec.json.decode(reply.body)["checks"]
+                wrong += [text for text in checks.values() if text != "ok"]
         return "; ".join(wrong)
 
     async def _index(self, request: Request) -> Response:
