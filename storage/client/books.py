@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import trio
 
-from ring.errors import DiskFault, RingfortError, Unavailable
+from ring.errors import BadInput, DiskFault, RingfortError, Unavailable
 from ring.names import Path
 from ring.placement import Ring
 from ring.timestamp import ZERO, Timestamp
@@ -201,15 +201,20 @@ class BookOperations:
     async def _write(self, replicas: Replicas, send: Callable[[int, Node], Awaitable[bool]]) -> Verdict:
         quorum = self._reach.write_quorum(len(replicas.nodes))
         verdict: Verdict | None = None
+        refusal: BadInput | None = None
 
         def receive(index: int, reply: bool | RingfortError) -> Progress:
-            nonlocal verdict
+            nonlocal verdict, refusal
+            if isinstance(reply, BadInput):
+                refusal = reply
             outcome = Outcome.STORED if reply is True else Outcome.FAILED
             verdict = quorum.receive(Reply(outcome)) or verdict
             return Progress.OPEN if verdict is None else Progress.SETTLED
 
         settling = self._reach.fanout.start(replicas.nodes, send, receive)
         await settling.wait(self._reach.settings.write_timeout_s, 0)
+        if verdict is not Verdict.STORED and refusal is not None:
+            raise refusal
         return verdict or Verdict.UNAVAILABLE
 
     async def _list_in_account(self, account: Path, row: Row) -> None:

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import trio
 
-from ring.errors import DiskFault, NotFound, RingfortError, Unavailable
+from ring.errors import RingfortError, Unavailable
 from storage.client.node import Node
 from storage.client.watch import Watch
 
@@ -116,7 +116,7 @@ class Fanout:
         reply: T | RingfortError
         try:
             reply = await call(index, node)
-        except (Unavailable, DiskFault, NotFound) as error:
+        except RingfortError as error:
             reply = error
         finally:
             self._in_flight[node.device.id] -= 1

@@ -120,7 +120,7 @@ class _Sending:
         for chunk in start:
             await self._take(chunk)
         while self._length is None or self.size < self._length:
-            chunk = await body.read(self._settings.chunk_bytes)
+            chunk = await self._gather(body)
             if not chunk:
                 break
             await self._take(chunk)
@@ -128,6 +128,18 @@ class _Sending:
             raise BadInput(f"the body ended after {self.size} of {self._length} bytes")
         if self._new.etag and self._new.etag != self.digest.hexdigest():
             raise BadDigest(f"the body's MD5 is {self.digest.hexdigest()}, not {self._new.etag}")
+
+    async def _gather(self, body: BodySource) -> bytes:
+        """A whole chunk, out of what ``body`` gives at a time; less only at its end.  What the network brings in one go is small,
+        and every step of a body costs each replica a wakeup, and the digest a thread."""
+        parts: list[bytes] = []
+        room = self._settings.chunk_bytes
+        if self._length is not None:
+            room = min(room, self._length - self.size)
+        while room and (part := await body.read(room)):
+            parts.append(part)
+            room -= len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def drain(self) -> None:
         """Until every place has written what it was given, or is left behind."""

@@ -40,7 +40,9 @@ from storage.client.reach import Reach, Replicas
 from storage.client.reading import Finding, find, open_body, open_version
 from storage.client.repair import Repairer
 from storage.client.writing import Write, at_once, debts_of
+from storage.rows.row import TEXT_BYTES_MAX
 
+METADATA_CHARACTERS_MAX = 128 << 10  # of names and values; a front door may allow less
 LISTING_ETAG = "x-sysmeta-listing-etag"  # what listings show instead of the MD5 and the size, kept with the object
 LISTING_SIZE = "x-sysmeta-listing-size"
 
@@ -54,6 +56,7 @@ class ObjectOperations:
 
     async def put(self, path: Path, new: NewObject, body: BodySource) -> Stored:
         path.check()
+        _check_text(new.metadata, new.content_type, new.listing_etag)
         if new.timestamp is not None:
             self._reach.timestamps.admit(new.timestamp)
         container = await self._books.container(path.parent)
@@ -118,6 +121,7 @@ class ObjectOperations:
             await self._store_small(replicas, container.replicas, tombstone, b"", movable=True)
 
     async def post(self, path: Path, metadata: Mapping[str, str], content_type: str) -> None:
+        _check_text(metadata, content_type)
         found = await self._find(path)
         old = _existing(found, path)
         timestamp = self._reach.timestamps.next(max(old.timestamp, old.metadata_timestamp or ZERO))
@@ -208,7 +212,7 @@ class ObjectOperations:
                 case Verdict.STORED:
                     return Stored(_meta(version), write.listed)
                 case Verdict.UNAVAILABLE:
-                    raise NoQuorum(f"{version.path}: too few primaries stored it")
+                    raise write.refusal or NoQuorum(f"{version.path}: too few primaries stored it")
             version = self._above(version, write.newest, movable=movable)
         raise NoQuorum(f"{version.path}: others keep writing newer versions")
 
@@ -218,7 +222,7 @@ class ObjectOperations:
         write = Write(self._reach, replicas, version.timestamp, *_debts(version, replicas, listed_at))
         verdict = await write.run(large.commits(version), None)
         if verdict is Verdict.UNAVAILABLE:
-            raise NoQuorum(f"{version.path}: too few primaries stored it")
+            raise write.refusal or NoQuorum(f"{version.path}: too few primaries stored it")
         if verdict is Verdict.STORED:
             if len(write.stored) < len(replicas.nodes):
                 self._repairer.request(replicas, version.path)
@@ -277,6 +281,14 @@ def _existing(found: Finding, path: Path) -> Version:
     if found.data is None:
         raise ObjectNotFound(f"{path} does not exist")
     return found.data
+
+
+def _check_text(metadata: Mapping[str, str], *shown: str) -> None:
+    """What devices can hold.  What a listing shows must fit its rows, or the object could never be listed."""
+    if any(len(text) > TEXT_BYTES_MAX for text in shown):
+        raise BadInput(f"a content type has at most {TEXT_BYTES_MAX} characters")
+    if sum(len(name) + len(value) for name, value in metadata.items()) > METADATA_CHARACTERS_MAX:
+        raise BadInput(f"an object's metadata has at most {METADATA_CHARACTERS_MAX} characters")
 
 
 def _check_body(new: NewObject, etag: str, size: int) -> None:

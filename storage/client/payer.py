@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import trio
 
-from ring.errors import DiskFault, Unavailable
+from ring.errors import RingfortError
 from ring.names import Path
 from storage.client.interface import Row
 from storage.client.node import Debt, Node
@@ -97,8 +97,8 @@ class RowPayer:
                 if node is not None:
                     try:
                         took = await node.merge_rows(book, [row for row, _ in batch]) is not None
-                    except (Unavailable, DiskFault):
-                        took = False  # unknown: the row stays owed
+                    except RingfortError:
+                        took = False  # unknown, or refused: the row stays owed
                 for _, wait in batch:
                     wait.answer(took)
         finally:

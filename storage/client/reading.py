@@ -15,7 +15,7 @@ from ring.errors import DiskFault, RingfortError, Unavailable
 from ring.names import Path
 from ring.timestamp import Timestamp
 from ring.wire.message import Piece
-from storage.client.bodies import aclose
+from storage.client.bodies import OnePiece, aclose
 from storage.client.errors import NoQuorum
 from storage.client.fanout import Progress
 from storage.client.local import LocalNode
@@ -91,6 +91,8 @@ async def open_body(reach: Reach, finding: Finding, version: Version, offset: in
     first = await _open_next(sources, version, offset, end - offset)
     if first is None:
         raise Unavailable(f"{version.path}: no replica can give the body of {version.timestamp}")
+    if isinstance(first.pieces, OnePiece) and len(first.pieces) == end - offset:
+        return first.pieces
     return _failing_over(sources, version, first, offset, end)
 
 

@@ -5,14 +5,14 @@ Decides nothing.  Neighbours: peer (the connections), local (the other Node), pr
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from ring.device import Device
 from ring.names import Path
 from ring.timestamp import Timestamp
-from ring.wire.message import Piece
 from ring.world.interface import Buffer
 from storage.client import protocol as wire
+from storage.client.bodies import OnePiece
 from storage.client.interface import Row
 from storage.client.node import BookHeader, BookState, Debt, LeafDigests, NodeReading, RowPage, Upload, Version, WriteReply
 from storage.client.peer import Peer
@@ -68,15 +68,10 @@ class RemoteNode:
         if found is None:
             return None
         if found.data is not None:
-            return NodeReading(found.version, _one(found.data))
+            return NodeReading(found.version, OnePiece(found.data))
         version = found.version
         body = await self._peer.get_body(wire.GetBody(self.device.id, version.path, version.timestamp, offset, length))
         return None if body is None else NodeReading(*body)
-
-
-async def _one(data: bytes) -> AsyncIterator[Piece]:
-    if data:
-        yield data
 
 
 def _bytes(data: Buffer) -> bytes:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import trio
 
-from ring.errors import DiskFault, Unavailable
+from ring.errors import RingfortError
 from ring.names import Path
 from storage.client.bodies import aclose, drained, loaded
 from storage.client.local import ObjectEngine
@@ -68,7 +68,7 @@ class Repairer:
             try:
                 with trio.fail_after(self._reach.settings.read_timeout_s):
                     versions.append((node, await node.head(path)))
-            except (Unavailable, DiskFault, trio.TooSlowError):
+            except (RingfortError, trio.TooSlowError):
                 continue  # unknown: neither a source nor a target
         known = [version for _, version in versions if version is not None]
         if not known:
@@ -90,6 +90,6 @@ class Repairer:
                 if reading is not None:
                     await copy(reading, target, self._reach.settings.pack_cut_bytes)
                     return True
-            except (Unavailable, DiskFault):
+            except RingfortError:
                 continue  # another source, or another time
         return False

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 
-from ring.errors import RingfortError
+from ring.errors import BadInput, RingfortError
 from ring.names import Path
 from ring.timestamp import Timestamp
 from storage.client.debts import assign
@@ -44,6 +44,7 @@ class Write:
         self.verdict: Verdict | None = None
         self.newest = timestamp  # what superseded it
         self.stored: list[Node] = []  # primaries that have it
+        self.refusal: BadInput | None = None  # what a device would never take
 
     @property
     def listed(self) -> bool:
@@ -62,7 +63,10 @@ class Write:
 
         def receive(index: int, reply: WriteReply | RingfortError) -> Progress:
             primary = index < len(primaries)
-            if isinstance(reply, RingfortError):
+            if isinstance(reply, BadInput):
+                self.refusal = reply
+                self._take(Reply(Outcome.FAILED, primary))
+            elif isinstance(reply, RingfortError):
                 self._take(Reply(Outcome.FAILED, primary))
                 if send_handoff is not None and self.verdict in (None, Verdict.STORED):
                     device = self._handoffs.next()

@@ -350,6 +350,24 @@ async def test_listing_pages(storage: Storage, query: Query, names: list[str], t
     assert page.meta.object_count == len(NAMES)
 
 
+async def test_what_no_device_can_hold_is_bad_input(nursery: trio.Nursery) -> None:
+    """And nothing else suffers from it."""
+    storage = (await Ground.with_engines(nursery)).storage
+    await storage.put_container(CONTAINER, {})
+    with pytest.raises(BadInput):
+        await put(storage, OBJECT, content_type="x" * 2000)
+    with pytest.raises(BadInput):
+        await put(storage, OBJECT, metadata={"x-object-meta-a": "x" * (4 << 20)})
+    with pytest.raises(BadInput):
+        await storage.put_container(CONTAINER, {"x-container-meta-a": "x" * (2 << 20)})
+    with pytest.raises(BadInput):
+        await put(storage, Path("AUTH_a", "c", "\udc80"))
+    await put(storage, OBJECT)
+    with pytest.raises(BadInput):
+        await storage.post_object(OBJECT, {}, content_type="x" * 2000)
+    assert (await storage.list_container(CONTAINER, Query())).items
+
+
 async def test_names_that_cannot_be(storage: Storage) -> None:
     with pytest.raises(BadInput):
         await storage.put_container(Path("AUTH_a", "x" * 257), {})
