@@ -24,8 +24,8 @@ def main() -> int:
         if not options.quiet and options.until is None:
             print("\n".join(report.trace))
         counts = ", ".join(f"{key}: {count}" for key, count in sorted(report.counts.items()))
-        took = f"{report.virtual_s:.0f} virtual s, {time.perf_counter() - start:.1f} s"
-        print(f"seed {seed}: {len(report.violations)} violations, {counts} in {took}")
+        print(f"seed {seed}: {len(report.violations)} violations, {counts} in {report.virtual_s:.0f} virtual s")
+        print(f"took {time.perf_counter() - start:.1f} s", file=sys.stderr)
         for violation in report.violations:
             print(f"  {violation}")
         failed += bool(report.violations)
