@@ -18,6 +18,7 @@ import msgspec
 import trio
 
 from blockgw.client.interface import VolumeStatus
+from blockgw.client.owner import Owner
 from blockgw.images.store import USES, ImageStore
 from blockgw.volume import writelog
 from blockgw.volume.blocks import BlockReader
@@ -34,7 +35,7 @@ from blockgw.volume.records import (
     volume_of_iqn,
     worker_of,
 )
-from blockgw.volume.register import OWNERS, REGISTERS, Owner, RegisterKeeper, claim
+from blockgw.volume.register import OWNERS, REGISTERS, RegisterKeeper, claim
 from blockgw.volume.volume import ACCOUNT, Volume, delete_objects
 from identity.client.sealing import Sealer
 from ring.errors import Conflict, NotFound, RingfortError, Unavailable

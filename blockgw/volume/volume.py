@@ -5,14 +5,19 @@ Layers, newest first: ``dirty`` (taken, in the log), ``frozen`` (being destaged)
 Invariants
 - What ``flush`` acknowledged is in the log of two devices or in segments at a quorum.
 - Segments are written one after another; segment n+1 only after n is at its quorum.  So at recovery the first missing one ends
-them.
+  them.
+- A segment's name is only ever given to one content: after a failure the very same bytes are written again, so that a replica
+  which took the first try holds nothing stale.
 - A log file goes only when segments hold all of it.
 - Only the holder of the register's epoch serves; it loses the volume when a move of the register fails.
+- Nothing is served before the register names a checkpoint of the present epoch; so only that epoch's log matters at recovery.
+- RAM: at most DIRTY_BYTES_MAX taken since the last freeze, and as much again frozen.  Beyond it writers wait, ROOM_S at most.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -46,6 +51,9 @@ DIRTY_BYTES_MAX = 64 << 20  # beyond it writers wait
 LOG_BUFFER_BYTES_MAX = 4 << 20  # taken and unsynced; beyond it writers wait
 DESTAGE_AFTER_S = 2.0
 RETRY_S = 1.0
+ROOM_S = 120.0  # a writer that waits longer is told a medium error
+DISCARD_BYTES_MAX = 1 << 30  # of one log record
+RUN_PIECES_MAX = 1024  # looked at for one answer of run_at
 CHECKPOINT_EVERY = 64  # segments
 
 
@@ -69,11 +77,22 @@ class Base:
 Stable = SegmentId | None  # None: zeroes
 
 
+def _unheard(trouble: str) -> None:
+    """Where nobody wants to know."""
+
+
 class Volume:
     """Implements blockgw.scsi.block.BlockDevice.  Made by ``open``; ``run`` destages until cancelled; then ``close``."""
 
     def __init__(
-        self, volume_id: UUID, size: int, storage: Storage, reader: BlockReader, keeper: RegisterKeeper, base: Base | None
+        self,
+        volume_id: UUID,
+        size: int,
+        storage: Storage,
+        reader: BlockReader,
+        keeper: RegisterKeeper,
+        base: Base | None,
+        note: Callable[[str], None],
     ) -> None:
         self.size = size
         self._id = volume_id
@@ -81,16 +100,19 @@ class Volume:
         self._reader = reader
         self._keeper = keeper
         self._base = base
+        self._note = note
         self._container = Path(ACCOUNT, str(volume_id))
         self._dirty: ExtentMap[Taken] = ExtentMap()
         self._frozen: ExtentMap[Taken] = ExtentMap()
         self._stable: ExtentMap[Stable] = ExtentMap()
         self._dirty_bytes = 0
         self._frozen_sequence = 0
+        self._batches: deque[list[Extent[Taken]]] = deque()  # of the frozen layer, not in segments yet
         self._objects: set[str] = set()  # segments and checkpoints of ours that are known to exist
         self._log: WriteLog
         self._next_segment = 0
         self._destaged_sequence = 0
+        self._last_placed = 0  # sequence of the newest write in a layer
         self._since_checkpoint = 0
         self._wanted = trio.Event()  # destaging is wanted now
         self._room = trio.Event()  # destaging made room
@@ -111,17 +133,21 @@ class Volume:
         disks: Sequence[Disk],
         base: Base | None,
         log_copies: int = 2,
+        note: Callable[[str], None] = _unheard,
     ) -> Volume:
         """Take the volume over at the next epoch and recover it.  The caller holds its claim (register.claim).
 
-        Unavailable when segments or logs cannot be read: nothing is served from a partial recovery."""
-        self = cls(volume_id, size, storage, reader, keeper, base)
+        Unavailable when segments or logs cannot be read: nothing is served from a partial recovery.  ``note``: is told what goes
+        wrong in the background."""
+        self = cls(volume_id, size, storage, reader, keeper, base, note)
         old = await keeper.load()
         epoch = old.epoch + 1
-        await keeper.move(Register(epoch, old.checkpoint, old.checkpoint_epoch))
+        await keeper.move(Register(epoch, old.checkpoint, old.checkpoint_epoch, old.closed))
         covered = await self._recover_objects(old)
         copies = min(log_copies, len(disks))
-        records = await writelog.replay(disks, volume_id, copies=copies)
+        # Before its first checkpoint nothing of a volume was served; after an orderly close its log is empty.
+        faults_max = len(disks) if old.closed or not old.checkpoint else copies - 1
+        records = await writelog.replay(disks, volume_id, epoch=old.checkpoint_epoch, faults_max=faults_max)
         last = covered
         for record in records:
             if record.sequence > covered:
@@ -137,7 +163,7 @@ class Volume:
             undestaged=self._undestaged,
         )
         self._destaged_sequence = covered
-        await self._destage(last)
+        await self._destage()
         await self._checkpoint()
         await writelog.remove_logs(disks, volume_id, keep_epoch=epoch)
         return self
@@ -227,17 +253,35 @@ class Volume:
             await self.flush()
 
     async def discard(self, offset: int, length: int) -> None:
-        await self._wait_for_room()
-        self._take(offset, length, None)
+        self._check_range(offset, length)
+        for at in range(offset, offset + length, DISCARD_BYTES_MAX):
+            await self._wait_for_room()
+            self._take(at, min(DISCARD_BYTES_MAX, offset + length - at), None)
 
     async def flush(self) -> None:
         self._check()
+        sequence = self._log.last_taken
         try:
             await self._log.sync()
-        except DiskFault as error:
-            self._lost = error
-            raise
+        except DiskFault as fault:
+            # Segments are as good as the log: slower, but the devices left may be enough for them.
+            try:
+                await self._settle(sequence)
+            except Conflict:
+                raise
+            except RingfortError as error:
+                raise fault from error
         self._check()
+
+    def run_at(self, offset: int) -> tuple[int, bool]:
+        """MappedDevice: what was discarded or never written, and lies beyond the image, is unmapped."""
+        wanted: bool | None = None
+        end = offset
+        for count, (piece_end, mapped) in enumerate(self._runs(offset)):
+            if (wanted is not None and mapped != wanted) or count == RUN_PIECES_MAX:
+                break
+            wanted, end = mapped, piece_end
+        return end - offset, bool(wanted)
 
     # ---- the worker's side
 
@@ -247,20 +291,25 @@ class Volume:
         return self._lost is None
 
     async def run(self) -> None:
-        """Destage in the background, until cancelled."""
+        """Destage in the background, until cancelled.  Conflict when the volume was taken over."""
+        trouble = ""
         while True:
             with trio.move_on_after(DESTAGE_AFTER_S):
                 await self._wanted.wait()
             self._wanted = trio.Event()
-            if self._lost is not None or not (len(self._dirty) or len(self._frozen)):
+            if not (len(self._dirty) or len(self._frozen)):
                 continue
             try:
-                await self._settle(checkpoint=self._since_checkpoint >= CHECKPOINT_EVERY)
+                await self._settle(0, checkpoint=self._since_checkpoint >= CHECKPOINT_EVERY)
+                trouble = ""
             except Conflict as error:
-                self._lost = error
+                self._lose(error)
                 raise
-            except Unavailable:
-                # The objects' quorum is out of reach: the log keeps what was acknowledged, writers wait when it is full.
+            except RingfortError as error:
+                # The objects' quorum is out of reach: the log keeps what was acknowledged, writers wait when there is no room.
+                if error.message != trouble:
+                    trouble = error.message
+                    self._note(f"{self._id} is not destaged: {trouble}")
                 await trio.sleep(RETRY_S)
 
     async def close(self) -> None:
@@ -269,22 +318,35 @@ class Volume:
             await self._log.close(remove=False)
             return
         try:
-            await self._log.sync()
-            await self._settle(checkpoint=True)
+            try:
+                await self._log.sync()
+            except DiskFault as error:
+                self._note(f"{self._id} closes without its log: {error.message}")
+            await self._settle(self._log.last_taken, checkpoint=True, closed=True)
         except RingfortError:
             await self._log.close(remove=False)
             raise
+        finally:
+            self._lose(Unavailable(f"volume {self._id} is closed"))
         await self._log.close(remove=True)
 
     async def abandon(self) -> None:
         """Let go without writing: the volume is to be deleted, or was lost."""
-        self._lost = self._lost or Unavailable(f"volume {self._id} is closed")
+        self._lose(Unavailable(f"volume {self._id} is closed"))
         await self._log.close(remove=False)
 
     # ---- inside
 
     def _object(self, name: str) -> Path:
         return Path(self._container.account, self._container.container, name)
+
+    def _lose(self, why: RingfortError) -> None:
+        self._lost = self._lost or why
+        self._make_room()  # who waits for some is told
+
+    def _make_room(self) -> None:
+        room, self._room = self._room, trio.Event()
+        room.set()
 
     def _check(self) -> None:
         if self._lost is not None:
@@ -295,17 +357,24 @@ class Volume:
 
     async def _wait_for_room(self) -> None:
         self._check()
+        deadline = trio.current_time() + ROOM_S
         while self._crowded():
             if self._log.buffer_bytes > LOG_BUFFER_BYTES_MAX:
                 await self.flush()
             else:
                 self._wanted.set()
-                await self._room.wait()
+                with trio.CancelScope(deadline=deadline) as waiting:
+                    await self._room.wait()
+                if waiting.cancelled_caught:
+                    raise DiskFault(f"volume {self._id}: its writes could not be destaged for {ROOM_S:.0f} s")
             self._check()
 
-    def _take(self, offset: int, length: int, data: bytes | None) -> None:
+    def _check_range(self, offset: int, length: int) -> None:
         if offset < 0 or length < 0 or offset + length > self.size:
             raise BadInput(f"{length} bytes at {offset} are outside of a volume of {self.size}")
+
+    def _take(self, offset: int, length: int, data: bytes | None) -> None:
+        self._check_range(offset, length)
         if length == 0:
             return
         kind = Kind.WRITE if data is not None else Kind.DISCARD
@@ -315,6 +384,7 @@ class Volume:
             self._wanted.set()
 
     def _place(self, taken: Taken, offset: int, length: int) -> None:
+        self._last_placed = taken.sequence
         self._dirty.insert(Extent(offset, offset + length, taken, 0))
         self._dirty_bytes += length if taken.data is not None else logfile.RECORD_BYTES
 
@@ -363,48 +433,68 @@ class Volume:
         if at < end:
             yield bytes(end - at)
 
-    async def _settle(self, *, checkpoint: bool) -> None:
-        async with self._destaging:
-            sequence = self._log.last_taken
-            await self._destage(sequence)
-            if checkpoint:
-                await self._checkpoint()
-            await self._log.destaged(sequence)
-            self._room.set()
-            self._room = trio.Event()
+    def _runs(self, start: int) -> Iterator[tuple[int, bool]]:
+        """(end, whether it is mapped), one after another, from ``start`` to the end of the volume."""
+        base_end = min(self._base.size, self.size) if self._base is not None else 0
+        for extent in self._through((self._dirty, self._frozen), start, self.size):
+            if isinstance(extent, Extent):
+                yield extent.end, extent.source.data is not None
+                continue
+            for stable in self._stable.lookup(*extent):
+                if isinstance(stable, Extent):
+                    yield stable.end, stable.source is not None
+                    continue
+                at, end = stable
+                if at < base_end:
+                    yield min(end, base_end), True
+                if end > base_end:
+                    yield end, False
 
-    async def _destage(self, sequence: int) -> None:
-        """Write the dirty layer as segments.  ``sequence``: of the newest write in it.  After an error it is tried again whole."""
+    async def _settle(self, sequence: int, *, checkpoint: bool = False, closed: bool = False) -> None:
+        """Destage what was taken up to ``sequence``, and at least one layer."""
+        async with self._destaging:
+            await self._destage()
+            while self._destaged_sequence < sequence and (len(self._frozen) or len(self._dirty)):
+                await self._destage()
+            if checkpoint:
+                await self._checkpoint(closed=closed)
+            await self._log.destaged(self._destaged_sequence)
+
+    async def _destage(self) -> None:
+        """Write the frozen layer as segments, or the dirty one when there is none.  After an error it goes on where it was."""
         if not len(self._frozen):
+            if not len(self._dirty):
+                return
             self._frozen, self._dirty = self._dirty, ExtentMap()
             self._dirty_bytes = 0
-            self._frozen_sequence = sequence
-        if not len(self._frozen):
-            return
-        batches = list(_batches(self._frozen))
-        for number, batch in enumerate(batches):
-            # Only the last segment of a batch covers the log: before it, replay repeats what some of them hold already.
-            covers = self._frozen_sequence if number == len(batches) - 1 else self._destaged_sequence
+            self._frozen_sequence = self._last_placed
+            self._batches.extend(_batches(self._frozen))
+            self._make_room()
+        while self._batches:
+            batch = self._batches[0]
+            # Only the last segment of a layer covers the log: before it, replay repeats what some of them hold already.
+            covers = self._frozen_sequence if len(self._batches) == 1 else self._destaged_sequence
             extents = tuple(SegmentExtent(e.start, e.end - e.start, e.source.data is None) for e in batch)
             header = SegmentHeader(covers, extents)
             head = segment.encode_segment_header(header)
             data = b"".join([head, *(_bytes_of(extent) for extent in batch)])
             found = SegmentId(self._keeper.value.epoch, self._next_segment)
             await self._storage.put_object(self._object(found.name), NewObject(), BytesBody(data))
+            self._batches.popleft()
             self._next_segment += 1
             self._since_checkpoint += 1
             self._apply_segment(found, header, len(head))
         self._destaged_sequence = self._frozen_sequence
         self._frozen = ExtentMap()
 
-    async def _checkpoint(self) -> None:
+    async def _checkpoint(self, *, closed: bool = False) -> None:
         """The whole map as an object, then the register points to it, then segments that nothing refers to go."""
         epoch = self._keeper.value.epoch
         extents = tuple(CheckpointExtent(e.start, e.end - e.start, e.source, e.offset) for e in self._stable)
         checkpoint = Checkpoint(self._next_segment, self._destaged_sequence, extents)
         name = checkpoint_name(epoch, self._next_segment)
         await self._storage.put_object(self._object(name), NewObject(), BytesBody(segment.encode_checkpoint(checkpoint)))
-        await self._keeper.move(Register(epoch, name, epoch))
+        await self._keeper.move(Register(epoch, name, epoch, closed))
         self._since_checkpoint = 0
         self._objects.add(name)
         await self._sweep({name} | {one.segment.name for one in extents if one.segment is not None})
@@ -416,7 +506,7 @@ class Volume:
                 await self._storage.delete_object(self._object(name))
             except ObjectNotFound:
                 pass
-            except Unavailable:
+            except RingfortError:
                 continue
             self._objects.discard(name)
 

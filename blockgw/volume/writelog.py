@@ -22,7 +22,7 @@ import trio
 
 from blockgw.volume import logfile
 from blockgw.volume.logfile import Header, Kind, Record
-from ring.errors import DiskFault, FormatError, Unavailable
+from ring.errors import DiskFault, DiskFull, FormatError, Unavailable
 from ring.world.interface import Buffer, Disk, File, OpenMode
 
 FILE_BYTES_MAX = 64 << 20
@@ -237,12 +237,9 @@ async def _records(disk: Disk, volume: UUID, epoch: int) -> list[Record]:
         if not name.endswith(".log") or not name.startswith(f"{epoch:08x}-"):
             continue
         data = await disk.read_file(f"{folder}/{name}")
-        try:
-            header = logfile.decode_header(data)
-        except FormatError:
-            if len(data) >= logfile.HEADER_BYTES:
-                raise
-            continue  # torn at its creation, before anything could be acknowledged from it
+        if len(data) <= logfile.HEADER_BYTES:
+            continue  # without a record it is empty, and may be torn at its creation
+        header = logfile.decode_header(data)
         if header.volume != volume or header.epoch != epoch:
             raise FormatError(f"{folder}/{name} belongs to epoch {header.epoch} of volume {header.volume}")
         found += logfile.decode_records(data)

@@ -10,6 +10,7 @@ import trio
 
 from blockgw.api.app import make_api as make_volume_api
 from blockgw.client.local import LocalVolumes
+from blockgw.client.owner import Owner
 from blockgw.images.store import ImageStore
 from blockgw.iscsi.chap import Secret
 from blockgw.iscsi.login import Access as TargetAccess
@@ -17,7 +18,6 @@ from blockgw.target.server import TargetServer
 from blockgw.target.target import Target
 from blockgw.volume.agent import VolumeAgent
 from blockgw.volume.records import iqn
-from blockgw.volume.register import Owner
 from compute.hypervisor.interface import Hypervisor
 from compute.images.agent import ImageAgent
 from compute.images.api import make_api as make_image_api

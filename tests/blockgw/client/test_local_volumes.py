@@ -12,10 +12,11 @@ import trio
 
 from blockgw.client.interface import VolumeStatus
 from blockgw.client.local import LocalVolumes
+from blockgw.client.owner import Owner
 from blockgw.images.store import USES
 from blockgw.volume.agent import Served, VolumeAgent
 from blockgw.volume.records import EXPORTS, VOLUMES, iqn
-from blockgw.volume.register import OWNERS, REGISTERS, Owner
+from blockgw.volume.register import OWNERS, REGISTERS
 from blockgw.volume.volume import ACCOUNT
 from identity.client.sealing import Sealer
 from ring.errors import BadInput, Conflict, NotFound, Unavailable

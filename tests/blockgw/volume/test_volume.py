@@ -9,8 +9,9 @@ from uuid import UUID
 import pytest
 import trio
 
+from blockgw.client.owner import Owner
 from blockgw.volume.blocks import BlockReader
-from blockgw.volume.register import Owner, RegisterKeeper, claim
+from blockgw.volume.register import RegisterKeeper, claim
 from blockgw.volume.volume import ACCOUNT, Base, Volume
 from ring.errors import Conflict, RingfortError, Unavailable
 from ring.kv.memory import MemoryKV
