@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
 
 from ring.errors import BadInput
 
@@ -60,7 +61,12 @@ class NameHasher:
 
     def hash(self, path: Path) -> bytes:
         """16 bytes."""
-        return hashlib.md5(self.prefix + str(path).encode() + self.suffix, usedforsecurity=False).digest()
+        return _hash(self.prefix, self.suffix, path)
+
+
+@lru_cache(maxsize=4096)  # one request hashes its few names again at every ring and device it comes by
+def _hash(prefix: bytes, suffix: bytes, path: Path) -> bytes:
+    return hashlib.md5(prefix + str(path).encode() + suffix, usedforsecurity=False).digest()
 
 
 def partition_of(digest: bytes, part_power: int) -> int:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from identity.client.interface import Access
 from proxy.errors import BadRequest, BucketNotFound, NotSupported
@@ -20,6 +19,7 @@ from proxy.pipeline import Pipeline
 from proxy.s3.auth import Signed
 from proxy.s3.xml import document, element, escape, text
 from ring.names import HIDDEN, Path
+from ring.wire.dates import format_iso
 from ring.wire.message import Headers, Request, Response
 from ring.wire.query import Query as Parameters
 from ring.wire.query import quote
@@ -162,7 +162,7 @@ def name_text(tag: str, name: str, encoded: bool) -> str:
 
 
 def iso(seconds: float) -> str:
-    return f"{datetime.fromtimestamp(int(seconds), UTC):%Y-%m-%dT%H:%M:%S}.000Z"
+    return f"{format_iso(int(seconds))}.000Z"
 
 
 def owner(tag: str, project_id: str) -> str:

@@ -7,12 +7,12 @@ Neighbours: app.  Source: Swift API reference, "Show account details and list co
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from xml.sax.saxutils import escape, quoteattr
 
 import msgspec
 
 from ring.timestamp import TICKS_PER_SECOND, Timestamp
+from ring.wire.dates import format_iso
 from storage.client.interface import Prefix, Row
 
 TYPES = {
@@ -34,7 +34,7 @@ def write(format: str, kind: str, name: str, items: Iterable[Row | Prefix]) -> b
 def iso(timestamp: Timestamp) -> str:
     """2014-01-15T16:41:49.390270"""
     seconds, ticks = divmod(timestamp.ticks, TICKS_PER_SECOND)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{ticks:05d}0"
+    return f"{format_iso(seconds)}.{ticks:05d}0"
 
 
 def _fields(kind: str, item: Row | Prefix) -> dict[str, str | int]:

@@ -1,12 +1,13 @@
-"""HTTP dates: "Sun, 06 Nov 1994 08:49:37 GMT" and the two obsolete forms that must still be read.  Pure.
+"""HTTP dates: "Sun, 06 Nov 1994 08:49:37 GMT" and the two obsolete forms that must still be read; ISO dates for listings.  Pure.
 
-Standard: RFC 9110 section 5.6.7.
+Standard: RFC 9110 section 5.6.7; RFC 3339 (without its zone).
 """
 
 from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from functools import lru_cache
 
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -22,6 +23,12 @@ def format_date(seconds: float) -> str:
         f"{_DAYS[when.weekday()]}, {when.day:02d} {_MONTHS[when.month - 1]} {when.year:04d} "
         f"{when.hour:02d}:{when.minute:02d}:{when.second:02d} GMT"
     )
+
+
+@lru_cache(maxsize=1024)  # a page of a listing has a thousand of them, and its objects often came in the same seconds
+def format_iso(seconds: int) -> str:
+    """Seconds since 1970 as "2014-01-15T16:41:49"."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat()[:19]
 
 
 def parse_date(text: str) -> int | None:

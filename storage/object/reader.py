@@ -11,7 +11,7 @@ from collections.abc import Callable
 from ring.errors import DiskFault
 from ring.names import Path
 from ring.timestamp import Timestamp
-from ring.wire.message import Piece
+from storage.client.bodies import OnePiece
 from storage.client.node import NodeReading, Version
 from storage.object.device import OpenDevice
 from storage.object.errors import BadRecord
@@ -19,27 +19,6 @@ from storage.object.files import disk_fault, file_path, file_problem, open_piece
 from storage.object.index import Held
 from storage.object.packs import Packs, Place
 from storage.object.record import HEAD_BYTES, Info, Record, RecordKind, decode_info, decode_record
-
-
-class OnePiece:
-    """The pieces of a small object."""
-
-    __slots__ = ("_piece",)
-
-    def __init__(self, piece: bytes) -> None:
-        self._piece = piece
-
-    def __aiter__(self) -> OnePiece:
-        return self
-
-    async def __anext__(self) -> Piece:
-        piece, self._piece = self._piece, b""
-        if not piece:
-            raise StopAsyncIteration
-        return piece
-
-    async def aclose(self) -> None:
-        self._piece = b""
 
 
 class Reader:

@@ -53,7 +53,8 @@ class SocketStream:
                 raise self._as_trio(error) from error
 
     async def send_all(self, data: Buffer) -> None:
-        async with self._sender():
+        await self._begin_sending()  # not _sender: a context manager costs as much as the rest of this
+        try:
             sent = 0
             view: Buffer = data
             while sent < len(data):
@@ -67,6 +68,8 @@ class SocketStream:
                 else:
                     if sent < len(data):
                         view = memoryview(data)[sent:]
+        finally:
+            self._sending = False
 
     async def send_eof(self) -> None:
         async with self._sender():
@@ -108,12 +111,15 @@ class SocketStream:
         else:
             await trio.lowlevel.checkpoint_if_cancelled()
 
-    @asynccontextmanager
-    async def _sender(self) -> AsyncIterator[None]:
+    async def _begin_sending(self) -> None:
         if self._sending:
             raise trio.BusyResourceError("another task is sending on this stream")
         await self._turn()
         self._sending = True
+
+    @asynccontextmanager
+    async def _sender(self) -> AsyncIterator[None]:
+        await self._begin_sending()
         try:
             yield
         finally:
