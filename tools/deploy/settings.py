@@ -1,0 +1,85 @@
+"""``DIR/ringfort.toml``: what an operator may set of a cloud on one machine.  Optional; every key has a default; read at each start.
+
+[objects]
+object_bytes_max = 5368709120        # of one PUT; larger bodies go in parts
+memory_bytes = 268435456             # of body buffers, for each worker; beyond it 503
+s3_hosts = ["s3.example.org"]        # domains below which a Host names a bucket
+s3_region = "us-east-1"
+
+[background]
+audit_bytes_per_s = 20971520.0       # each device
+repair_items_per_s = 500.0           # each device and worker
+sweep_items_per_s = 50.0
+
+[identity]
+token_ttl_s = 3600.0
+
+[log]
+level = "INFO"                       # DEBUG also logs every request
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from ring.daemon.config import ConfigError, parse_config
+
+FILE = "ringfort.toml"
+
+
+@dataclass(frozen=True, slots=True)
+class Objects:
+    object_bytes_max: int = 5 << 30
+    memory_bytes: int = 256 << 20
+    s3_hosts: tuple[str, ...] = ()
+    s3_region: str = "us-east-1"
+
+
+@dataclass(frozen=True, slots=True)
+class Background:
+    audit_bytes_per_s: float = float(20 << 20)
+    repair_items_per_s: float = 500.0
+    sweep_items_per_s: float = 50.0
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    token_ttl_s: float = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class LogSettings:
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    objects: Objects = field(default_factory=Objects)
+    background: Background = field(default_factory=Background)
+    identity: Identity = field(default_factory=Identity)
+    log: LogSettings = field(default_factory=LogSettings)
+
+
+def load_settings(root: Path) -> Settings:
+    """The defaults where there is no file.  ConfigError names the key; a number that cannot be is one too."""
+    path = root / FILE
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return Settings()
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8") from error
+    settings = parse_config(text, Settings, source=str(path))
+    for name, value in (
+        ("objects.object_bytes_max", settings.objects.object_bytes_max),
+        ("objects.memory_bytes", settings.objects.memory_bytes),
+        ("background.audit_bytes_per_s", settings.background.audit_bytes_per_s),
+        ("background.repair_items_per_s", settings.background.repair_items_per_s),
+        ("background.sweep_items_per_s", settings.background.sweep_items_per_s),
+        ("identity.token_ttl_s", settings.identity.token_ttl_s),
+    ):
+        if not value > 0:
+            raise ConfigError(f"{path}: {name} is {value}", hint="it must be above 0")
+    return settings
