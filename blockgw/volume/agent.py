@@ -5,7 +5,9 @@
     deleting   closed, its objects and logs removed, then its records
     other      closed
 
-A volume that fails to open stays closed; the next login tries again.
+A volume is opened once however many logins wait for it, and goes on opening when a login gives up: the initiator's next one finds
+it further.  One that fails to open stays closed; the next login tries again.  One that is lost while it serves is closed, and its
+sessions with it, so that initiators log in again.
 """
 
 from __future__ import annotations
@@ -66,6 +68,12 @@ class _Open:
     stopped: trio.Event
 
 
+@dataclass(slots=True)
+class _Opening:
+    done: trio.Event
+    error: str = ""
+
+
 class VolumeAgent:
     def __init__(
         self,
@@ -92,7 +100,8 @@ class VolumeAgent:
         self._log = log
         self._reader = BlockReader(storage)
         self._open: dict[str, _Open] = {}
-        self._opening: dict[str, trio.Lock] = {}
+        self._opening: dict[str, _Opening] = {}
+        self._closing: dict[str, trio.Event] = {}
         self._lease: LeaseId | None = None
         self._nursery: trio.Nursery
         self.drop_sessions: Callable[[str], Awaitable[None]] = _nothing_to_drop  # by IQN; set by who makes the target server
@@ -134,30 +143,51 @@ class VolumeAgent:
         return Served(volume_id, volume, decoded.chap_user, secret)
 
     async def _opened(self, record: VolumeRecord) -> Volume:
-        async with self._opening.setdefault(record.id, trio.Lock()):
+        while True:
             found = self._open.get(record.id)
             if found is not None and found.volume.healthy:
                 return found.volume
-            if found is not None:
-                await self._close(record.id)
-            if self._lease is None:
-                raise Unavailable("this worker has no lease just now")
-            await claim(self._kv, record.id, self._me, self._lease)
-            base = await self._images.base(record.image_id) if record.image_id else None
-            volume = await Volume.open(
-                UUID(record.id),
-                record.size_gib * GIB,
-                storage=self._storage,
-                reader=self._reader,
-                keeper=RegisterKeeper(self._kv, record.id),
-                disks=self._preferred(record.id),
-                base=base,
-            )
+            opening = self._opening.get(record.id)
+            if opening is None:
+                opening = self._opening[record.id] = _Opening(trio.Event())
+                self._nursery.start_soon(self._open_it, record, opening)
+            await opening.done.wait()
+            if opening.error:
+                raise Unavailable(opening.error)
+
+    async def _open_it(self, record: VolumeRecord, opening: _Opening) -> None:
+        """In the agent's own nursery."""
+        try:
+            await self._close(record.id)
+            volume = await self._recovered(record)
             one = _Open(volume, trio.CancelScope(), trio.Event())
             self._open[record.id] = one
             self._nursery.start_soon(self._run, record.id, one)
             self._log("volume-open", record.id)
-            return volume
+        except (RingfortError, OSError) as error:
+            opening.error = str(error) or type(error).__name__
+            self._log("volume-open-failed", f"{record.id}: {opening.error}")
+        finally:
+            del self._opening[record.id]
+            opening.done.set()
+        if record.id in self._open and self._view.get(EXPORTS + record.id) is None:
+            await self._close(record.id)  # it was detached meanwhile
+
+    async def _recovered(self, record: VolumeRecord) -> Volume:
+        if self._lease is None:
+            raise Unavailable("this worker has no lease just now")
+        await claim(self._kv, record.id, self._me, self._lease)
+        base = await self._images.base(record.image_id) if record.image_id else None
+        return await Volume.open(
+            UUID(record.id),
+            record.size_gib * GIB,
+            storage=self._storage,
+            reader=self._reader,
+            keeper=RegisterKeeper(self._kv, record.id),
+            disks=self._preferred(record.id),
+            base=base,
+            note=lambda trouble: self._log("volume-trouble", trouble),
+        )
 
     async def _run(self, volume_id: str, one: _Open) -> None:
         try:
@@ -167,13 +197,22 @@ class VolumeAgent:
             self._log("volume-lost", f"{volume_id}: {error.message}")
         finally:
             one.stopped.set()
+        if not one.stop.cancel_called and self._open.get(volume_id) is one:
+            await self._close(volume_id, abandon=True)
 
     async def _close(self, volume_id: str, *, abandon: bool = False) -> None:
-        one = self._open.pop(volume_id)
-        await self.drop_sessions(iqn(volume_id))
-        one.stop.cancel()
-        await one.stopped.wait()
+        """When it returns the volume is closed, whoever began to close it."""
+        one = self._open.pop(volume_id, None)
+        if one is None:
+            closing = self._closing.get(volume_id)
+            if closing is not None:
+                await closing.wait()
+            return
+        closed = self._closing[volume_id] = trio.Event()
         try:
+            await self.drop_sessions(iqn(volume_id))
+            one.stop.cancel()
+            await one.stopped.wait()
             if abandon:
                 await one.volume.abandon()
             else:
@@ -182,22 +221,42 @@ class VolumeAgent:
         except RingfortError as error:
             # Nothing is lost: the log stays and the next open replays it.
             self._log("volume-close-late", f"{volume_id}: {error.message}")
+        finally:
+            del self._closing[volume_id]
+            closed.set()
+
+    async def _settled(self, volume_id: str) -> None:
+        """It is not in the middle of being opened."""
+        while (opening := self._opening.get(volume_id)) is not None:
+            await opening.done.wait()
 
     async def _keep_lease(self) -> None:
-        """Renew the lease; when it ran out every claim is void, so volumes are given up before another worker may have them."""
+        """Renew the lease.  When it ran out every claim is void: volumes that nobody took meanwhile are claimed again."""
         while True:
             await trio.sleep(LEASE_S / 4)
             try:
-                if self._lease is None:
-                    self._lease = await self._kv.grant(LEASE_S)
                 with trio.fail_after(LEASE_S / 4):
+                    if self._lease is None:
+                        lease = await self._kv.grant(LEASE_S)
+                        await self._claim_again(lease)
+                        self._lease = lease
                     await self._kv.keep_alive(self._lease)
             except NotFound:
+                self._log("lease-lost", "claims are made again")
                 self._lease = None
-                for volume_id in list(self._open):
-                    await self._close(volume_id, abandon=True)
             except (Unavailable, trio.TooSlowError) as error:
                 self._log("lease-late", str(error))
+
+    async def _claim_again(self, lease: LeaseId) -> None:
+        for volume_id in list(self._open):
+            try:
+                await claim(self._kv, volume_id, self._me, lease)
+            except Conflict as error:
+                self._log("volume-lost", f"{volume_id}: {error.message}")
+                self._nursery.start_soon(self._give_up, volume_id)
+
+    async def _give_up(self, volume_id: str) -> None:
+        await self._close(volume_id, abandon=True)
 
     async def _reconcile(self) -> bool:
         """One pass over the volumes of this worker; True when something has to be tried again."""
@@ -217,16 +276,15 @@ class VolumeAgent:
                     case "in-use":
                         continue
                     case _:
-                        if record.id in self._open:
-                            await self._close(record.id)
+                        await self._close(record.id)
             except (RingfortError, OSError) as error:
                 self._log("volume-retry", f"{record.id} {record.status}: {error}")
                 again = True
         return again
 
     async def _delete(self, record: VolumeRecord) -> None:
-        if record.id in self._open:
-            await self._close(record.id, abandon=True)
+        await self._settled(record.id)
+        await self._close(record.id, abandon=True)
         await writelog.remove_logs(self._disks, UUID(record.id), keep_epoch=None)
         await delete_objects(self._storage, UUID(record.id))
         keys = [VOLUMES + record.id, REGISTERS + record.id, OWNERS + record.id, EXPORTS + record.id]

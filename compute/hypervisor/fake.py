@@ -1,8 +1,11 @@
-"""FakeHypervisor: guests in RAM.  ``fail_next`` makes calls raise, ``consoles`` is what guests "wrote"."""
+"""FakeHypervisor: guests in RAM.  ``fail_next`` makes calls raise, ``starting_s`` makes a start take its time, ``consoles`` is what
+guests "wrote"."""
 
 from __future__ import annotations
 
 from uuid import UUID
+
+import trio
 
 from compute.hypervisor.interface import GuestSpec, GuestState
 from ring.errors import Unavailable
@@ -17,6 +20,8 @@ class FakeHypervisor:
         self.consoles: dict[UUID, bytes] = {}
         self.fail_next: list[Unavailable] = []
         self.obeys_power_button = True
+        self.starting_s = 0.0
+        self.starts_under_way = 0
 
     def _enter(self) -> None:
         if self.fail_next:
@@ -24,6 +29,10 @@ class FakeHypervisor:
 
     async def start(self, spec: GuestSpec) -> None:
         self._enter()
+        self.starts_under_way += 1
+        with trio.CancelScope(shield=True):  # as on a thread: not cut off half way
+            await trio.sleep(self.starting_s)
+        self.starts_under_way -= 1
         self.specs[spec.id] = spec
         self.states[spec.id] = GuestState.RUNNING
         self.consoles.setdefault(spec.id, b"")

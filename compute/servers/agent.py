@@ -1,6 +1,12 @@
 """The compute agent: makes the hypervisor match the server records (level-triggered).
 
-One worker of the cloud runs it at a time: the one that holds the lease ``compute/agent``.  Each pass looks at every server:
+One worker of the cloud runs it at a time: the one that holds the lease ``compute/agent``.  A holder that is known to be dead
+(blockgw.client.owner) is succeeded at once.  The lease is renewed beside the work, however long that takes; when it is lost
+nothing more is begun.  A call to the hypervisor cannot be cut off, so one that is under way then ends where it may overlap with the
+next holder's: every such call may be repeated.
+
+Each pass begins the work that every server needs and does not wait for it.  A server has one piece of work at a time, and at most
+GUESTS_STARTING_MAX guests are started at once:
 
     wanted active    its volume available -> attached -> guest started -> ACTIVE.  A guest that stopped by itself becomes SHUTOFF,
                      as Nova's power-state sync does it
@@ -19,6 +25,7 @@ import msgspec
 import trio
 
 from blockgw.client.interface import Connection, Volumes, VolumeStatus
+from blockgw.client.owner import Owner, dead
 from compute.hypervisor.interface import GuestSpec, GuestState, Hypervisor
 from compute.servers.flavors import flavor
 from compute.servers.records import ACTIVE, DELETED, STOPPED, ServerRecord
@@ -43,17 +50,18 @@ class ComputeAgent:
         volumes: Volumes,
         hypervisor: Hypervisor,
         *,
-        holder: str,
+        me: Owner,
         log: Callable[[str, str], None],
     ) -> None:
-        """``holder``: what this worker writes into the lease's key."""
         self._world = world
         self._kv = kv
         self._records = records
         self._volumes = volumes
         self._hypervisor = hypervisor
-        self._holder = holder
+        self._me = me
         self._log = log
+        self._busy: set[str] = set()  # servers being worked on
+        self._starting = trio.Semaphore(GUESTS_STARTING_MAX)
 
     async def run(self) -> None:
         """Until cancelled: wait for the lease, then work while it lasts."""
@@ -67,25 +75,26 @@ class ComputeAgent:
             await trio.sleep(LEASE_S / 3)
 
     async def _claim(self) -> LeaseId | None:
-        if await self._kv.get(AGENT_KEY) is not None:
-            return None
+        entry = await self._kv.get(AGENT_KEY)
+        if entry is not None:
+            held = Owner.parse(entry.value.decode())
+            if held is not None and not dead(held, self._me):
+                return None
         lease = await self._kv.grant(LEASE_S)
-        outcome = await self._kv.transact([Unchanged(AGENT_KEY, 0)], [Put(AGENT_KEY, self._holder.encode(), lease)])
+        compare = Unchanged(AGENT_KEY, entry.modified if entry is not None else 0)
+        outcome = await self._kv.transact([compare], [Put(AGENT_KEY, str(self._me).encode(), lease)])
         if not outcome.succeeded:
             await self._kv.revoke(lease)
             return None
         return lease
 
     async def _work(self, lease: LeaseId) -> None:
-        """Passes while the lease lasts.  A pass is cut off when the lease could not be renewed in time."""
+        """Passes while the lease lasts; then what is under way ends, and nothing more begins."""
         try:
-            while True:
-                await self._kv.keep_alive(lease)
-                seen = self._records.view.changes
-                with trio.move_on_after(LEASE_S * 0.8):
-                    await self.work_once()
-                with trio.move_on_after(PASS_S):
-                    await self._records.view.wait_change(seen)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._passes, nursery)
+                await self._keep(lease)
+                nursery.cancel_scope.cancel()
         finally:
             with trio.CancelScope(deadline=trio.current_time() + 2, shield=True):
                 try:
@@ -93,16 +102,43 @@ class ComputeAgent:
                 except Unavailable as error:
                     self._log("compute-agent-revoke-late", error.message)
 
-    async def work_once(self) -> None:
-        """One pass over all servers."""
-        for record in self._records.all():
+    async def _keep(self, lease: LeaseId) -> None:
+        """Renew the lease; returns when it is lost, or could not be renewed for so long that it may be."""
+        renewed = trio.current_time()
+        while trio.current_time() < renewed + LEASE_S * 0.8:
             try:
-                try:
-                    await self._converge(record)
-                except (BadInput, NotFound) as error:
-                    await self._fail(record, error)
-            except (Unavailable, Conflict, NotFound) as error:
-                self._log("server-retry", f"{record.id}: {error.message}")
+                asked = trio.current_time()
+                with trio.fail_after(LEASE_S / 4):
+                    await self._kv.keep_alive(lease)
+                renewed = asked
+            except NotFound:
+                break
+            except (Unavailable, trio.TooSlowError) as error:
+                self._log("compute-agent-lease-late", str(error))
+            await trio.sleep(LEASE_S / 5)
+        self._log("compute-agent-lease-lost", str(self._me))
+
+    async def _passes(self, nursery: trio.Nursery) -> None:
+        while True:
+            seen = self._records.view.changes
+            for record in self._records.all():
+                if record.id not in self._busy:
+                    self._busy.add(record.id)
+                    nursery.start_soon(self._serve, record)
+            with trio.move_on_after(PASS_S):
+                await self._records.view.wait_change(seen)
+
+    async def _serve(self, record: ServerRecord) -> None:
+        """One piece of work for one server, with what is known of it when its turn comes."""
+        try:
+            try:
+                await self._converge(record)
+            except (BadInput, NotFound) as error:
+                await self._fail(record, error)
+        except (Unavailable, Conflict, NotFound) as error:
+            self._log("server-retry", f"{record.id}: {error.message}")
+        finally:
+            self._busy.discard(record.id)
 
     async def _converge(self, record: ServerRecord) -> None:
         match record.wanted:
@@ -137,7 +173,10 @@ class ComputeAgent:
         if record.vm_state == "building" and record.task_state != "spawning":
             record = await self._note(record, task_state="spawning")
         connection = await self._volumes.attach(record.volume_id, server_id=record.id, device="/dev/vda")
-        await self._hypervisor.start(_spec(record, connection))
+        async with self._starting:
+            if self._records.find(record.id).wanted != ACTIVE:
+                return  # something else is wanted by now; the next pass does it
+            await self._hypervisor.start(_spec(record, connection))
         self._log("server-started", record.id)
         await self._note(record, vm_state="active", task_state="", launched=self._world.clock.now(), message="")
 

@@ -12,20 +12,23 @@ import trio
 
 from blockgw.client.fake import FakeVolumes
 from blockgw.client.interface import VolumeStatus
+from blockgw.client.owner import Owner
 from compute.hypervisor.fake import FakeHypervisor
 from compute.hypervisor.interface import GuestState
 from compute.images.records import IMAGES, ImageRecord
 from compute.images.store import ImageRecords
-from compute.servers.agent import AGENT_KEY, LEASE_S, SHUTDOWN_GRACE_S, ComputeAgent
+from compute.servers.agent import AGENT_KEY, GUESTS_STARTING_MAX, LEASE_S, SHUTDOWN_GRACE_S, ComputeAgent
 from compute.servers.api import make_api
 from compute.servers.flavors import FLAVORS
 from compute.servers.records import SERVERS
 from compute.servers.store import ServerRecords
 from ring.errors import Unavailable
+from ring.kv.interface import Put
 from ring.kv.view import View
 from tests.blockgw.ground import Caller, Ground
 
 GIB = 1 << 30
+ME = Owner("cloud", 0, 1)
 IMAGE = "11111111-2222-4333-8444-555555555555"
 PRIVATE = "22222222-2222-4333-8444-555555555555"
 QUEUED = "33333333-2222-4333-8444-555555555555"
@@ -66,14 +69,18 @@ class Nova:
     async def act(self, server_id: str, body: object, *, expect: int = 202) -> Any:
         return await self.ann("POST", f"/v2.1/servers/{server_id}/action", body, expect=expect)
 
+    async def holder(self) -> str:
+        entry = await self.ground.kv.get(AGENT_KEY)
+        return "" if entry is None else entry.value.decode()
+
     def guest(self, server_id: str) -> GuestState:
         return self.hypervisor.states.get(UUID(server_id), GuestState.ABSENT)
 
-    def agent(self, holder: str) -> ComputeAgent:
+    def agent(self, me: Owner) -> ComputeAgent:
         def log(event: str, detail: str) -> None:
             self.lines.append((event, detail))
 
-        return ComputeAgent(self.ground.world, self.ground.kv, self.records, self.volumes, self.hypervisor, holder=holder, log=log)
+        return ComputeAgent(self.ground.world, self.ground.kv, self.records, self.volumes, self.hypervisor, me=me, log=log)
 
 
 @pytest.fixture
@@ -106,7 +113,7 @@ async def nova(autojump_clock: trio.testing.MockClock) -> AsyncIterator[Nova]:
             await images.create(
                 ImageRecord(id=image_id, owner=owner, status=status, size=size, virtual_size=size, created=0.0, updated=0.0)
             )
-        nursery.start_soon(nova.agent("worker-0").run)
+        nursery.start_soon(nova.agent(ME).run)
         yield nova
         nursery.cancel_scope.cancel()
 
@@ -392,12 +399,53 @@ async def test_nothing_is_wanted_of_a_server_that_is_being_deleted(nova: Nova, a
 
 async def test_one_agent_at_a_time(nova: Nova, autojump_clock: trio.testing.MockClock) -> None:
     await trio.sleep(1)
-    entry = await nova.ground.kv.get(AGENT_KEY)
-    assert entry is not None and entry.value == b"worker-0"
+    assert await nova.holder() == "cloud/0/1"
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(nova.agent("worker-1").run)
+        nursery.start_soon(nova.agent(Owner("cloud", 1, 1)).run)
         await trio.sleep(5 * LEASE_S)
-        held = await nova.ground.kv.get(AGENT_KEY)
-        assert held is not None and held.value == b"worker-0"
+        assert await nova.holder() == "cloud/0/1"
         nursery.cancel_scope.cancel()
-    assert await nova.ground.kv.get(AGENT_KEY) is not None
+    assert await nova.holder() == "cloud/0/1"
+
+
+@pytest.mark.parametrize("held", [Owner("cloud before", 1, 7), Owner("cloud", 1, 1)], ids=str)
+async def test_a_dead_agent_is_succeeded_at_once(nova: Nova, held: Owner, autojump_clock: trio.testing.MockClock) -> None:
+    """It was killed with its lease; the one after it does not wait until that runs out."""
+    await trio.sleep(1)
+    kv = nova.ground.kv
+    await kv.transact([], [Put(AGENT_KEY, str(held).encode(), await kv.grant(1000))])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(nova.agent(Owner("cloud", 1, 2)).run)
+        await trio.sleep(0.1)
+        assert await nova.holder() == "cloud/1/2"
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_slow_start_holds_up_neither_the_lease_nor_others(nova: Nova, autojump_clock: trio.testing.MockClock) -> None:
+    running = await nova.active(name="running")
+    nova.hypervisor.starting_s = 5 * LEASE_S
+    slow = [await nova.boot(name=f"slow-{number}") for number in range(3)]
+    await trio.sleep(2 * LEASE_S)
+    assert await nova.holder() == "cloud/0/1"
+    assert nova.hypervisor.starts_under_way == GUESTS_STARTING_MAX
+    await nova.act(running, {"os-stop": None})
+    await nova.until(running, "SHUTOFF", timeout_s=10)
+    await nova.ann("DELETE", f"/v2.1/servers/{running}", expect=204)
+    await trio.sleep(3)
+    await nova.ann("GET", f"/v2.1/servers/{running}", expect=404)
+    for server_id in slow:
+        await nova.until(server_id, "ACTIVE", timeout_s=20 * LEASE_S)
+
+
+async def test_an_agent_that_lost_its_lease_begins_nothing(nova: Nova, autojump_clock: trio.testing.MockClock) -> None:
+    await trio.sleep(1)
+    kv = nova.ground.kv
+    entry = await kv.get(AGENT_KEY)
+    assert entry is not None and entry.lease is not None
+    await kv.revoke(entry.lease)
+    await kv.transact([], [Put(AGENT_KEY, str(Owner("cloud", 1, 1)).encode(), await kv.grant(10 * LEASE_S))])
+    await trio.sleep(LEASE_S)
+    server_id = await nova.boot()
+    await trio.sleep(LEASE_S)
+    assert (await nova.show(server_id))["status"] == "BUILD" and nova.hypervisor.specs == {}
+    await nova.until(server_id, "ACTIVE", timeout_s=20 * LEASE_S)

@@ -102,6 +102,7 @@ async def make_rooms(
     for view in (gateway_view, image_records.view, server_records.view):
         await nursery.start(view.run)
     volumes = LocalVolumes(world, kv, gateway_view, images, identity.sealer, portal=endpoints.iscsi)
+    me = Owner(spec.cloud, spec.worker, spec.incarnation)
     agent = VolumeAgent(
         kv,
         gateway_view,
@@ -109,7 +110,7 @@ async def make_rooms(
         images,
         identity.sealer,
         [world.open_disk(str(layout.device(number))) for number in range(len(storage.nodes))],
-        Owner(spec.cloud, spec.worker, spec.incarnation),
+        me,
         workers=spec.workers,
         log=note,
     )
@@ -130,8 +131,7 @@ async def make_rooms(
     image_agent = ImageAgent(image_records, images, reader, worker=spec.worker, workers=spec.workers, log=note)
     nursery.start_soon(image_agent.run)
     if spec.virt_type:
-        holder = f"{spec.cloud}/{spec.worker}/{spec.incarnation}"
-        compute_agent = ComputeAgent(world, kv, server_records, volumes, hypervisor, holder=holder, log=note)
+        compute_agent = ComputeAgent(world, kv, server_records, volumes, hypervisor, me=me, log=note)
         nursery.start_soon(compute_agent.run)
     auth = endpoints.auth
     control = endpoints.control
