@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ring.errors import BadInput, Conflict, RingfortError
-from tools.deploy.layout import CloudRecord, Layout
+from tools.deploy.layout import SECRETS, CloudRecord, Layout, read_secret
 
 DEVICES_DEFAULT = 4
 REPLICAS_DEFAULT = 3
@@ -53,6 +53,10 @@ class Sockets:
     control: socket.socket
     iscsi: socket.socket
 
+    def close(self) -> None:
+        for one in (self.objects, self.control, self.iscsi):
+            one.close()
+
 
 def check_options(options: Options, record: CloudRecord | None) -> None:
     """BadInput for what can never be, Conflict for what the cloud that is there (``record``) is not."""
@@ -90,7 +94,7 @@ def check_folder(layout: Layout) -> CloudRecord | None:
     """The record of the cloud in DIR, or None when DIR can become one.  Raises the error to show."""
     root = layout.root
     try:
-        exists = os.path.lexists(root)
+        exists = _exists(root)
         if exists and not root.is_dir():
             raise BadInput(f"{root} is not a folder", hint="name a folder with --data")
         if not exists and not root.parent.is_dir():
@@ -101,9 +105,22 @@ def check_folder(layout: Layout) -> CloudRecord | None:
             if held:
                 raise Conflict(f"{root} is not empty and not a cloud (it has {held[0]!r})", hint="name an empty or a new folder")
         _check_file_system(root if exists else root.parent)
+        for name in SECRETS if record is not None else ():
+            read_secret(layout.secrets / name)
+    except FileNotFoundError as error:
+        raise Conflict(f"{error.filename} is missing", hint="restore it: without it nobody can read what the cloud holds") from error
     except OSError as error:
         raise named(root, error) from error
     return record
+
+
+def _exists(path: Path) -> bool:
+    """Even as a link to nowhere.  OSError when that cannot be known."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def bind(options: Options) -> Sockets:

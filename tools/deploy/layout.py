@@ -24,6 +24,7 @@ from ring.errors import BadInput, FormatError
 
 MAGIC = "ringfort-cloud"
 FORMAT = 1
+SECRETS = ("root.key", "cluster.key", "hash.json", "admin.json")
 
 
 class _Head(msgspec.Struct, frozen=True):

@@ -74,7 +74,7 @@ def up(options: Options, say: Callable[[str], None]) -> int:
     layout = Layout(options.data.absolute())
     record = check_folder(layout)
     check_options(options, record)
-    held = _lock(layout) if layout.lock.exists() else None
+    held = _lock(layout) if os.path.lexists(layout.lock) else None
     sockets = bind(options)
     try:
         if held is None:
@@ -83,7 +83,11 @@ def up(options: Options, say: Callable[[str], None]) -> int:
         record = layout.read_record()  # again: now nobody else makes one
         check_options(options, record)
     except OSError as error:
+        sockets.close()
         raise named(layout.root, error) from error
+    except RingfortError:
+        sockets.close()
+        raise
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # they wait until they are listened to, and after it for the end
     outcome = trio.run(_main, options, layout, record, held, sockets, say)
     if isinstance(outcome, RingfortError):
@@ -93,7 +97,10 @@ def up(options: Options, say: Callable[[str], None]) -> int:
 
 def _lock(layout: Layout) -> int:
     """An open descriptor that holds DIR's locks.  Conflict while a cloud runs there."""
-    descriptor = os.open(layout.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        descriptor = os.open(layout.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise named(layout.lock, error) from error
     deadline = time.monotonic() + LEFT_OVER_S
     try:
         try:
