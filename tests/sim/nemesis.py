@@ -24,6 +24,7 @@ class Nemesis:
         self._rng = rng
         self._network = cluster.simulation.network
         self.unlucky = rng.choice(cluster.members)
+        self._swapped: Member | None = None  # who has the unlucky one's disk, and the other way round
         self._deeds = [
             *(self.crash,) * 3,
             self.crash_all,
@@ -35,7 +36,7 @@ class Nemesis:
             self.fill_disk,
         ]
         if destructive:
-            self._deeds += [self.rot, self.rot, self.fail_sync, self.lose_write, self.disk_errors, self.empty_disk]
+            self._deeds += [self.rot, self.rot, self.fail_sync, self.lose_write, self.disk_errors, self.empty_disk, self.swap_disks]
 
     async def run(self, until: float) -> None:
         """Episodes of one to three faults at a time; most of them end together, some overlap with the next."""
@@ -55,6 +56,11 @@ class Nemesis:
     def rest(self) -> None:
         """All faults end; every machine comes up.  What was destroyed stays so."""
         self._network.heal()
+        if self._swapped is not None:
+            for member in (self.unlucky, self._swapped):
+                if member.node.up:
+                    member.crash(power=True, silent=False)
+            self.unlucky.medium.swap(self._swapped.medium)
         for member in self._cluster.members:
             member.node.clock.correct()
             member.medium.heal()
@@ -120,19 +126,21 @@ class Nemesis:
         self._rng.choice(self._cluster.members).medium.room_bytes = self._rng.randrange(20_000)
         self._trace("a disk is nearly full")
 
-    # ---- to the unlucky one
+    # ---- to the unlucky one (while its disk is in it)
 
     def rot(self, nursery: trio.Nursery) -> None:
         medium = self.unlucky.medium
         files = [path for path in medium.files() if path.startswith(("packs/", "files/"))]
-        if files:
+        if files and self._swapped is None:
             medium.rot(self._rng.choice(files), self._rng)
 
     def fail_sync(self, nursery: trio.Nursery) -> None:
-        self.unlucky.medium.sync_errors += 1
+        if self._swapped is None:
+            self.unlucky.medium.sync_errors += 1
 
     def lose_write(self, nursery: trio.Nursery) -> None:
-        self.unlucky.medium.writes_to_lose += 1
+        if self._swapped is None:
+            self.unlucky.medium.writes_to_lose += 1
 
     def disk_errors(self, nursery: trio.Nursery) -> None:
         self.unlucky.medium.dead = True
@@ -140,9 +148,19 @@ class Nemesis:
 
     def empty_disk(self, nursery: trio.Nursery) -> None:
         """The disk is replaced; the machine restarts for it.  It is out of service until somebody formats it (see run.py)."""
-        if self._rng.random() < 0.3:
+        if self._swapped is None and self._rng.random() < 0.5:
             self._crash(nursery, self.unlucky, power=True)
             self.unlucky.medium.empty()
+
+    def swap_disks(self, nursery: trio.Nursery) -> None:
+        """Wrong cabling: two machines come up with each other's disk, and must serve neither, until somebody notices."""
+        other = self._rng.choice(self._cluster.members)
+        if self._swapped is None and other is not self.unlucky and self._rng.random() < 0.5:
+            self._swapped = other
+            self.unlucky.medium.heal()  # what counts down would hit the other's disk
+            for member in (self.unlucky, other):
+                self._crash(nursery, member, power=True)
+            self.unlucky.medium.swap(other.medium)
 
     def _trace(self, line: str) -> None:
         self._cluster.simulation.trace(line)
