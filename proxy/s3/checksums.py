@@ -1,7 +1,6 @@
 """What a body must be: Content-MD5, x-amz-content-sha256, x-amz-checksum-*; and a body that is checked while it is read.
 
-The verdict falls before the last bytes are handed on, so nothing of a wrong body is ever stored.  crc32c and crc64nvme need code
-that is not there at any bearable speed: they are refused, never ignored.
+The verdict falls before the last bytes are handed on, so nothing of a wrong body is ever stored.
 Source: "Checking object integrity", S3 user guide.
 """
 
@@ -14,15 +13,18 @@ import zlib
 from collections.abc import Sequence
 from typing import Protocol
 
-from proxy.errors import BadChecksum, BadRequest, NotSupported
+import trio
+
+from proxy.errors import BadChecksum, BadRequest
+from proxy.s3.crc import CRC32C, CRC64NVME, SLICE_BYTES, Crc
 from ring.wire.message import Headers
 from storage.client.interface import BodySource
 
 PREFIX = "x-amz-checksum-"
+_SLOW = frozenset(("crc32c", "crc64nvme"))
 SYSMETA = "x-sysmeta-s3-checksum-"  # as stored with the object
 _NOT_ALGORITHMS = frozenset(("x-amz-checksum-mode", "x-amz-checksum-algorithm", "x-amz-checksum-type"))
-ALGORITHMS = {"crc32": 4, "sha1": 20, "sha256": 32}  # bytes of their digests
-KNOWN = frozenset((*ALGORITHMS, "crc32c", "crc64nvme"))
+ALGORITHMS = {"crc32": 4, "crc32c": 4, "crc64nvme": 8, "sha1": 20, "sha256": 32}  # bytes of their digests
 
 
 class Hash(Protocol):
@@ -43,18 +45,22 @@ class Crc32:
 
 
 def new_hash(algorithm: str) -> Hash:
-    """NotSupported."""
-    check_algorithm(algorithm)
-    return Crc32() if algorithm == "crc32" else hashlib.new(algorithm, usedforsecurity=False)
+    """Of one of ALGORITHMS, or "md5"."""
+    match algorithm:
+        case "crc32":
+            return Crc32()
+        case "crc32c":
+            return Crc(CRC32C)
+        case "crc64nvme":
+            return Crc(CRC64NVME)
+        case _:
+            return hashlib.new(algorithm, usedforsecurity=False)
 
 
 def check_algorithm(algorithm: str) -> None:
-    """NotSupported for those that S3 has and we do not, BadRequest for what is none."""
-    if algorithm in ALGORITHMS:
-        return
-    if algorithm in KNOWN:
-        raise NotSupported(f"The checksum algorithm {algorithm.upper()} is not supported; use CRC32, SHA1 or SHA256.")
-    raise BadRequest("Checksum algorithm provided is unsupported. Please try again with any of the valid types.")
+    """BadRequest for what is none."""
+    if algorithm not in ALGORITHMS:
+        raise BadRequest("Checksum algorithm provided is unsupported. Please try again with any of the valid types.")
 
 
 class Check:
@@ -87,7 +93,7 @@ def content_md5(headers: Headers) -> str:
 
 
 def stated(headers: Headers) -> list[tuple[str, str]]:
-    """The (algorithm, base64 value) that the headers announce: at most one.  BadRequest, NotSupported."""
+    """The (algorithm, base64 value) that the headers announce: at most one.  BadRequest."""
     found = [
         (name[len(PREFIX) :], value) for name, value in headers.fields if name.startswith(PREFIX) and name not in _NOT_ALGORITHMS
     ]
@@ -99,7 +105,7 @@ def stated(headers: Headers) -> list[tuple[str, str]]:
 
 
 def parse_value(algorithm: str, value: str) -> bytes:
-    """The digest.  BadRequest, NotSupported."""
+    """The digest.  BadRequest."""
     check_algorithm(algorithm)
     digest = _decode(value)
     if digest is None or len(digest) != ALGORITHMS[algorithm]:
@@ -112,6 +118,17 @@ def _decode(value: str) -> bytes | None:
         return base64.b64decode(value, validate=True)
     except (binascii.Error, ValueError):
         return None
+
+
+async def update(checks: Sequence[Check], data: bytes) -> None:
+    """Slow sums let others run in between."""
+    for check in checks:
+        if check.algorithm not in _SLOW or len(data) <= SLICE_BYTES:
+            check.hash.update(data)
+            continue
+        for start in range(0, len(data), SLICE_BYTES):
+            check.hash.update(data[start : start + SLICE_BYTES])
+            await trio.lowlevel.checkpoint()
 
 
 class CheckedBody:
@@ -127,8 +144,7 @@ class CheckedBody:
     async def read(self, max_bytes: int = 1 << 20) -> bytes:
         data = await self._body.read(max_bytes)
         if data:
-            for check in self._checks:
-                check.hash.update(data)
+            await update(self._checks, data)
             if self._left is not None:
                 self._left -= len(data)
         if not self._verified and (not data or self._left == 0):

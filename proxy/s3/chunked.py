@@ -15,7 +15,7 @@ import re
 from collections.abc import Sequence
 
 from proxy.errors import BadRequest
-from proxy.s3.checksums import PREFIX, Check, parse_value
+from proxy.s3.checksums import PREFIX, Check, parse_value, update
 from proxy.s3.sigv4 import ChunkChain
 from ring.wire.message import BodyBroken
 from storage.client.interface import BodySource
@@ -63,8 +63,7 @@ class AwsChunkedBody:
         self._left -= len(data)
         if self._chain is not None:
             self._chunk_hash.update(data)
-        for check in self._checks:
-            check.hash.update(data)
+        await update(self._checks, data)
         if self._chunk_left == 0:
             await self._end_chunk()
             if self._left == 0:

@@ -17,7 +17,7 @@ from dataclasses import replace
 
 import trio
 
-from ring.errors import BadInput, RingfortError
+from ring.errors import BadInput, RingfortError, Unavailable
 from ring.names import Path
 from ring.timestamp import OFFSET_MAX, ZERO, Timestamp
 from ring.world.interface import Buffer
@@ -71,7 +71,7 @@ class ObjectOperations:
         else:
             large = await send_large(self._reach, replicas, path, new, start, body)
             etag = large.etag
-        async with aclosing(large or _NOTHING), self._locks.holding(path if new.condition is not None else None):
+        async with aclosing(large or _NOTHING), self._locks.holding(path, always=new.condition is not None or large is not None):
             floor: Timestamp | None = None
             if new.condition is not None or large is not None:
                 found = await find(self._reach, replicas, path)
@@ -93,9 +93,7 @@ class ObjectOperations:
         if offset < 0 or (length is not None and length < 0):
             raise BadInput("offset and length cannot be negative")
         found = await self._find(path)
-        if version is None or (found.data is not None and found.data.timestamp == version):
-            wanted = _existing(found, path)
-        else:
+        if version is not None and (found.data is None or found.data.timestamp != version):
             reading, without = await open_version(self._reach, found.replicas, path, version)
             if reading is None:
                 if without <= len(found.replicas.nodes) // 2:
@@ -103,6 +101,19 @@ class ObjectOperations:
                 raise ObjectNotFound(f"{path} has no version {version}")
             wanted = reading.version
             found = Finding(wanted, found.replicas, found.replicas.nodes, (), ())
+            return Reading(_meta(wanted), await open_body(self._reach, found, wanted, offset, length))
+        for _ in range(self._reach.settings.read_attempts - 1):
+            wanted = _existing(found, path)
+            try:
+                return Reading(_meta(wanted), await open_body(self._reach, found, wanted, offset, length))
+            except Unavailable:
+                found = await self._find(path)
+                if found.data is not None and found.data.timestamp == wanted.timestamp:
+                    raise
+                # Replaced or deleted between the look and the reading: what is there now is the answer.
+                if version is not None:
+                    raise ObjectNotFound(f"{path} has no version {version}") from None
+        wanted = _existing(found, path)
         return Reading(_meta(wanted), await open_body(self._reach, found, wanted, offset, length))
 
     async def delete(self, path: Path, condition: Condition | None) -> None:
@@ -111,7 +122,7 @@ class ObjectOperations:
         except ContainerNotFound:
             raise ObjectNotFound(f"{path} does not exist") from None
         replicas = self._reach.replicas(self._reach.rings.of_policy(container.policy), path)
-        async with self._locks.holding(path if condition is not None else None):
+        async with self._locks.holding(path, always=condition is not None):
             found = await find(self._reach, replicas, path)
             newest = _existing(found, path)
             if condition is not None:
@@ -201,7 +212,9 @@ class ObjectOperations:
     async def _store_small(
         self, replicas: Replicas, listed_at: Replicas, version: Version, data: Buffer, *, movable: bool
     ) -> Stored:
-        for _ in range(self._reach.settings.write_attempts):
+        for attempt in range(self._reach.settings.write_attempts):
+            if attempt:
+                await self._reach.step_aside(attempt)
             write = Write(self._reach, replicas, version.timestamp, *_debts(version, replicas, listed_at))
             this = version
 
@@ -324,9 +337,10 @@ class _KeyLocks:
         self._locks: dict[Path, tuple[trio.Lock, int]] = {}
 
     @asynccontextmanager
-    async def holding(self, key: Path | None) -> AsyncIterator[None]:
-        """Nothing to wait for when ``key`` is None."""
-        if key is None:
+    async def holding(self, key: Path, *, always: bool) -> AsyncIterator[None]:
+        """Unless ``always``, only behind somebody who holds it: the small writes of a key wait for a large one, whose commit they
+        would spoil, and not for each other."""
+        if not always and key not in self._locks:
             yield
             return
         lock, users = self._locks.get(key, (trio.Lock(), 0))

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import trio
+
 from ring.device import Device
 from ring.errors import BadInput
 from ring.names import Path
@@ -51,7 +53,9 @@ class Settings:
     container_cache_s: float = 5.0
     repair_queue: int = 256
     repair_delay_s: float = 1.0  # writes that are still on their way finish in this time
-    write_attempts: int = 8  # to get above what others write at the same time
+    write_attempts: int = 10  # to get above what others write at the same time
+    aside_s: float = 0.002  # the first wait between them, at most; each next one may be twice as long
+    read_attempts: int = 4  # of a body that is replaced between the look at it and the reading of it
 
 
 @dataclass(slots=True)
@@ -79,3 +83,7 @@ class Reach:
     def replicas(self, ring: Ring, path: Path) -> Replicas:
         partition = ring.partition(path)
         return Replicas(ring, partition, [self.nodes(device) for device in ring.primaries(partition)])
+
+    async def step_aside(self, attempt: int) -> None:
+        """Wait for a while that is drawn by lot, longer from attempt to attempt: of many writers of one key, some get through."""
+        await trio.sleep(self.world.rng.random() * self.settings.aside_s * 2**attempt)

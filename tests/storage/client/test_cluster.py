@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, cast
 
 import pytest
 import trio
@@ -16,7 +17,7 @@ from storage.client.cluster import ClusterStorage
 from storage.client.errors import NoQuorum, ObjectNotFound, Superseded
 from storage.client.fake_node import FakeBooks
 from storage.client.interface import NewObject, Query, Row
-from storage.client.node import BookState, Debt, Kind, Version
+from storage.client.node import BookState, Debt, Kind, Node, NodeReading, Version
 from storage.client.quorum import Outcome, Reply, Verdict, WriteQuorum
 from storage.client.reach import Settings
 from tests.storage.client.ground import HASHER, Distant, Ground, distant
@@ -165,6 +166,47 @@ async def test_a_large_write_that_meets_a_newer_one_at_its_commit_is_written_aga
     stored = await far.storage.put_object(OBJECT, NewObject(), body)
     assert stored.meta.timestamp > ahead
     assert await get(far) == b"d" * 3 * CUT
+
+
+class Interrupted:
+    """A node before whose next reading something happens, once for all nodes that share ``todo``."""
+
+    def __init__(self, node: Node, todo: list[Callable[[], Awaitable[object]]]) -> None:
+        self._node = node
+        self._todo = todo
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._node, name)
+
+    async def get(self, path: Path, timestamp: Timestamp | None, offset: int, length: int | None) -> NodeReading | None:
+        while self._todo:
+            await self._todo.pop()()
+        return await self._node.get(path, timestamp, offset, length)
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_what_happens_between_the_look_and_the_reading_is_the_answer(ground: Ground, size: int) -> None:
+    todo: list[Callable[[], Awaitable[object]]] = []
+    await put(ground, b"a" * size)
+    for number, node in enumerate(ground.nodes):
+        ground.nodes[number] = cast(Node, Interrupted(node, todo))
+    todo.append(lambda: put(ground, b"b" * size))
+    assert await get(ground) == b"b" * size
+    stored = (await ground.storage.head_object(OBJECT)).timestamp
+    todo.append(lambda: put(ground, b"c" * size))
+    with pytest.raises(ObjectNotFound):  # that version is gone
+        await ground.storage.get_object(OBJECT, version=stored)
+    todo.append(lambda: ground.storage.delete_object(OBJECT))
+    with pytest.raises(ObjectNotFound):
+        await get(ground)
+
+
+async def test_many_writers_of_one_key_all_get_through(autojump_clock: trio.testing.MockClock, far: Ground) -> None:
+    bodies = [bytes([number]) * size for number, size in enumerate([10] * 12 + [3 * CUT] * 3)]
+    async with trio.open_nursery() as nursery:
+        for body in bodies:
+            nursery.start_soon(put, far, body)
+    assert await get(far) in bodies
 
 
 async def test_a_delete_is_above_what_it_deletes(ground: Ground) -> None:
