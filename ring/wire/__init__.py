@@ -2,7 +2,8 @@
 
     message           Request, Response, Headers, Body: what the rest of Ringfort sees
     server            serve(): accept, time limits, drain
-    connection        one server connection's life; Limits, LogLine
+    connection        one server connection's life
+    service           what connections share: Limits, LogLine
     client, pool      Client: pooled connections, small calls, streamed bodies
     engine            bytes to heads and bodies: the interface, the framing rules, the chunked decoder
     httptools_engine  the hot path's engine;  h11_engine the reference it is compared with

@@ -11,18 +11,17 @@ Neighbours: ``server`` (which accepts, sweeps and drains), ``engine``, ``encode`
 from __future__ import annotations
 
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
 from math import inf
 
 import trio
 
 from ring.errors import RingfortError, Unavailable
-from ring.wire.dates import format_date
 from ring.wire.encode import UnsafeHead, reason, response_head
-from ring.wire.engine import HeadLimits, Refused, RequestEngine, RequestHead
-from ring.wire.message import Body, BodyBroken, BodyTooLarge, BytesBody, FileSlice, Handler, Headers, Piece, Request, Response
-from ring.world.interface import Stream, World
+from ring.wire.engine import Refused, RequestHead
+from ring.wire.message import Body, BodyBroken, BodyTooLarge, BytesBody, FileSlice, Headers, Piece, Request, Response
+from ring.wire.service import LogLine, Service
+from ring.world.interface import Stream
 
 _RECEIVE_BYTES = 64 * 1024
 _JOIN_BYTES_MAX = 128 * 1024  # up to here a copy is cheaper than a second send
@@ -31,80 +30,6 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _NO_BODY = frozenset((204, 304))
 _TRANS_ID_NAMES = frozenset(("x-trans-id", "x-amz-request-id", "x-openstack-request-id"))
 _LOST = (trio.BrokenResourceError, trio.ClosedResourceError)
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    head: HeadLimits = field(default_factory=HeadLimits)
-    body_bytes: int | None = None  # longer ones are answered with 413
-    drain_bytes: int = 1 << 20  # of an unread body; beyond it the connection is closed
-    connections: int = 10_000
-    idle_s: float = 75.0  # between requests
-    head_s: float = 20.0  # from a head's first byte to its last
-    receive_s: float = 60.0  # for the next piece of a body
-    send_s: float = 60.0  # for a piece of an answer, and send_bytes_per_s beyond it
-    send_bytes_per_s: int = 64 * 1024
-    grace_s: float = 10.0  # of requests in progress at a stop
-
-
-DEFAULT_LIMITS = Limits()
-
-
-@dataclass(frozen=True, slots=True)
-class LogLine:
-    """One request as it went.  ``error`` is "" or a line, or a traceback when the handler failed."""
-
-    trans_id: str
-    peer: str
-    method: str
-    target: str
-    status: int
-    bytes_in: int
-    bytes_out: int  # of the body
-    duration_s: float
-    started: float  # wall time
-    user_agent: str = ""
-    error: str = ""
-
-
-class Service:
-    """What the connections of one server share."""
-
-    def __init__(
-        self,
-        world: World,
-        handler: Handler,
-        limits: Limits,
-        on_request: Callable[[LogLine], None] | None,
-        greet: Callable[[Stream], Awaitable[Stream]] | None,
-        engine: Callable[[HeadLimits], RequestEngine],
-    ) -> None:
-        self.handler = handler
-        self.limits = limits
-        self.on_request = on_request
-        self.greet = greet
-        self.engine = engine
-        self.clock = world.clock
-        self.stopping = False
-        self._rng = world.rng
-        self._date_at = -1
-        self._date = ""
-
-    def date(self) -> str:
-        now = int(self.clock.now())
-        if now != self._date_at:
-            self._date_at = now
-            self._date = f"Date: {format_date(now)}\r\n"
-        return self._date
-
-    def trans_id(self) -> str:
-        """In Swift's form: tx, 21 random hex digits, the time in hex."""
-        return f"tx{self._rng.getrandbits(84):021x}-{int(self.clock.now()):010x}"
-
-    def log_refusal(self, peer: str, status: int, error: str) -> None:
-        """A line for what never became a request."""
-        if self.on_request is not None:
-            self.on_request(LogLine(self.trans_id(), peer, "-", "-", status, 0, 0, 0.0, self.clock.now(), "", error))
 
 
 class _RequestBody:

@@ -15,10 +15,11 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import trio
 
-from ring.wire.connection import DEFAULT_LIMITS, Connection, Limits, LogLine, Service
+from ring.wire.connection import Connection
 from ring.wire.engine import HeadLimits, RequestEngine
 from ring.wire.httptools_engine import HttptoolsRequests
 from ring.wire.message import Handler
+from ring.wire.service import DEFAULT_LIMITS, Limits, LogLine, Service
 from ring.world.interface import Listener, Stream, World
 
 __all__ = ["DEFAULT_LIMITS", "Limits", "LogLine", "serve"]
