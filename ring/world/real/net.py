@@ -14,8 +14,8 @@ import errno
 import os
 import socket
 import stat
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import trio
 
@@ -53,7 +53,7 @@ class SocketStream:
                 raise self._as_trio(error) from error
 
     async def send_all(self, data: Buffer) -> None:
-        await self._begin_sending()  # not _sender: a context manager costs as much as the rest of this
+        await self._begin_sending()  # no context manager: it would cost as much as the rest of this
         try:
             sent = 0
             view: Buffer = data
@@ -72,15 +72,18 @@ class SocketStream:
             self._sending = False
 
     async def send_eof(self) -> None:
-        async with self._sender():
-            try:
-                self.socket.shutdown(socket.SHUT_WR)
-            except OSError as error:
-                raise self._as_trio(error) from error
+        await self._begin_sending()
+        try:
+            self.socket.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            raise self._as_trio(error) from error
+        finally:
+            self._sending = False
 
     async def send_file(self, file: File, offset: int, length: int) -> None:
         assert isinstance(file, RealFile)
-        async with self._sender():
+        await self._begin_sending()
+        try:
             end = offset + length
             while offset < end:
                 try:
@@ -96,6 +99,8 @@ class SocketStream:
                     offset += count
                     if offset < end:
                         await trio.lowlevel.checkpoint()
+        finally:
+            self._sending = False
 
     async def aclose(self) -> None:
         """Never waits.  Tasks that wait on this stream get ClosedResourceError."""
@@ -116,14 +121,6 @@ class SocketStream:
             raise trio.BusyResourceError("another task is sending on this stream")
         await self._turn()
         self._sending = True
-
-    @asynccontextmanager
-    async def _sender(self) -> AsyncIterator[None]:
-        await self._begin_sending()
-        try:
-            yield
-        finally:
-            self._sending = False
 
     def _as_trio(self, error: OSError) -> Exception:
         if self.socket.fileno() < 0:
