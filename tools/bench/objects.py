@@ -284,15 +284,25 @@ class LoadFailed(RingfortError):
 
 
 def pids_of(data: Path) -> list[int]:
-    """The processes of the cloud that runs in this folder: who holds its lock, and its workers.  Empty when none is found."""
-    inode = (data / "lock").stat().st_ino
-    for entry in Path("/proc/locks").read_text().splitlines():
+    """The processes of the cloud that runs in this folder: who took its lock, and its workers.  Empty when none runs."""
+    main = locker(Path("/proc/locks").read_text(), (data / "lock").stat().st_ino)
+    if main is None:
+        return []
+    threads = Path(f"/proc/{main}/task").glob("*/children")  # a child belongs to the thread that started it
+    return [main, *sorted(int(pid) for children in threads for pid in children.read_text().split() if _is_worker(pid))]
+
+
+def locker(locks: str, inode: int) -> int | None:
+    """Who holds a flock on this inode, from /proc/locks (proc(5)): "1: FLOCK ADVISORY WRITE PID MAJOR:MINOR:INODE START END"."""
+    for entry in locks.splitlines():
         fields = entry.split()
-        if "FLOCK" in fields and (at := fields.index("WRITE")) and fields[at + 2].rpartition(":")[2] == str(inode):
-            main = int(fields[at + 1])
-            children = Path(f"/proc/{main}/task/{main}/children").read_text().split()
-            return [main, *(int(pid) for pid in children)]
-    return []
+        if fields[1] == "FLOCK" and fields[5].rpartition(":")[2] == str(inode):
+            return int(fields[4])
+    return None
+
+
+def _is_worker(pid: str) -> bool:
+    return b"tools.deploy.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
