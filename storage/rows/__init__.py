@@ -9,6 +9,7 @@ commit.py   group commit: everything waiting in one append and one sync
 overlay.py  rows that are durable in the log and not yet in the tables.  Pure
 books.py    Books: the book half of a Node, on one device
 tables.py   the device's tables, errors as DiskFaults
+replay.py   the commit log at a start
 apply.py    from overlay to tables, in sorted batches
 
 Formats: docs/formats/rows.md.

@@ -14,64 +14,34 @@ rings, which share one part power.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Protocol
 
 import trio
 
 from ring.errors import BadInput, DiskFault, FormatError, RingfortError, Unavailable
 from ring.names import NameHasher, Path, partition_of
 from ring.timestamp import TimestampSource
-from ring.world.interface import Disk, Tables, World, Write
+from ring.world.interface import World, Write
 from storage.client.interface import Row
 from storage.client.node import BookHeader, BookState, LeafDigests, RowPage
 from storage.container.stats import DirtyStats, StatsMark, report
 from storage.rows.apply import OVERLAY_ROWS_MAX, Applier, Batch
-from storage.rows.commit import GroupCommit, Pending
+from storage.rows.commit import GroupCommit, Merge, Pending
 from storage.rows.entry import Entry
-from storage.rows.log import FOLDER, HeaderRecord, Record, RowsRecord, decode_segment, log_path, sequence_of
+from storage.rows.log import FOLDER, HeaderRecord, Record, RowsRecord, log_path
 from storage.rows.merge import normal_header
-from storage.rows.names import INLINE_MAX, branch_writes, row_key, scan_names
+from storage.rows.names import INLINE_MAX, branch_writes, kinds_of, row_key, scan_names
 from storage.rows.overlay import Overlay
 from storage.rows.page import PackedRows
+from storage.rows.replay import put_away, read_log
 from storage.rows.row import check_row, pack_header, pack_row, seal, unpack_row, unseal, unseal_all
-from storage.rows.tables import BookTables, as_fault
+from storage.rows.tables import BooksDevice, BookTables, as_fault
 from storage.sync.tree import Toggles, combine, digests, leaf_range, partition_range
 
 PAGE_ROWS_MAX = 10_000
 RECORD_ROWS_MAX = 1000
 HEADER_BYTES_MAX = 1 << 20
 ENTRIES_MAX = 4096  # in RAM
-QUARANTINED = ".damaged"  # appended to the name of a log segment that is kept for people to look at
-KINDS = {"book": ("container", "account"), "container": ("container",), "account": ("account",)}
 _SUMS, _OWES = b"s", b"d"
-
-
-class BooksDevice(Protocol):
-    """What books need of storage.object.device.OpenDevice."""
-
-    disk: Disk
-    tables: Tables
-
-    def fail(self, reason: str) -> None: ...
-
-    def check(self) -> None: ...
-
-
-class Merge:
-    """A merge under way: begun without waiting, so that one task can begin it on several devices and then wait for each."""
-
-    __slots__ = ("_books", "_entry", "_pending")
-
-    def __init__(self, books: Books, entry: Entry, pending: Sequence[Pending]) -> None:
-        self._books = books
-        self._entry = entry
-        self._pending = pending
-
-    async def wait(self) -> BookState:
-        """Until it is durable and visible; the state after.  DiskFault or Unavailable: it is not known whether it happened."""
-        for pending in self._pending:
-            await pending.wait()
-        return self._entry.state
 
 
 class Books:
@@ -153,7 +123,7 @@ class Books:
     async def digests(self, kind: str, partition: int) -> LeafDigests:
         """Of what is in the tables: merges of the last second may be missing.  Kinds: "book", or "container" or "account" alone."""
         self._check()
-        return combine(*(digests(self._tables, one, partition, self._part_power) for one in _kinds(kind)))
+        return combine(*(digests(self._tables, one, partition, self._part_power) for one in kinds_of(kind)))
 
     async def leaf(self, kind: str, partition: int, leaf: int) -> Sequence[tuple[bytes, bytes]]:
         """(hash, digest) of the books in a leaf, as in the tables."""
@@ -164,7 +134,7 @@ class Books:
             pairs = self._tables.scan("books", start, end, limit=PAGE_ROWS_MAX)
             for book, header in pairs:
                 entry = self._load(book, header)
-                if entry is not None and entry.kind in _kinds(kind):
+                if entry is not None and entry.kind in kinds_of(kind):
                     found.append((book, entry.digest()))
             if len(pairs) < PAGE_ROWS_MAX:
                 return found
@@ -207,7 +177,7 @@ class Books:
         found = set()
         for overlay in (self._applying, self._overlay):
             for book in overlay.headers:
-                if self._entries[book].kind in _kinds(kind):
+                if self._entries[book].kind in kinds_of(kind):
                     found.add(partition_of(book, self._part_power))
         start: bytes | None = b""
         while start is not None:
@@ -217,7 +187,7 @@ class Books:
             book, header = pairs[0]
             partition = partition_of(book, self._part_power)
             entry = self._load(book, header)
-            if entry is not None and entry.kind in _kinds(kind):
+            if entry is not None and entry.kind in kinds_of(kind):
                 found.add(partition)
                 start = partition_range(partition, self._part_power)[1]
             else:
@@ -355,7 +325,7 @@ class Books:
             pending.append(self._log.submit(record, entry.unpin))
             self._entries[entry.book] = entry
             entry.pins += 1
-        return Merge(self, entry, pending)
+        return Merge(entry, pending)
 
     def _settle(self, batch: Sequence[Pending]) -> None:
         """The batch is durable: make it visible."""
@@ -445,7 +415,7 @@ class Books:
                 if len(name) > INLINE_MAX:
                     writes += branch_writes(book, name)
                 writes.append(Write("rows", row_key(book, name), seal(rows.packed[name])))
-        toggles = {kind: Toggles(kind) for kind in KINDS["book"]}
+        toggles = {kind: Toggles(kind) for kind in kinds_of("book")}
         for book in sorted(batch.touched):
             entry = self._entries[book]
             writes += self._sums(entry, toggles[entry.kind])
@@ -474,14 +444,14 @@ class Books:
         disk = self._device.disk
         try:
             await disk.make_dirs(FOLDER)
-            sequences = sorted(n for name in await disk.list_dir(FOLDER) if (n := sequence_of(name)) is not None)
             self._entries.clear()
             self._overlay, self._applying, self._stats = Overlay(), Overlay(), DirtyStats()
             self._load_marks()
             self.damage.clear()
             damaged = set[int]()
-            for sequence in sequences:
-                segment = decode_segment(await disk.read_file(log_path(sequence)), sequence, last=sequence == sequences[-1])
+            sequences = list[int]()
+            async for sequence, segment in read_log(disk):
+                sequences.append(sequence)
                 if segment.damage:
                     self.damage.append(segment.damage)
                     damaged.add(sequence)
@@ -494,11 +464,7 @@ class Books:
             if batch.writes or tree_writes:
                 await self._tables.commit([*batch.writes, *tree_writes])
             self._applied()
-            for sequence in sequences:
-                if sequence in damaged:
-                    await disk.rename(log_path(sequence), log_path(sequence) + QUARANTINED)
-                else:
-                    await disk.unlink(log_path(sequence))
+            await put_away(disk, sequences, damaged)
         except OSError as error:
             raise as_fault(error, "the books of this device cannot be opened") from error
         return sequences[-1] if sequences else 0
@@ -518,13 +484,6 @@ class Books:
             for key, _ in pairs:
                 self._stats.load(key[1:])
             start = pairs[-1][0] + b"\0"
-
-
-def _kinds(kind: str) -> tuple[str, ...]:
-    try:
-        return KINDS[kind]
-    except KeyError:
-        raise BadInput(f"no kind of book: {kind!r}") from None
 
 
 def _life(header: BookHeader) -> tuple[object, object]:

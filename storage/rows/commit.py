@@ -17,6 +17,8 @@ import trio
 
 from ring.errors import RingfortError, Unavailable
 from ring.world.interface import Disk, File, OpenMode
+from storage.client.node import BookState
+from storage.rows.entry import Entry
 from storage.rows.log import FRAME_BYTES_MAX, FRAME_HEAD_BYTES, HeaderRecord, Record, encode_frame, encode_head, log_path
 from storage.rows.tables import as_fault
 
@@ -206,3 +208,19 @@ class GroupCommit:
 
 
 assert FRAME_FILL_BYTES + FRAME_HEAD_BYTES < FRAME_BYTES_MAX
+
+
+class Merge:
+    """A merge under way: begun without waiting, so that one task can begin it on several devices and then wait for each."""
+
+    __slots__ = ("_entry", "_pending")
+
+    def __init__(self, entry: Entry, pending: Sequence[Pending]) -> None:
+        self._entry = entry
+        self._pending = pending
+
+    async def wait(self) -> BookState:
+        """Until it is durable and visible; the state after.  DiskFault or Unavailable: it is not known whether it happened."""
+        for pending in self._pending:
+            await pending.wait()
+        return self._entry.state

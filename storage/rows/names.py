@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 
+from ring.errors import BadInput
 from ring.world.interface import Tables, Write
 from storage.rows.row import seal, unseal
 
@@ -21,6 +22,7 @@ ID_BYTES = 16
 INLINE_MAX = 494
 BRANCH_KEY_BYTES = ID_BYTES + INLINE_MAX + 1
 _SCAN_ROWS = 1024
+KINDS = {"book": ("container", "account"), "container": ("container",), "account": ("account",)}
 
 
 def row_key(book: bytes, name: bytes) -> bytes:
@@ -97,3 +99,11 @@ def _branch_id(book: bytes, head: bytes) -> bytes:
 def _next_id(book: bytes) -> bytes | None:
     value = int.from_bytes(book, "big") + 1
     return value.to_bytes(ID_BYTES, "big") if value < 1 << 128 else None
+
+
+def kinds_of(kind: str) -> tuple[str, ...]:
+    """The trees that a kind of book stands for: "book" is containers and accounts together."""
+    try:
+        return KINDS[kind]
+    except KeyError:
+        raise BadInput(f"no kind of book: {kind!r}") from None

@@ -7,11 +7,23 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Sequence
+from typing import Protocol
 
 from ring.errors import DiskFault, DiskFull, FormatError
-from ring.world.interface import Tables, Write
+from ring.world.interface import Disk, Tables, Write
 
 _WHAT = "the tables of this device failed"
+
+
+class BooksDevice(Protocol):
+    """What books need of storage.object.device.OpenDevice."""
+
+    disk: Disk
+    tables: Tables
+
+    def fail(self, reason: str) -> None: ...
+
+    def check(self) -> None: ...
 
 
 class BookTables:
