@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from proxy.errors import BadRequest, BucketNotFound, NotSupported
 from proxy.operations.buckets import RESERVED
-from proxy.s3 import buckets, objects, uploads
+from proxy.s3 import buckets, objects, settings, uploads
 from proxy.s3.auth import ANONYMOUS, S3Auth
 from proxy.s3.call import Call, Door, object_path
 from proxy.s3.errors import answer
@@ -56,6 +56,7 @@ _BUCKET: dict[tuple[str, str], _Route] = {
     ("GET", "acl"): _route(buckets.get_acl),
     ("GET", "uploads"): _route(uploads.list_uploads, *_UPLOADS_PARAMETERS),
     ("POST", "delete"): _route(buckets.delete_objects),
+    **{("GET", name): _route(handler) for name, handler in settings.BUCKET.items()},
 }
 _OBJECT: dict[tuple[str, str], _Route] = {
     ("GET", ""): _route(objects.get_object, *_READ_PARAMETERS),
@@ -68,6 +69,7 @@ _OBJECT: dict[tuple[str, str], _Route] = {
     ("GET", "uploadId"): _route(uploads.list_parts, "max-parts", "part-number-marker", "encoding-type"),
     ("POST", "uploadId"): _route(uploads.complete_upload),
     ("DELETE", "uploadId"): _route(uploads.abort_upload),
+    **{("GET", name): _route(handler) for name, handler in settings.OBJECT.items()},
 }
 _SUBRESOURCES = frozenset(subresource for table in (_BUCKET, _OBJECT) for _, subresource in table if subresource)
 
@@ -137,6 +139,8 @@ def _find(method: str, query: Parameters, bucket: str, key: str) -> _Route:
     subresource = next(iter(chosen), "")
     route = table.get((method, subresource))
     if route is None:
+        if method == "OPTIONS":
+            raise BadRequest("CORSResponse: CORS is not enabled for this bucket.", code="AccessForbidden", status=403)
         if not names and method not in {known for known, _ in table}:
             raise BadRequest("The specified method is not allowed against this resource.", code="MethodNotAllowed", status=405)
         raise NotSupported("A header or query you provided implies functionality that is not implemented")

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from proxy.errors import BadRequest
 from proxy.s3.checksums import PREFIX, Check, parse_value, update
@@ -41,6 +41,7 @@ class AwsChunkedBody:
     ) -> None:
         self.length: int | None = decoded_length
         self.trailer: dict[str, str] = {}  # as received, once the body is over
+        self.tell: Callable[[str, str], None] = lambda algorithm, value: None  # of a trailer's checksum that holds
         self._body = body
         self._chain = chain
         self._announced = tuple(trailer)
@@ -88,6 +89,8 @@ class AwsChunkedBody:
             await self._read_trailer()
             for check in self._checks:
                 check.verify()
+            for check in self._late:
+                self.tell(check.algorithm, self.trailer[PREFIX + check.algorithm])
             self._ended = True
         return not self._ended
 

@@ -6,6 +6,8 @@ Source: S3 API reference (GetObject, HeadObject, PutObject, CopyObject, DeleteOb
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from proxy.errors import BadRequest, NotSupported
 from proxy.operations.reads import conditions_of, write_condition
 from proxy.operations.verbs import CopyObject, DeleteObject, GetObject, HeadObject, ObjectRead, ObjectUnread, PutObject
@@ -103,7 +105,7 @@ def _identity_fields(meta: ObjectMeta) -> list[tuple[str, str]]:
 
 
 def _checksum_fields(meta: ObjectMeta) -> list[tuple[str, str]]:
-    found = [(PREFIX + name[len(SYSMETA) :], value) for name, value in meta.metadata.items() if name.startswith(SYSMETA)]
+    found = checked_fields(meta.metadata)
     return [*found, ("x-amz-checksum-type", "FULL_OBJECT")] if found else []
 
 
@@ -127,8 +129,7 @@ async def put_object(door: Door, call: Call) -> Response:
         return await copy_object(door, call)
     body = await payload(call.request, call.signed)
     metadata = metadata_of(headers)
-    for algorithm, value in stated(headers):
-        metadata[SYSMETA + algorithm] = value
+    body = with_checksum(headers, body, metadata)
     operation = PutObject(
         call.path,
         body,
@@ -137,16 +138,32 @@ async def put_object(door: Door, call: Call) -> Response:
         content_md5(headers),
         write_condition(headers),
     )
-    meta = await door.pipeline.run(call.access, operation, door.objects.put)
-    return Response(200, Headers([("etag", f'"{meta.etag}"'), *checked_fields(headers, body)]))
+    try:
+        meta = await door.pipeline.run(call.access, operation, door.objects.put)
+    except PreconditionFailed:
+        await check_match(door, call)
+        raise
+    return Response(200, Headers([("etag", f'"{meta.etag}"'), *checked_fields(metadata)]))
 
 
-def checked_fields(headers: Headers, body: BodySource) -> list[tuple[str, str]]:
-    """The checksums that a body was found to have, as the answer repeats them."""
-    found = [(PREFIX + algorithm, value) for algorithm, value in stated(headers)]
+def with_checksum(headers: Headers, body: BodySource, metadata: dict[str, str]) -> BodySource:
+    """The body, whose checksum goes into ``metadata``: at once, or from its trailer when it has been read and found right."""
+    for algorithm, value in stated(headers):
+        metadata[SYSMETA + algorithm] = value
     if isinstance(body, AwsChunkedBody):
-        found += [item for item in body.trailer.items() if item[0].startswith(PREFIX)]
-    return found
+        body.tell = lambda algorithm, value: metadata.__setitem__(SYSMETA + algorithm, value)
+    return body
+
+
+def checked_fields(metadata: Mapping[str, str]) -> list[tuple[str, str]]:
+    """The checksums that a body was found to have, as the answer repeats them."""
+    return [(PREFIX + name[len(SYSMETA) :], value) for name, value in metadata.items() if name.startswith(SYSMETA)]
+
+
+async def check_match(door: Door, call: Call) -> None:
+    """ObjectNotFound: an If-Match failed because there is nothing that could match."""
+    if "if-match" in call.headers:
+        await door.objects.head(HeadObject(call.path))
 
 
 async def delete_object(door: Door, call: Call) -> Response:

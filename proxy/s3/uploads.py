@@ -36,9 +36,9 @@ from proxy.s3.call import (
     project_of,
     url_encoding,
 )
-from proxy.s3.checksums import SYSMETA, check_algorithm, content_md5, stated
+from proxy.s3.checksums import check_algorithm, content_md5
 from proxy.s3.document import read_document
-from proxy.s3.objects import DEFAULT_TYPE, checked_fields, copy_conditions, copy_source
+from proxy.s3.objects import DEFAULT_TYPE, check_match, checked_fields, copy_conditions, copy_source, with_checksum
 from proxy.s3.xml import element, malformed, parse, text
 from ring.wire.message import Headers, Response
 from storage.client.errors import ObjectNotFound, PreconditionFailed
@@ -69,10 +69,11 @@ async def upload_part(door: Door, call: Call) -> Response:
     if "x-amz-copy-source" in headers:
         return await _copy_part(door, call, upload_id, part)
     body = await payload(call.request, call.signed)
-    metadata = {SYSMETA + algorithm: value for algorithm, value in stated(headers)}
+    metadata: dict[str, str] = {}
+    body = with_checksum(headers, body, metadata)
     operation = UploadPart(call.path, upload_id, part, body, content_md5(headers), metadata)
     meta = await door.pipeline.run(call.access, operation, door.uploads.upload_part)
-    return Response(200, Headers([("etag", f'"{meta.etag}"'), *checked_fields(headers, body)]))
+    return Response(200, Headers([("etag", f'"{meta.etag}"'), *checked_fields(metadata)]))
 
 
 async def _copy_part(door: Door, call: Call, upload_id: str, part: int) -> Response:
@@ -147,7 +148,11 @@ async def complete_upload(door: Door, call: Call) -> Response:
     if not parts:
         raise malformed()
     operation = CompleteUpload(call.path, call.query.get("uploadId"), parts, write_condition(call.headers))
-    meta = await door.pipeline.run(call.access, operation, door.uploads.complete)
+    try:
+        meta = await door.pipeline.run(call.access, operation, door.uploads.complete)
+    except PreconditionFailed:
+        await check_match(door, call)
+        raise
     location = f"http://{call.headers.get('host')}{call.request.raw_path}"
     content = text("Location", location) + text("Bucket", call.bucket) + text("Key", call.key) + text("ETag", f'"{meta.etag}"')
     return answer_xml("CompleteMultipartUploadResult", content)

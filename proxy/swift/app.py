@@ -90,7 +90,9 @@ class SwiftApp:
             parameters = Parameters.parse(request.query_string)
             table = _OBJECT if path.object else _CONTAINER if path.container else _ACCOUNT
             handler = table.get(request.method)
-            if handler is None:
+            if request.method == "OPTIONS":
+                response = _options(request, sorted(table))
+            elif handler is None:
                 response = errors.page(405)
                 response.headers.add("allow", ", ".join(sorted(table)))
             else:
@@ -279,6 +281,13 @@ _OBJECT: dict[str, _Handler] = {
     "DELETE": SwiftApp._delete_object,
     "COPY": SwiftApp._copy_object,
 }
+
+
+def _options(request: Request, methods: Sequence[str]) -> Response:
+    """What may be asked for here; another origin's page may ask for nothing."""
+    if "origin" in request.headers:
+        return errors.page(401)
+    return Response(200, Headers([("allow", ", ".join(methods))]))
 
 
 def _check_supported(method: str, parameters: Parameters) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from proxy.gates.limits import Limits
+from proxy.swift.parse import META_VALUE_BYTES_MAX
 from ring.names import NAME_BYTES_MAX
 from ring.wire.message import Headers, Response
 
@@ -17,7 +18,7 @@ def info(limits: Limits, policies: tuple[str, ...]) -> Response:
             "version": RELEASE,
             "max_file_size": limits.object_bytes_max,
             "max_meta_name_length": limits.metadata_name_bytes_max,
-            "max_meta_value_length": limits.metadata_value_bytes_max,
+            "max_meta_value_length": META_VALUE_BYTES_MAX,
             "max_meta_count": limits.metadata_count_max,
             "max_meta_overall_size": limits.metadata_bytes_max,
             "max_header_size": 8192,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from proxy.errors import BadRequest, LengthRequired
+from proxy.errors import BadRequest, LengthRequired, MetadataTooLarge
 from ring.errors import BadInput
 from ring.names import HIDDEN, Path
 from ring.wire.message import Headers, Request
@@ -16,6 +16,7 @@ from ring.wire.query import unquote
 from storage.client.interface import Query
 
 LISTING_MAX = 10_000
+META_VALUE_BYTES_MAX = 256  # of X-{Account,Container,Object}-Meta-*; S3's may be longer
 OBJECT_META = "x-object-meta-"
 # What of an object a client may set beside X-Object-Meta-*; a POST replaces these too.
 OBJECT_HEADERS = frozenset(
@@ -121,11 +122,17 @@ def object_metadata(headers: Headers, now: float) -> dict[str, str]:
     for name, value in headers.fields:
         if name.startswith(OBJECT_META) or name in OBJECT_HEADERS:
             if value:
-                metadata[name] = value
+                metadata[name] = _value(name, value) if name.startswith(OBJECT_META) else value
         elif name in _UNSUPPORTED_HEADERS:
             raise BadRequest(f"{name.title()} is not supported", status=501)
     _set_expiry(metadata, headers.get("x-delete-after"), now)
     return metadata
+
+
+def _value(name: str, value: str) -> str:
+    if len(value) > META_VALUE_BYTES_MAX:
+        raise MetadataTooLarge(f"Metadata value longer than {META_VALUE_BYTES_MAX}: {name}")
+    return value
 
 
 def _set_expiry(metadata: dict[str, str], after: str, now: float) -> None:
@@ -149,7 +156,7 @@ def book_metadata(headers: Headers, kind: str) -> dict[str, str]:
     metadata: dict[str, str] = {}
     for name, value in headers.fields:
         if name.startswith(prefix):
-            metadata[name] = value
+            metadata[name] = _value(name, value)
         elif name.startswith(removal):
             metadata[prefix + name[len(removal) :]] = ""
         elif kind == "container" and name in ("x-container-read", "x-container-write"):

@@ -57,7 +57,8 @@ class BodySource(Protocol):
 
 @dataclass(slots=True)
 class NewObject:
-    """A write.  ``etag`` set: the body must have this MD5 (BadDigest).  ``finish`` may add metadata when the body is over."""
+    """A write.  ``etag`` set: the body must have this MD5 (BadDigest).  ``metadata`` is taken when the body is over,
+    so that what reads the body may add to it."""
 
     content_type: str = "application/octet-stream"
     metadata: dict[str, str] = field(default_factory=dict)

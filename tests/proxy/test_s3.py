@@ -168,7 +168,7 @@ CRC32 = "NhCmhg=="  # of "hello"
         ({"x-amz-checksum-md6": "AAAA"}, "InvalidRequest"),
         ({"x-amz-checksum-crc32": CRC32, "x-amz-checksum-sha1": "AAAA"}, "InvalidRequest"),
         ({"if-none-match": "*"}, ""),
-        ({"if-match": "*"}, "PreconditionFailed"),
+        ({"if-match": "*"}, "NoSuchKey"),
         ({"x-amz-acl": "private"}, ""),
         ({"x-amz-acl": "public-read"}, "NotImplemented"),
         ({"x-amz-server-side-encryption": "AES256"}, "NotImplemented"),
@@ -201,7 +201,7 @@ async def test_what_a_put_is_held_to(ann: S3Client, headers: dict[str, str], err
         ("GET", "/bucket?versions", "NotImplemented"),
         ("GET", "/bucket?nonsense=1", "NotImplemented"),
         ("GET", "/bucket/o?attributes", "NotImplemented"),
-        ("GET", "/bucket/o?tagging", "NotImplemented"),
+        ("DELETE", "/bucket/o?tagging", "NotImplemented"),
         ("GET", "/bucket/o?versionId=1", "NotImplemented"),
         ("DELETE", "/bucket/o?versionId=1", "NotImplemented"),
         ("PUT", "/bucket/o?acl", "NotImplemented"),
@@ -397,3 +397,69 @@ async def test_paths_of_swift_are_no_buckets(front_door: FrontDoor, ann: S3Clien
     assert (await anybody("GET", "/auth/v1.0")).status == 404
     assert (await anybody("GET", "/v1/AUTH_p1")).status == 401
     assert code(await ann("GET", "/v1/AUTH_p1")) == "NoSuchBucket"
+
+
+@pytest.mark.parametrize(
+    ("subresource", "status", "answer"),
+    [
+        ("accelerate", 200, "AccelerateConfiguration"),
+        ("cors", 404, "NoSuchCORSConfiguration"),
+        ("encryption", 404, "ServerSideEncryptionConfigurationNotFoundError"),
+        ("lifecycle", 404, "NoSuchLifecycleConfiguration"),
+        ("logging", 200, "BucketLoggingStatus"),
+        ("notification", 200, "NotificationConfiguration"),
+        ("object-lock", 404, "ObjectLockConfigurationNotFoundError"),
+        ("ownershipControls", 200, "BucketOwnerEnforced"),
+        ("policy", 404, "NoSuchBucketPolicy"),
+        ("publicAccessBlock", 404, "NoSuchPublicAccessBlockConfiguration"),
+        ("replication", 404, "ReplicationConfigurationNotFoundError"),
+        ("requestPayment", 200, "BucketOwner"),
+        ("tagging", 404, "NoSuchTagSet"),
+        ("website", 404, "NoSuchWebsiteConfiguration"),
+    ],
+)
+async def test_what_a_bucket_was_never_set_to(ann: S3Client, bob: S3Client, subresource: str, status: int, answer: str) -> None:
+    await ann("PUT", "/bucket")
+    got = await ann("GET", f"/bucket?{subresource}")
+    assert (got.status, answer in got.body.decode()) == (status, True)
+    assert code(await bob("GET", f"/bucket?{subresource}")) == "AccessDenied"
+    assert code(await ann("GET", f"/nowhere?{subresource}")) == "NoSuchBucket"
+    for method in ("PUT", "DELETE"):
+        assert code(await ann(method, f"/bucket?{subresource}")) == "NotImplemented"
+    assert (await ann("HEAD", "/bucket")).status == 200
+
+
+async def test_what_an_object_was_never_set_to(ann: S3Client) -> None:
+    await ann("PUT", "/bucket")
+    await ann("PUT", "/bucket/o", body=b"x")
+    assert b"<TagSet></TagSet>" in (await ann("GET", "/bucket/o?tagging")).body
+    assert code(await ann("GET", "/bucket/o?retention")) == "NoSuchObjectLockConfiguration"
+    assert code(await ann("GET", "/bucket/none?tagging")) == "NoSuchKey"
+    assert code(await ann("PUT", "/bucket/o?tagging", body=b"<Tagging/>")) == "NotImplemented"
+    assert (await ann("GET", "/bucket/o")).body == b"x"
+    assert code(await ann("OPTIONS", "/bucket/o", {"origin": "http://x"})) == "AccessForbidden"
+
+
+@pytest.mark.parametrize(("digest", "error"), [(hashlib.md5(b"").digest(), "BadDigest"), (None, "")])
+async def test_many_deletes_with_content_md5(ann: S3Client, digest: bytes | None, error: str) -> None:
+    await ann("PUT", "/bucket")
+    await ann("PUT", "/bucket/o", body=b"x")
+    document = b"<Delete><Object><Key>o</Key></Object></Delete>"
+    digest = digest or hashlib.md5(document).digest()
+    deleted = await ann("POST", "/bucket?delete", {"content-md5": base64.b64encode(digest).decode()}, document)
+    assert code(deleted) == error
+    assert (await ann("HEAD", "/bucket/o")).status == (200 if error else 404)
+
+
+async def test_a_checksum_in_a_trailer_is_kept(ann: S3Client) -> None:
+    await ann("PUT", "/bucket")
+    headers = {
+        "x-amz-content-sha256": "STREAMING-UNSIGNED-PAYLOAD-TRAILER",
+        "x-amz-decoded-content-length": "5",
+        "x-amz-trailer": "x-amz-checksum-crc32",
+    }
+    body = b"5\r\nhello\r\n0\r\nx-amz-checksum-crc32:" + CRC32.encode() + b"\r\n\r\n"
+    put = await ann("PUT", "/bucket/o", headers, body)
+    got = await ann("GET", "/bucket/o", {"x-amz-checksum-mode": "ENABLED"})
+    assert put["x-amz-checksum-crc32"] == got["x-amz-checksum-crc32"] == CRC32
+    assert "x-amz-checksum-crc32" not in (await ann("GET", "/bucket/o")).headers

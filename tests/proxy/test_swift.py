@@ -328,3 +328,27 @@ async def test_a_large_body_is_lent_memory_until_it_is_closed(swift: SwiftApp, a
     assert (await ann("GET", f"{A}/c/o")).status == 503
     assert (await ann("GET", f"{A}/c/o", {"range": "bytes=0-9"})).status == 206
     assert memory.used_bytes == 0
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "name"),
+    [
+        ("PUT", f"{A}/c/o", "x-object-meta-a"),
+        ("POST", f"{A}/c/o", "x-object-meta-a"),
+        ("PUT", f"{A}/c", "x-container-meta-a"),
+        ("POST", f"{A}/c", "x-container-meta-a"),
+        ("POST", A, "x-account-meta-a"),
+    ],
+)
+async def test_the_longest_value_of_metadata(ann: Client, method: str, target: str, name: str) -> None:
+    await ann("PUT", f"{A}/c")
+    await ann("PUT", f"{A}/c/o")
+    assert (await ann(method, target, {name: "v" * 257})).status == 400
+    assert (await ann(method, target, {name: "v" * 256})).status in (201, 202, 204)
+    assert (await ann("HEAD", target))[name] == "v" * 256
+
+
+async def test_options(ann: Client) -> None:
+    asked = await ann("OPTIONS", f"{A}/c/o")
+    assert (asked.status, asked["allow"]) == (200, "COPY, DELETE, GET, HEAD, POST, PUT")
+    assert (await ann("OPTIONS", f"{A}/c/o", {"origin": "http://elsewhere.example"})).status == 401
