@@ -33,4 +33,4 @@ bench: setup-test
 # make sim SEEDS=1000: a longer hunt than the tests'
 SEEDS ?= 100
 sim: setup-test
-	@exec $(PYTHON) -m tests.sim --seeds $(SEEDS)
+	@exec $(PYTHON) -m tests.sim --seed 1 --until $(SEEDS)

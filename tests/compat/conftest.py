@@ -12,10 +12,8 @@ from pathlib import Path
 import pytest
 
 from tools.deploy import libvirtd
-from tools.deploy.guest.image import build
+from tools.deploy.guest.image import build, package_cache
 from tools.deploy.session import CloudClient, RunningCloud
-
-TOP = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,5 +71,5 @@ def client(cloud: Cloud) -> Iterator[CloudClient]:
 @pytest.fixture(scope="session")
 def guest_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("image") / "guest.raw"
-    build(target, TOP / "var" / "packages")
+    build(target, package_cache())
     return target

@@ -19,13 +19,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
 from rich.console import Console
 from rich.table import Table
 
 from ring.errors import RingfortError
 from tools.deploy import libvirtd
-from tools.deploy.guest.image import build
+from tools.deploy.guest.image import build, package_cache
+from tools.deploy.layout import Layout
 from tools.deploy.session import CloudClient, CloudFailed, RunningCloud
+from tools.deploy.supervisor import lock
 
 PART_BYTES = 8 << 20
 BOOT_S = 180.0
@@ -77,6 +80,14 @@ class Demo:
     keep: bool
     timeline: Timeline
     cloud: RunningCloud | None = None
+    server_id: str = ""
+
+    def tear_down(self) -> None:
+        """After a failure or an interrupt: no process and no guest is left behind."""
+        if self.cloud is not None and self.cloud.process.poll() is None:
+            self.cloud.kill()
+        if self.server_id:
+            libvirtd.remove_guest(self.server_id)
 
     def run(self) -> None:
         timeline = self.timeline
@@ -86,7 +97,7 @@ class Demo:
         if self.image is None:
             with timeline.step("make a guest image from Debian packages") as step:
                 self.image = self.data.with_name("demo-guest.raw")
-                step.size = build(self.image, TOP / "var" / "packages")
+                step.size = build(self.image, package_cache())
         data = self.image.read_bytes()
         wanted = hashlib.sha256(data).hexdigest()
         with timeline.step("upload it through S3, in parts") as step:
@@ -108,7 +119,7 @@ class Demo:
             show = f"/volumes/{volume_id}"
             client.wait("the volume", lambda: _get(client, "block-storage", show, "volume", "status"), "available", bad=("error",))
         with timeline.step("boot a guest from the volume over iSCSI"):
-            server_id = self._boot(client, volume_id)
+            server_id = self.server_id = self._boot(client, volume_id)
             first = self._until_up(client, server_id, boot=1)
         with timeline.step("stop the guest with its power button"):
             client.call("compute", "POST", f"/servers/{server_id}/action", {"os-stop": None})
@@ -132,6 +143,7 @@ class Demo:
             with timeline.step("delete server, volume and image; stop the cloud"):
                 self._clean(client, server_id, volume_id, image_id)
                 client.close()
+                self.server_id = ""
                 if status := self.cloud.stop():
                     raise CloudFailed(f"the cloud stopped with status {status}")
 
@@ -224,33 +236,38 @@ def main() -> int:
     image = Path(os.environ["IMAGE"]) if os.environ.get("IMAGE") else None
     marker = os.environ.get("MARKER") or ("login:" if image else f"{TELL} READY boot={{boot}}")
     keep = os.environ.get("KEEP", "") not in ("", "0")
-    data = TOP / "var" / "demo"
+    data = TOP / "build" / "demo"
     data.parent.mkdir(exist_ok=True)
-    timeline = Timeline(console)
-    demo = Demo(console, data, image, marker, keep, timeline)
+    demo = Demo(console, data, image, marker, keep, Timeline(console))
     started = libvirtd.Started(())
+    worked = False
     try:
-        with timeline.step("libvirt" + ("" if libvirtd.answers() else " (starting it)")):
+        with demo.timeline.step("libvirt" + ("" if libvirtd.answers() else " (starting it)")):
             started = libvirtd.ensure()
-        console.print(
-            f"    guests run under {'KVM' if libvirtd.this_machines_virt_type() == 'kvm' else 'TCG (no vmx or svm here)'}"
-        )
+        kvm = libvirtd.this_machines_virt_type() == "kvm"
+        console.print(f"    guests run under {'KVM' if kvm else 'TCG (no vmx or svm here)'}")
         if data.exists():
-            shutil.rmtree(data)
+            with demo.timeline.step("remove what the last demo left"):
+                os.close(lock(Layout(data)))  # Conflict while that one is still running
+                shutil.rmtree(data)
         demo.run()
-    except (RingfortError, OSError) as error:
+        worked = True
+    except (RingfortError, OSError, httpx.HTTPError) as error:
         console.print(f"[bold red]demo failed:[/bold red] {error}", highlight=False)
-        console.print(f"    logs: {data}.log {data}/logs/", highlight=False)
-        if demo.cloud is not None and not keep:
-            demo.cloud.kill()
-        return 1
+        hint = getattr(error, "hint", "")
+        console.print(f"    {hint}" if hint else f"    logs: {data}.log {data}/logs/", highlight=False)
+    except KeyboardInterrupt:
+        console.print("[bold red]interrupted[/bold red]")
     finally:
-        if not keep:
+        if not (worked and keep):
+            demo.tear_down()
             started.stop()
-    console.print(timeline.table())
-    if keep:
+    if not worked:
+        return 1
+    console.print(demo.timeline.table())
+    if keep and demo.cloud is not None:
         console.print((data / "ready").read_text().rstrip(), highlight=False)
-        console.print(f"the cloud runs on; stop it with: kill {demo.cloud.process.pid if demo.cloud else ''}")
+        console.print(f"the cloud runs on, its guest too; stop it with: kill {demo.cloud.process.pid}", highlight=False)
     console.print("[bold green]all of it worked[/bold green]")
     return 0
 

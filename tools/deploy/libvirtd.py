@@ -54,6 +54,15 @@ def answers() -> bool:
     return done.returncode == 0
 
 
+def remove_guest(server_id: str) -> None:
+    """Destroy and forget a server's guest, for who cleans up after a failure; nothing when there is none."""
+    virsh = shutil.which("virsh")
+    for verb in ("destroy", "undefine"):
+        if virsh is not None:
+            argv = [virsh, "-q", "-c", "qemu:///system", verb, f"ringfort-{server_id}"]
+            subprocess.run(argv, capture_output=True, timeout=60, check=False)
+
+
 def installed() -> bool:
     return all(shutil.which(name, path=_path()) for name in ("libvirtd", "virsh", "qemu-system-x86_64"))
 

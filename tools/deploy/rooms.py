@@ -140,7 +140,7 @@ async def make_rooms(
         identity,
         objects,
         make_image_api(world, image_records, images, reader, known, public_url=f"{control}/image", auth_url=auth),
-        make_volume_api(volumes, known, public_url=f"{control}/volume", auth_url=auth),
+        make_volume_api(volumes, known, public_url=f"{control}/volume", auth_url=auth, may_use_image=image_records.usable),
         make_compute_api(
             world,
             server_records,

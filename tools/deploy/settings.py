@@ -1,4 +1,4 @@
-"""``DIR/ringfort.toml``: what an operator may set of a cloud on one machine.  Optional; every key has a default; read at each start.
+"""``DIR/ringfort.toml``: what an operator may set of a cloud on one machine.  Optional; every key has a default; read at starts.
 
 [objects]
 object_bytes_max = 5368709120        # of one PUT; larger bodies go in parts

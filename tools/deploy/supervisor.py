@@ -74,12 +74,12 @@ def up(options: Options, say: Callable[[str], None]) -> int:
     layout = Layout(options.data.absolute())
     record = check_folder(layout)
     check_options(options, record)
-    held = _lock(layout) if os.path.lexists(layout.lock) else None
+    held = lock(layout) if os.path.lexists(layout.lock) else None
     sockets = bind(options)
     try:
         if held is None:
             layout.root.mkdir(mode=0o755, exist_ok=True)
-            held = _lock(layout)
+            held = lock(layout)
         record = layout.read_record()  # again: now nobody else makes one
         check_options(options, record)
     except OSError as error:
@@ -95,7 +95,7 @@ def up(options: Options, say: Callable[[str], None]) -> int:
     return 0
 
 
-def _lock(layout: Layout) -> int:
+def lock(layout: Layout) -> int:
     """An open descriptor that holds DIR's locks.  Conflict while a cloud runs there."""
     try:
         descriptor = os.open(layout.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

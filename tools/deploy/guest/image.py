@@ -37,6 +37,11 @@ class BuildError(RingfortError):
     """A step of the build failed."""
 
 
+def package_cache() -> Path:
+    """Where the downloaded packages are kept between builds (XDG base directories)."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ringfort" / "packages"
+
+
 def build(target: Path, cache: Path) -> int:
     """Write the image to ``target`` (replaced atomically); its size in bytes."""
     cache.mkdir(parents=True, exist_ok=True)
