@@ -27,12 +27,14 @@ class IdentityRoom:
     api: Handler  # paths begin at "/", without the mount point
 
 
-async def start_identity(nursery: trio.Nursery, world: World, kv: KV, *, root_key: bytes, public_url: str) -> IdentityRoom:
+async def start_identity(
+    nursery: trio.Nursery, world: World, kv: KV, *, root_key: bytes, public_url: str, token_ttl_s: float = 3600.0
+) -> IdentityRoom:
     """``public_url``: where clients reach the API, up to and without "/v3"."""
     view = View(kv, PREFIX)
     await nursery.start(view.run)
     sealer = Sealer(root_key, world.entropy)
     store = IdentityStore(kv, view)
-    login = Login(world, store, sealer)
+    login = Login(world, store, sealer, token_ttl_s=token_ttl_s)
     client = LocalIdentity(store, login, sealer)
     return IdentityRoom(store, login, sealer, client, make_api(world, store, login, sealer, public_url=public_url))

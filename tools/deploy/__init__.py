@@ -2,6 +2,7 @@
 
 layout      what lies where below DIR, and the record of what DIR is
 create      the first run: secrets, rings, formatted devices
+settings    ringfort.toml: what an operator may set
 checks      what is wrong with DIR or the ports, before anything is changed
 supervisor  the main process: locks DIR, binds the sockets, starts workers and restarts those that die
 worker      one worker process: composes every room and serves

@@ -23,25 +23,30 @@ from storage.container.updater import ContainerUpdater
 from storage.object.auditor import Auditor
 from storage.object.replicator import ObjectReplicator
 from storage.object.updater import ObjectUpdater
+from tools.deploy.settings import Background
 from tools.deploy.storage import OwnDevice, StorageRoom
-
-AUDIT_BYTES_PER_S = float(20 << 20)
-REPAIR_ITEMS_PER_S = 500.0
-SWEEP_ITEMS_PER_S = 50.0
 
 
 def start_background(
-    nursery: trio.Nursery, world: World, storage: StorageRoom, front: FrontDoor, log: Log, registry: Registry, *, sweep: bool
+    nursery: trio.Nursery,
+    world: World,
+    storage: StorageRoom,
+    front: FrontDoor,
+    log: Log,
+    registry: Registry,
+    *,
+    rates: Background,
+    sweep: bool,
 ) -> None:
     """They run until the nursery is cancelled."""
     for own in storage.own.values():
-        for worker, pacing in _of_device(world, storage, own):
+        for worker, pacing in _of_device(world, storage, own, rates):
             nursery.start_soon(run_worker, worker, pacing, log, registry)
     if sweep:
-        nursery.start_soon(run_worker, front.sweeper, Pacing(items_per_s=SWEEP_ITEMS_PER_S), log, registry)
+        nursery.start_soon(run_worker, front.sweeper, Pacing(items_per_s=rates.sweep_items_per_s), log, registry)
 
 
-def _of_device(world: World, storage: StorageRoom, own: OwnDevice) -> list[tuple[Worker, Pacing]]:
+def _of_device(world: World, storage: StorageRoom, own: OwnDevice, rates: Background) -> list[tuple[Worker, Pacing]]:
     rings = storage.rings
     device = own.device
     nodes = _resolver(storage)
@@ -50,10 +55,10 @@ def _of_device(world: World, storage: StorageRoom, own: OwnDevice) -> list[tuple
         return rings.account if kind == "account" else rings.container
 
     def repair() -> Pacing:
-        return Pacing(items_per_s=REPAIR_ITEMS_PER_S)
+        return Pacing(items_per_s=rates.repair_items_per_s)
 
     return [
-        (Auditor(world, own.store), Pacing(bytes_per_s=AUDIT_BYTES_PER_S)),
+        (Auditor(world, own.store), Pacing(bytes_per_s=rates.audit_bytes_per_s)),
         (ObjectReplicator(device, own.store, lambda: rings.objects[0], nodes), repair()),
         (BookReplicator(device, own.books, book_ring, nodes), repair()),
         (ObjectUpdater(world, own.store, lambda: rings.container, nodes), repair()),

@@ -14,12 +14,13 @@ from pathlib import Path
 
 from ring.errors import BadInput, Conflict, RingfortError
 from tools.deploy.layout import SECRETS, CloudRecord, Layout, read_secret
+from tools.deploy.settings import FILE
 
 DEVICES_DEFAULT = 4
 REPLICAS_DEFAULT = 3
 DEVICES_MAX = 4096
 WORKERS_MAX = 256
-NO_CLOUD_YET = frozenset(("lost+found", "lock", ".creating.partial"))  # in a folder that may become a cloud
+NO_CLOUD_YET = frozenset((FILE, "lost+found", "lock", ".creating.partial"))  # in a folder that may become a cloud
 _HOST = re.compile(r"[A-Za-z0-9._:\-]+")
 
 
@@ -108,7 +109,9 @@ def check_folder(layout: Layout) -> CloudRecord | None:
         for name in SECRETS if record is not None else ():
             read_secret(layout.secrets / name)
     except FileNotFoundError as error:
-        raise Conflict(f"{error.filename} is missing", hint="restore it: without it nobody can read what the cloud holds") from error
+        raise Conflict(
+            f"{error.filename} is missing", hint="restore it: without it nobody can read what the cloud holds"
+        ) from error
     except OSError as error:
         raise named(root, error) from error
     return record

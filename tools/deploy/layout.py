@@ -1,6 +1,7 @@
 """What lies where below a cloud's folder, and ``cloud.json``, the record of what the folder is.
 
 cloud.json      magic, format version, cluster id, counts; written last on the first run
+ringfort.toml   settings, if the operator wrote some (settings.py)
 lock            held (flock) by the main process and its workers
 ready           present while the cloud serves
 secrets/        root.key cluster.key hash.json admin.json (all 0600)

@@ -29,8 +29,9 @@ from compute.servers.records import SERVERS
 from compute.servers.store import ServerRecords
 from identity.bootstrap import FirstUser, ServiceEntry, bootstrap
 from identity.server import IdentityRoom, start_identity
-from proxy.app import FrontDoor, make_app
+from proxy.app import FrontDoor, FrontDoorConfig, make_app
 from proxy.client.objects import ObjectsClient
+from proxy.gates.limits import Limits
 from ring.daemon.log import Log
 from ring.kv.interface import KV
 from ring.kv.view import View
@@ -38,6 +39,7 @@ from ring.wire.message import Handler
 from ring.world.interface import World
 from tools.deploy.clients import Endpoints
 from tools.deploy.layout import Admin, Layout, read_secret
+from tools.deploy.settings import Settings
 from tools.deploy.storage import StorageRoom
 from tools.deploy.supervisor import WorkerSpec
 
@@ -75,6 +77,7 @@ async def make_rooms(
     kv: KV,
     storage: StorageRoom,
     hypervisor: Hypervisor,
+    settings: Settings,
     log: Log,
 ) -> Rooms:
     """Everything runs in ``nursery``; the first worker also makes the first state of identity."""
@@ -88,11 +91,19 @@ async def make_rooms(
         kv,
         root_key=read_secret(layout.secrets / "root.key"),
         public_url=f"{endpoints.control}/identity",
+        token_ttl_s=settings.identity.token_ttl_s,
     )
     if spec.worker == 0:
         first = FirstUser(admin.user, admin.password, admin.project, admin.access_key, admin.secret_key)
         await bootstrap(world, identity.store, identity.login, identity.sealer, first=first, services=catalog(endpoints))
-    objects = make_app(storage.client, identity.client, kv, world)
+    front = settings.objects
+    config = FrontDoorConfig(
+        limits=Limits(object_bytes_max=front.object_bytes_max),
+        memory_bytes=front.memory_bytes,
+        s3_hosts=front.s3_hosts,
+        s3_region=front.s3_region,
+    )
+    objects = make_app(storage.client, identity.client, kv, world, config)
     await nursery.start(objects.run)
     reader = ObjectsClient(storage.client, kv, world.clock, claims=objects.claims)
     images = ImageStore(world, storage.client, reader, kv)

@@ -112,8 +112,12 @@ class CloudClient:
         scope = {"project": {"name": auth["OS_PROJECT_NAME"], "domain": {"name": auth["OS_PROJECT_DOMAIN_NAME"]}}}
         user = {"name": auth["OS_USERNAME"], "password": auth["OS_PASSWORD"], "domain": {"name": auth["OS_USER_DOMAIN_NAME"]}}
         identity = {"methods": ["password"], "password": {"user": user}}
-        reply = self.http.post(f"{auth['OS_AUTH_URL']}/auth/tokens", json={"auth": {"identity": identity, "scope": scope}})
-        _check(reply, 201)
+        try:
+            reply = self.http.post(f"{auth['OS_AUTH_URL']}/auth/tokens", json={"auth": {"identity": identity, "scope": scope}})
+            _check(reply, 201)
+        except BaseException:
+            self.http.close()
+            raise
         self.token = reply.headers["X-Subject-Token"]
         token = reply.json()["token"]
         self.project_id: str = token["project"]["id"]

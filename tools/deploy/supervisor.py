@@ -31,6 +31,7 @@ from tools.deploy.clients import Endpoints, write_client_files
 from tools.deploy.create import create
 from tools.deploy.layout import Admin, CloudRecord, Layout, read_secret, write_file
 from tools.deploy.logfile import open_log
+from tools.deploy.settings import load_settings
 
 STOP_GRACE_S = 30.0
 START_TIMEOUT_S = 120.0
@@ -74,6 +75,7 @@ def up(options: Options, say: Callable[[str], None]) -> int:
     layout = Layout(options.data.absolute())
     record = check_folder(layout)
     check_options(options, record)
+    load_settings(layout.root)  # a mistake in it is told here, not by a worker that dies
     held = lock(layout) if os.path.lexists(layout.lock) else None
     sockets = bind(options)
     try:

@@ -43,6 +43,7 @@ from tools.deploy.iscsi import Portal
 from tools.deploy.layout import Admin, CloudRecord, Layout, read_secret
 from tools.deploy.logfile import log_sink
 from tools.deploy.rooms import Rooms, make_rooms
+from tools.deploy.settings import Settings, load_settings
 from tools.deploy.storage import StorageRoom, start_storage
 from tools.deploy.supervisor import WorkerSpec
 
@@ -78,9 +79,11 @@ async def _run(spec: WorkerSpec) -> int:
     if record is None:
         raise RingfortError(f"{layout.root} is not a cloud")
     world = make_world()
-    log = Log(log_sink(layout.log(spec.worker)), world.clock, fields={"worker": spec.worker})
+    settings = load_settings(layout.root)
+    level = Level[settings.log.level]
+    log = Log(log_sink(layout.log(spec.worker)), world.clock, level=level, fields={"worker": spec.worker})
     log.info("worker starts", pid=os.getpid(), incarnation=spec.incarnation)
-    worker = Worker(world, spec, layout, record, log)
+    worker = Worker(world, spec, layout, record, settings, log)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_end_with_parent, layout)
         await worker.run()
@@ -103,11 +106,12 @@ async def _end_with_parent(layout: Layout) -> None:
 
 
 class Worker:
-    def __init__(self, world: World, spec: WorkerSpec, layout: Layout, record: CloudRecord, log: Log) -> None:
+    def __init__(self, world: World, spec: WorkerSpec, layout: Layout, record: CloudRecord, settings: Settings, log: Log) -> None:
         self._world = world
         self._spec = spec
         self._layout = layout
         self._record = record
+        self._settings = settings
         self._log = log
         self._registry = Registry()
         self._endpoints = Endpoints(spec.host, spec.object_port, spec.control_port, spec.iscsi_port)
@@ -141,7 +145,16 @@ class Worker:
                 )
                 async with trio.open_nursery() as inner:
                     rooms = await self._rooms(inner, kv, storage)
-                    start_background(inner, self._world, storage, rooms.objects, self._log, self._registry, sweep=spec.worker == 0)
+                    start_background(
+                        inner,
+                        self._world,
+                        storage,
+                        rooms.objects,
+                        self._log,
+                        self._registry,
+                        rates=self._settings.background,
+                        sweep=spec.worker == 0,
+                    )
                     async with trio.open_nursery() as clients:
                         await self._serve(clients, rooms, storage)
                         gc.collect()
@@ -171,7 +184,17 @@ class Worker:
         layout = self._layout
         admin = msgspec.json.decode(read_secret(layout.secrets / "admin.json"), type=Admin)
         return await make_rooms(
-            nursery, self._world, self._spec, layout, self._endpoints, admin, kv, storage, self._hypervisor(), self._log
+            nursery,
+            self._world,
+            self._spec,
+            layout,
+            self._endpoints,
+            admin,
+            kv,
+            storage,
+            self._hypervisor(),
+            self._settings,
+            self._log,
         )
 
     def _hypervisor(self) -> Hypervisor:
