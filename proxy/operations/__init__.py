@@ -2,6 +2,7 @@
 
 verbs       the operations and results themselves (frozen dataclasses), and the right that each needs
 reads       preconditions of reads and one byte range, as both dialects ask for them
+several     several ranges of an object as one body
 bodies      bodies on their way: from a reading to a writer, small ones in one piece
 objects     put, get, head, post, delete, copy
 books       accounts and containers

@@ -9,13 +9,14 @@ Neighbours: verbs (what comes in and goes out), storage.client, large.reader.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 from proxy.errors import BadRequest, PartNotFound
 from proxy.large.manifest import PARTS, Manifest, is_manifest, visible
 from proxy.large.reader import ManifestReader
 from proxy.operations.bodies import PiecesBody, settled
-from proxy.operations.reads import Extent, extent, failed, first_guess
+from proxy.operations.reads import Extent, extent, failed, first_guess, several
+from proxy.operations.several import SeveralRanges
 from proxy.operations.verbs import (
     CopyObject,
     DeleteObject,
@@ -29,6 +30,7 @@ from proxy.operations.verbs import (
 )
 from ring.names import Path
 from ring.wire.message import Piece
+from ring.wire.ranges import ByteRange, Multipart
 from ring.world.interface import Clock
 from storage.client.bodies import aclose
 from storage.client.errors import ContainerNotFound, EntityTooLarge, ObjectNotFound, PreconditionFailed
@@ -81,14 +83,11 @@ class ObjectVerbs:
                 return ObjectUnread(meta, status == 304)
             try:
                 manifest = await self._reader.manifest(operation.path, stored) if is_manifest(stored) else None
+                ranges = several(operation.range, operation.conditions, meta) if operation.boundary else []
+                if ranges:
+                    return await self._get_several(operation, stored, meta, manifest, ranges)
                 wanted = _wanted(operation, meta, manifest)
-                if manifest is not None:
-                    pieces = await self._reader.read(operation.path, manifest, wanted.offset, wanted.length)
-                else:
-                    reading = await self._storage.get_object(
-                        operation.path, offset=wanted.offset, length=wanted.length, version=stored.timestamp
-                    )
-                    pieces = reading.pieces
+                pieces = await self._open(operation.path, stored, manifest, wanted.offset, wanted.length)
             except ObjectNotFound:
                 if attempt == _ATTEMPTS - 1:
                     raise
@@ -97,6 +96,25 @@ class ObjectVerbs:
             count = len(manifest.parts) if manifest is not None else 0
             return ObjectRead(meta, wanted.offset, wanted.length, wanted.partial, body, count)
         raise AssertionError("the last attempt returns or raises")
+
+    async def _get_several(
+        self, operation: GetObject, stored: ObjectMeta, meta: ObjectMeta, manifest: Manifest | None, ranges: Sequence[ByteRange]
+    ) -> ObjectRead:
+        async def opening(part: ByteRange) -> AsyncIterator[Piece]:
+            return await self._open(operation.path, stored, manifest, part.start, part.length)
+
+        frame = Multipart(operation.boundary, meta.content_type, meta.size)
+        body = SeveralRanges(frame, ranges, opening)
+        await body.start()
+        return ObjectRead(meta, 0, body.length, True, body, frame=frame)
+
+    async def _open(
+        self, path: Path, stored: ObjectMeta, manifest: Manifest | None, offset: int, length: int
+    ) -> AsyncIterator[Piece]:
+        """Bytes of that very version.  ObjectNotFound when it has been replaced."""
+        if manifest is not None:
+            return await self._reader.read(path, manifest, offset, length)
+        return (await self._storage.get_object(path, offset=offset, length=length, version=stored.timestamp)).pieces
 
     async def head(self, operation: HeadObject) -> ObjectRead | ObjectUnread:
         """ObjectNotFound, RangeNotSatisfiable, PartNotFound."""

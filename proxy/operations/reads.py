@@ -1,7 +1,7 @@
 """Reads with conditions and a range, judged: what of the object is sent, or why nothing is.
 
-``ring.wire.conditions`` and ``ring.wire.ranges`` have the rules; here they meet an ObjectMeta.  Several ranges in one request are
-answered with the whole body, as RFC 9110 section 14.2 lets a server do.  Pure.
+``ring.wire.conditions`` and ``ring.wire.ranges`` have the rules; here they meet an ObjectMeta.  Where a dialect does not have them,
+several ranges in one request are answered with the whole body, as RFC 9110 section 14.2 lets a server do.  Pure.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from proxy.errors import RangeNotSatisfiable
 from ring.wire.conditions import Current, Tags, evaluate, if_range_holds, parse_tags
 from ring.wire.message import Headers
-from ring.wire.ranges import Unsatisfiable, parse_ranges
+from ring.wire.ranges import ByteRange, Unsatisfiable, parse_ranges
 from storage.client.interface import Condition, ObjectMeta
 
 _SIMPLE = re.compile(r"bytes=(\d{1,18})-(\d{0,18})")
@@ -63,6 +63,14 @@ def extent(range_header: str, conditions: Headers | None, meta: ObjectMeta) -> E
         if ranges is not None and len(ranges) == 1:
             return Extent(ranges[0].start, ranges[0].length, partial=True)
     return Extent(0, meta.size, partial=False)
+
+
+def several(range_header: str, conditions: Headers | None, meta: ObjectMeta) -> list[ByteRange]:
+    """The ranges when it is more than one; else ``extent`` has the answer."""
+    if "," not in range_header or (conditions is not None and not if_range_holds(conditions.get("if-range"), _current(meta))):
+        return []
+    ranges = parse_ranges(range_header, meta.size)
+    return ranges if isinstance(ranges, list) and len(ranges) > 1 else []
 
 
 def write_condition(headers: Headers) -> Condition | None:

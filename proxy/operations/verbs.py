@@ -13,6 +13,7 @@ from typing import ClassVar
 
 from ring.names import Path
 from ring.wire.message import Headers, Piece
+from ring.wire.ranges import Multipart
 from storage.client.interface import BodySource, Condition, ObjectMeta, Query
 
 
@@ -33,6 +34,7 @@ class GetObject:
     range: str = ""  # the Range header
     conditions: Headers | None = None  # the conditional header fields (reads.conditions_of)
     part_number: int | None = None  # of a manifest; instead of a range
+    boundary: str = ""  # set: several ranges are answered, framed with it; else they are answered with the whole body
     right: ClassVar[Right] = Right.READ_OBJECT
 
 
@@ -96,6 +98,7 @@ class ObjectRead:
     partial: bool
     body: bytes | AsyncIterator[Piece] = b""
     part_count: int = 0  # of a manifest
+    frame: Multipart | None = None  # of several ranges: ``body`` and ``length`` are the framed ones
 
 
 @dataclass(frozen=True, slots=True)

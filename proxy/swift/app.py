@@ -6,6 +6,7 @@ Source: Swift API reference (object-store v1) and what Swift's own proxy answers
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -190,7 +191,9 @@ class SwiftApp:
 
     async def _get_object(self, request: Request, access: Access | None, path: Path, parameters: Parameters) -> Response:
         headers = request.headers
-        operation = GetObject(path, headers.get("range"), conditions_of(headers))
+        wanted = headers.get("range")
+        boundary = hashlib.md5(request.trans_id.encode(), usedforsecurity=False).hexdigest() if "," in wanted else ""
+        operation = GetObject(path, wanted, conditions_of(headers), boundary=boundary)
         result = await self._pipeline.run(access, operation, self._objects.get)
         return _read(result)
 
@@ -312,7 +315,9 @@ def _read(result: ObjectRead | ObjectUnread) -> Response:
     fields = headers.fields = _object_fields(result.meta)
     if isinstance(result, ObjectUnread):
         return Response(304, headers, length=result.meta.size) if result.not_modified else _unmet(fields)
-    if result.partial:
+    if result.frame is not None:
+        headers.replace("content-type", result.frame.header)
+    elif result.partial:
         fields.append(("content-range", f"bytes {result.offset}-{result.offset + result.length - 1}/{result.meta.size}"))
     return Response(206 if result.partial else 200, headers, result.body, result.length)
 
