@@ -4,71 +4,132 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
+import time
 from collections.abc import Iterator
-from pathlib import Path
+from contextlib import closing
+from functools import partial
 from random import Random
 
 import httpx
 import pytest
 
+from tests.live.conftest import Start
 from tools.deploy.session import CloudClient, CloudFailed, RunningCloud
 
 pytestmark = pytest.mark.live
 
-
-@pytest.fixture
-def running(tmp_path: Path) -> Iterator[list[RunningCloud]]:
-    """The cloud that runs now, in a list so that a test can put another in its place."""
-    found = [RunningCloud.start(tmp_path / "cloud", "--workers", "2")]
-    yield found
-    assert found[0].stop() == 0
-    assert not found[0].ready.exists()
+FAILED = (CloudFailed, httpx.TransportError)
 
 
-def test_everything_killed_everything_there(running: list[RunningCloud]) -> None:
+def test_everything_killed_everything_there(start: Start) -> None:
     rng = Random(1)
-    client = CloudClient(running[0].data)
-    client.s3("PUT", "/kill")
+    cloud = start("--workers", "2")
     acked: dict[str, bytes] = {}
-    for number in range(60):
-        data = rng.randbytes(rng.choice((0, 100, 4096, 300_000)))
-        client.s3("PUT", f"/kill/{number:03}", content=data)
-        acked[f"{number:03}"] = data
-    client.close()
-    running[0].kill()
-    running[0] = RunningCloud.start(running[0].data)
-    client = CloudClient(running[0].data)
-    for name, data in acked.items():
-        assert client.s3("GET", f"/kill/{name}").content == data
-    listed = client.call("object-store", "GET", "/kill?format=json").json()
-    assert [(row["name"], row["bytes"]) for row in listed] == [(name, len(data)) for name, data in sorted(acked.items())]
-    client.close()
+    with closing(CloudClient(cloud.data)) as client:
+        client.s3("PUT", "/kill")
+        for number in range(60):
+            data = rng.randbytes(rng.choice((0, 100, 4096, 300_000)))
+            client.s3("PUT", f"/kill/{number:03}", content=data)
+            acked[f"{number:03}"] = data
+    cloud.kill()
+    with closing(CloudClient(start("--workers", "2").data)) as client:
+        for name, data in acked.items():
+            assert client.s3("GET", f"/kill/{name}").content == data
+        listed = client.call("object-store", "GET", "/kill?format=json").json()
+        assert [(row["name"], row["bytes"]) for row in listed] == [(name, len(data)) for name, data in sorted(acked.items())]
 
 
-def test_a_worker_that_is_killed_comes_back(running: list[RunningCloud]) -> None:
-    client = CloudClient(running[0].data)
-    client.s3("PUT", "/worker")
-    acked = []
-    victims = running[0].workers()
-    for number in range(80):
-        if number in (20, 50):
-            os.kill(victims[0 if number == 20 else 1], signal.SIGKILL)
+class Writer(threading.Thread):
+    """Writes and overwrites objects, as fast as it can, whatever happens to the cloud."""
+
+    def __init__(self, cloud: RunningCloud, number: int, stop: threading.Event) -> None:
+        super().__init__()
+        self.acked: dict[str, int] = {}  # name: the last version that was acknowledged
+        self.tried: dict[str, int] = {}
+        self.failures = 0
+        self._cloud, self._number, self._stop_asked = cloud, number, stop
+        self._rng = Random(number)
+
+    def run(self) -> None:
+        with closing(CloudClient(self._cloud.data)) as client:
+            version = 0
+            while not self._stop_asked.is_set():
+                version += 1
+                name = f"{self._number}-{self._rng.randrange(40):02}"
+                self.tried[name] = version
+                try:
+                    client.s3("PUT", f"/kill/{name}", content=body(name, version))
+                    self.acked[name] = version
+                except FAILED:
+                    self.failures += 1
+                    time.sleep(0.01)
+
+
+def body(name: str, version: int) -> bytes:
+    return f"{name} {version} ".encode() * (1 + version * 7919 % 3000)
+
+
+def versions(client: CloudClient, writers: list[Writer]) -> Iterator[str]:
+    """What is wrong with the objects."""
+    for writer in writers:
+        for name, acked in writer.acked.items():
+            content = client.s3("GET", f"/kill/{name}").content
+            found = int(content.split(b" ", 2)[1])
+            if content != body(name, found) or not acked <= found <= writer.tried[name]:
+                yield f"{name} is version {found}; acknowledged {acked}, tried {writer.tried[name]}"
+
+
+def test_workers_are_killed_while_they_are_used(start: Start) -> None:
+    """Each worker in turn, also the one that owns the control state, under concurrent writers of objects, tokens and volumes."""
+    cloud = start("--workers", "2")
+    with closing(CloudClient(cloud.data)) as client:
+        client.s3("PUT", "/kill")
+        stop = threading.Event()
+        writers = [Writer(cloud, number, stop) for number in range(3)]
+        for writer in writers:
+            writer.start()
+        made: list[str] = []
         try:
-            client.s3("PUT", f"/worker/{number:03}", content=b"%d" % number)
-        except (CloudFailed, httpx.TransportError):
-            continue  # not acknowledged: it may be there or not
-        acked.append(f"{number:03}")
-    assert len(acked) > 40
-    client.wait("the first object", lambda: _status(client, f"/worker/{acked[0]}"), "there")
-    for name in acked:
-        assert client.s3("GET", f"/worker/{name}").content == b"%d" % int(name)
-    assert len(running[0].workers()) == 2
-    client.close()
+            for turn in range(4):
+                time.sleep(0.5)
+                os.kill(cloud.workers()[turn % 2], signal.SIGKILL)
+                deadline = time.monotonic() + 20
+                while True:  # a token and a volume, of the cloud as it comes back
+                    try:
+                        with closing(CloudClient(cloud.data)) as fresh:
+                            named = {"volume": {"size": 1, "name": f"turn {turn}"}}
+                            made.append(fresh.call("block-storage", "POST", "/volumes", named).json()["volume"]["id"])
+                        break
+                    except FAILED:
+                        assert time.monotonic() < deadline, "the cloud did not come back"
+                        time.sleep(0.05)
+                while len(cloud.workers()) < 2:
+                    assert time.monotonic() < deadline, "a worker was not started again"
+                    time.sleep(0.02)
+        finally:
+            stop.set()
+            for writer in writers:
+                writer.join()
+        client.wait("the cloud", lambda: _status(client, "/kill/0-00"), "there")
+        assert all(len(writer.acked) > 10 for writer in writers), [(len(writer.acked), writer.failures) for writer in writers]
+        assert list(versions(client, writers)) == []
+        listed = {row["name"] for row in client.call("object-store", "GET", "/kill?format=json").json()}
+        assert [name for writer in writers for name in writer.acked if name not in listed] == []
+        for volume in made:
+            client.wait("a volume", partial(_volume_status, client, volume), "available")
+
+
+def _volume_status(client: CloudClient, volume_id: str) -> str:
+    try:
+        return str(client.call("block-storage", "GET", f"/volumes/{volume_id}").json()["volume"]["status"])
+    except FAILED as error:
+        return str(error)
 
 
 def _status(client: CloudClient, path: str) -> str:
     try:
         client.s3("GET", path)
-    except (CloudFailed, httpx.TransportError) as error:
+    except FAILED as error:
         return str(error)
     return "there"

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -90,8 +90,12 @@ def up(options: Options, say: Callable[[str], None]) -> int:
     except RingfortError:
         sockets.close()
         raise
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # they wait until they are listened to, and after it for the end
-    outcome = trio.run(_main, options, layout, record, held, sockets, say)
+    asked: list[int] = []
+    for number in STOP_SIGNALS:
+        signal.signal(number, lambda number, _: asked.append(number))  # until they are listened to
+    outcome = trio.run(_main, options, layout, record, held, sockets, say, asked)
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)  # the interpreter is on its way out: its status is that of the cloud
     if isinstance(outcome, RingfortError):
         raise outcome
     return 0
@@ -126,21 +130,25 @@ def lock(layout: Layout) -> int:
 
 
 async def _main(
-    options: Options, layout: Layout, record: CloudRecord | None, held: int, sockets: Sockets, say: Callable[[str], None]
+    options: Options,
+    layout: Layout,
+    record: CloudRecord | None,
+    held: int,
+    sockets: Sockets,
+    say: Callable[[str], None],
+    asked: Sequence[int],
 ) -> RingfortError | None:
-    """What ended it early, or None."""
+    """What ended it early, or None.  ``asked``: signals that came before this."""
     outcome: RingfortError | None = None
     stop = trio.Event()
 
     async def listen() -> None:
         with trio.open_signal_receiver(*STOP_SIGNALS) as signals:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+            if asked:
+                stop.set()
             listening.set()
-            try:
-                async for _ in signals:  # the first one stops the cloud; it is being stopped when others come
-                    stop.set()
-            finally:
-                signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+            async for _ in signals:  # the first one stops the cloud; it is being stopped when others come
+                stop.set()
 
     listening = trio.Event()
     async with trio.open_nursery() as nursery:
@@ -366,5 +374,5 @@ class Supervisor:
 def _last_line(log: Path) -> str:
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - 4096))
-        lines = file.read().decode(errors="replace").split("\n")
-    return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+        lines = [line.strip(" |+-") for line in file.read().decode(errors="replace").split("\n")]  # groups are framed
+    return next((line for line in reversed(lines) if line), "it said nothing")
