@@ -36,6 +36,10 @@ class OnePiece:
             raise StopAsyncIteration
         return self.take()
 
+    async def aclose(self) -> None:
+        """As of every body; not calling it does no harm."""
+        self._piece = b""
+
 
 async def drained(pieces: AsyncIterator[Piece]) -> bytes:
     """All the bytes of a small body; closes it."""
@@ -53,7 +57,7 @@ async def drained(pieces: AsyncIterator[Piece]) -> bytes:
 async def aclose(pieces: AsyncIterator[Piece]) -> None:
     """Close a body, if it is of a kind that can be closed (generators are)."""
     close = getattr(pieces, "aclose", None)
-    if close is not None:
+    if close is not None and not isinstance(pieces, OnePiece):
         with trio.CancelScope(shield=True):
             await close()
 
