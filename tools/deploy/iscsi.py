@@ -59,19 +59,22 @@ class Portal:
     async def run(self, descriptor: int, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Accept on the inherited listening socket and take passed connections, until cancelled."""
         listener = listener_from_socket(socket.socket(fileno=descriptor))
-        async with trio.open_nursery() as nursery:
-            await nursery.start(self._take)
-            task_status.started()
-            while True:
-                stream = await listener.accept()
-                assert isinstance(stream, SocketStream)
-                if len(self._peeking) >= self._peeking_max:
-                    oldest = next(iter(self._peeking))
-                    del self._peeking[oldest]
-                    oldest.cancel()
-                scope = trio.CancelScope(deadline=trio.current_time() + PEEK_S)
-                self._peeking[scope] = None
-                nursery.start_soon(self._route, stream, scope)
+        try:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(self._take)
+                task_status.started()
+                while True:
+                    stream = await listener.accept()
+                    assert isinstance(stream, SocketStream)
+                    if len(self._peeking) >= self._peeking_max:
+                        oldest = next(iter(self._peeking))
+                        del self._peeking[oldest]
+                        oldest.cancel()
+                    scope = trio.CancelScope(deadline=trio.current_time() + PEEK_S)
+                    self._peeking[scope] = None
+                    nursery.start_soon(self._route, stream, scope)
+        finally:
+            await listener.aclose()
 
     async def _route(self, stream: SocketStream, scope: trio.CancelScope) -> None:
         first = None
@@ -82,8 +85,9 @@ class Portal:
             pass  # it went away
         finally:
             self._peeking.pop(scope, None)
+            if first is None:
+                await stream.aclose()
         if first is None:
-            await stream.aclose()
             return
         volume_id = volume_of_iqn(first.target) if first.target is not None else None
         owner = worker_of(volume_id, self._workers) if volume_id is not None else self._worker
