@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 
-from proxy.errors import BadRequest, PartNotFound
+from proxy.errors import BadRequest, NotSupported, PartNotFound
 from proxy.large.manifest import PARTS, Manifest, is_manifest, visible
 from proxy.large.reader import ManifestReader
 from proxy.operations.bodies import PiecesBody, settled
@@ -38,6 +38,7 @@ from storage.client.interface import Condition, NewObject, ObjectMeta, Storage
 
 _ATTEMPTS = 3  # of a read in two steps whose object is replaced in between
 SYSTEM = "x-sysmeta-"
+DLO = "x-object-manifest"  # of a Swift object that stands for others (swift.dlo); here it is what it holds itself
 
 
 class ObjectVerbs:
@@ -163,6 +164,9 @@ class ObjectVerbs:
         source = await self.get(GetObject(operation.source, conditions=operation.source_conditions))
         if isinstance(source, ObjectUnread):
             raise PreconditionFailed("a condition on the source of the copy does not hold")
+        if DLO in source.meta.metadata:
+            await _close(source)
+            raise NotSupported("A dynamic large object cannot be copied; copy its segments.")
         body = PiecesBody(source.body, source.length)
         try:
             metadata = _copied_metadata(operation, source.meta.metadata)
@@ -205,6 +209,11 @@ class ObjectVerbs:
         at = meta.metadata.get("x-delete-at")
         if at is not None and int(at) <= self._clock.now():
             raise ObjectNotFound(f"{path} has expired")
+
+
+async def _close(read: ObjectRead) -> None:
+    if not isinstance(read.body, bytes):
+        await aclose(read.body)
 
 
 def _wanted(operation: GetObject | HeadObject, meta: ObjectMeta, manifest: Manifest | None) -> Extent:

@@ -66,7 +66,8 @@ _MESSAGES = {
     "BadDigest": "The Content-MD5 or checksum value that you specified did not match what the server received.",
     "KeyTooLongError": "Your key is too long",
     "MissingContentLength": "You must provide the Content-Length HTTP header.",
-    "ServiceUnavailable": "Please reduce your request rate.",
+    "ServiceUnavailable": "Service is unable to handle request.",
+    "SlowDown": "Please reduce your request rate.",
 }
 
 
@@ -79,6 +80,9 @@ def code_of(error: RingfortError) -> tuple[str, int] | None:
 
 
 def message_of(code: str, error: RingfortError) -> str:
+    """S3's own words where it has them; what is wrong with a request says so itself."""
+    if isinstance(error, errors.BadRequest | errors.BadSignature):
+        return error.message
     return _MESSAGES.get(code) or error.message
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from proxy.errors import BadRequest, NotSupported
+from proxy.operations.objects import DLO
 from proxy.operations.reads import conditions_of, write_condition
 from proxy.operations.verbs import CopyObject, DeleteObject, GetObject, HeadObject, ObjectRead, ObjectUnread, PutObject
 from proxy.s3.auth import Signed, payload
@@ -80,6 +81,8 @@ def _part_number(call: Call) -> int | None:
 
 def _read(call: Call, result: ObjectRead | ObjectUnread) -> Response:
     meta = result.meta
+    if DLO in meta.metadata:
+        raise NotSupported("This is a dynamic large object, which only Swift's API reads.")
     headers = Headers()
     if isinstance(result, ObjectUnread):
         if not result.not_modified:

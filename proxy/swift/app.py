@@ -11,10 +11,10 @@ import math
 from collections.abc import Awaitable, Callable, Sequence
 
 from identity.client.interface import Access
-from proxy.errors import BadRequest, NotSupported
+from proxy.errors import BadRequest, NotSupported, RangeNotSatisfiable
 from proxy.gates.access import owns
 from proxy.operations.books import BookVerbs
-from proxy.operations.objects import ObjectVerbs
+from proxy.operations.objects import DLO, ObjectVerbs
 from proxy.operations.reads import conditions_of, write_condition
 from proxy.operations.verbs import (
     CopyObject,
@@ -37,6 +37,7 @@ from proxy.operations.verbs import (
 )
 from proxy.pipeline import Pipeline
 from proxy.swift import errors, listing
+from proxy.swift.dlo import DynamicLargeObjects
 from proxy.swift.parse import (
     OBJECT_META,
     book_metadata,
@@ -57,6 +58,7 @@ from ring.wire.message import Headers, Request, Response
 from ring.wire.query import Query as Parameters
 from ring.wire.query import quote
 from ring.world.interface import Clock
+from storage.client.bodies import aclose
 from storage.client.interface import BookMeta, ObjectMeta, Page, Prefix, Row
 
 _SHOWN = frozenset(("cache-control", "content-disposition", "content-encoding", "content-language", "expires", "x-robots-tag"))
@@ -81,6 +83,7 @@ class SwiftApp:
         self._objects = objects
         self._books = books
         self._clock = clock
+        self._dlo = DynamicLargeObjects(pipeline, objects, books)
         self._policies = tuple(policies)
 
     async def __call__(self, request: Request) -> Response:
@@ -194,12 +197,31 @@ class SwiftApp:
         wanted = headers.get("range")
         boundary = hashlib.md5(request.trans_id.encode(), usedforsecurity=False).hexdigest() if "," in wanted else ""
         operation = GetObject(path, wanted, conditions_of(headers), boundary=boundary)
-        result = await self._pipeline.run(access, operation, self._objects.get)
+        whole = parameters.get("multipart-manifest") != "get"
+        try:
+            result = await self._pipeline.run(access, operation, self._objects.get)
+        except RangeNotSatisfiable as error:
+            if whole and DLO in error.meta.metadata:
+                return await self._read_dlo(request, access, path, error.meta)
+            raise
+        if whole and DLO in result.meta.metadata:
+            if isinstance(result, ObjectRead) and not isinstance(result.body, bytes):
+                await aclose(result.body)
+            return await self._read_dlo(request, access, path, result.meta)
         return _read(result)
+
+    async def _read_dlo(self, request: Request, access: Access | None, path: Path, stored: ObjectMeta) -> Response:
+        wanted, conditions = request.headers.get("range"), conditions_of(request.headers)
+        response = _read(await self._dlo.read(request.method, access, path, stored, wanted, conditions))
+        response.headers.replace("etag", f'"{response.headers.get("etag")}"')
+        return response
 
     async def _head_object(self, request: Request, access: Access | None, path: Path, parameters: Parameters) -> Response:
         operation = HeadObject(path, conditions=conditions_of(request.headers))
-        return _read(await self._pipeline.run(access, operation, self._objects.head))
+        result = await self._pipeline.run(access, operation, self._objects.head)
+        if DLO in result.meta.metadata and parameters.get("multipart-manifest") != "get":
+            return await self._read_dlo(request, access, path, result.meta)
+        return _read(result)
 
     async def _put_object(self, request: Request, access: Access | None, path: Path, parameters: Parameters) -> Response:
         headers = request.headers
@@ -338,7 +360,7 @@ def _object_fields(meta: ObjectMeta) -> list[tuple[str, str]]:
     ]
     for item in meta.metadata.items():
         name = item[0]
-        if name.startswith(OBJECT_META) or name in _SHOWN or name == "x-delete-at":
+        if name.startswith(OBJECT_META) or name in _SHOWN or name in ("x-delete-at", DLO):
             fields.append(item)
     return fields
 

@@ -20,9 +20,18 @@ META_VALUE_BYTES_MAX = 256  # of X-{Account,Container,Object}-Meta-*; S3's may b
 OBJECT_META = "x-object-meta-"
 # What of an object a client may set beside X-Object-Meta-*; a POST replaces these too.
 OBJECT_HEADERS = frozenset(
-    ("cache-control", "content-disposition", "content-encoding", "content-language", "expires", "x-delete-at", "x-robots-tag")
+    (
+        "cache-control",
+        "content-disposition",
+        "content-encoding",
+        "content-language",
+        "expires",
+        "x-delete-at",
+        "x-object-manifest",
+        "x-robots-tag",
+    )
 )
-_UNSUPPORTED_HEADERS = ("x-object-manifest", "x-symlink-target")
+_UNSUPPORTED_HEADERS = ("x-symlink-target",)
 _TRUE = frozenset(("true", "1", "yes", "on", "t", "y"))
 _TYPES = {
     "txt": "text/plain", "htm": "text/html", "html": "text/html", "css": "text/css", "csv": "text/csv",
@@ -59,6 +68,17 @@ def copy_path(text: str, account: str) -> Path:
     if not container or not name:
         raise BadRequest("X-Copy-From and Destination must be of the form <container name>/<object name>", status=412)
     return path_of(f"/v1/{account}/{container}/{name}")
+
+
+def manifest_target(value: str) -> tuple[str, str]:
+    """Container and prefix of X-Object-Manifest: CONTAINER/PREFIX, percent-encoded.  BadRequest."""
+    try:
+        container, _, prefix = unquote(value).partition("/")
+    except BadInput:
+        container = prefix = ""
+    if not container or not prefix or "?" in value or "&" in value or HIDDEN in container or HIDDEN in prefix:
+        raise BadRequest("X-Object-Manifest must be in the format container/prefix")
+    return container, prefix
 
 
 def is_true(text: str) -> bool:
@@ -125,6 +145,8 @@ def object_metadata(headers: Headers, now: float) -> dict[str, str]:
                 metadata[name] = _value(name, value) if name.startswith(OBJECT_META) else value
         elif name in _UNSUPPORTED_HEADERS:
             raise BadRequest(f"{name.title()} is not supported", status=501)
+    if "x-object-manifest" in metadata:
+        manifest_target(metadata["x-object-manifest"])
     _set_expiry(metadata, headers.get("x-delete-after"), now)
     return metadata
 

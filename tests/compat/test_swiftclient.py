@@ -36,3 +36,16 @@ def test_a_bucket_is_a_container(cloud: Cloud) -> None:
     cloud.run("swift", "upload", "swift-and-s3", __file__, "--object-name", "this")
     assert cloud.run("aws", "s3", "cp", "s3://swift-and-s3/this", "-") == Path(__file__).read_text()
     cloud.run("swift", "delete", "swift-and-s3")
+
+
+def test_a_file_in_segments(cloud: Cloud, tmp_path: Path) -> None:
+    source, target = tmp_path / "source.bin", tmp_path / "target.bin"
+    source.write_bytes(Random(8).randbytes(5 << 20))
+    cloud.run("swift", "upload", "swift-large", str(source), "--object-name", "big", "--segment-size", "2000000")
+    assert "Manifest: swift-large_segments/" in cloud.run("swift", "stat", "swift-large", "big")
+    cloud.run("swift", "download", "swift-large", "big", "-o", str(target))
+    assert target.read_bytes() == source.read_bytes()
+    cloud.run("swift", "delete", "swift-large", "big")
+    assert cloud.run("swift", "list", "swift-large_segments") == ""
+    cloud.run("swift", "delete", "swift-large")
+    cloud.run("swift", "delete", "swift-large_segments")

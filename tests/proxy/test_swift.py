@@ -123,7 +123,7 @@ async def test_refused_writes(ann: Client) -> None:
     assert (await ann("PUT", f"{A}/c/o", {"if-none-match": "*"}, b"2")).status == 412
     assert (await ann("PUT", f"{A}/c/o", {"if-match": md5(b"1")}, b"2")).status == 201
     assert (await ann("DELETE", f"{A}/c/o", {"if-match": md5(b"1")})).status == 412
-    assert (await ann("PUT", f"{A}/c/o", {"x-object-manifest": "c/p"})).status == 501
+    assert (await ann("PUT", f"{A}/c/o", {"x-symlink-target": "c/p"})).status == 501
     assert (await ann("PUT", f"{A}/c/o?multipart-manifest=put", body=b"[]")).status == 501
     assert (await ann("POST", f"{A}?bulk-delete", body=b"/c/o")).status == 501
     assert (await ann("GET", f"{A}/c/o")).body == b"2"
@@ -374,3 +374,48 @@ async def test_several_ranges(ann: Client, size: int) -> None:
     assert (await ann("GET", f"{A}/c/o", {"range": f"bytes={size}-,{size + 1}-"})).status == 416
     stale = await ann("GET", f"{A}/c/o", {"range": "bytes=0-0,2-2", "if-range": '"other"'})
     assert (stale.status, stale.body) == (200, data)
+
+
+async def test_a_dynamic_large_object(swift: SwiftApp, ann: Client, storage: FakeStorage) -> None:
+    whole = bytes(range(256)) * 1000
+    for container in ("c", "segments"):
+        await ann("PUT", f"{A}/{container}")
+    for at, start in enumerate(range(0, len(whole), 100_000)):
+        await ann("PUT", f"{A}/segments/a b/{at}", body=whole[start : start + 100_000])
+    for bad in ("segments", "/x", "segments/", "segments/a?b"):
+        for method in ("PUT", "POST"):
+            assert (await ann(method, f"{A}/c/big", {"x-object-manifest": bad})).status == 400
+    assert (await ann("PUT", f"{A}/c/big", {"x-object-manifest": "segments/a%20b/", "content-type": "a/b"})).status == 201
+    etag = md5("".join(md5(whole[at : at + 100_000]) for at in range(0, len(whole), 100_000)).encode())
+    for method in ("GET", "HEAD"):
+        got = await ann(method, f"{A}/c/big")
+        assert (got.status, got["etag"], got["content-type"]) == (200, f'"{etag}"', "a/b")
+        assert got["x-object-manifest"] == "segments/a%20b/"
+    got = await ann("GET", f"{A}/c/big")
+    assert got.body == whole
+    for text, start, stop in (("99990-200010", 99_990, 200_011), ("-5", len(whole) - 5, len(whole)), ("0-0", 0, 1)):
+        part = await ann("GET", f"{A}/c/big", {"range": f"bytes={text}"})
+        assert (part.status, part.body) == (206, whole[start:stop])
+        assert part["content-range"] == f"bytes {start}-{stop - 1}/{len(whole)}"
+    assert (await ann("GET", f"{A}/c/big", {"range": f"bytes={len(whole)}-"})).status == 416
+    assert (await ann("GET", f"{A}/c/big", {"if-none-match": f'"{etag}"'})).status == 304
+    assert (await ann("GET", f"{A}/c/big", {"if-match": f'"{md5(b"")}"'})).status == 412
+    raw = await ann("GET", f"{A}/c/big?multipart-manifest=get")
+    assert (raw.body, raw["etag"]) == (b"", md5(b""))
+    assert (await ann("COPY", f"{A}/c/big", {"destination": "c/copy"})).status == 501
+    assert (await ann("DELETE", f"{A}/c/big")).status == 204
+    assert (await ann("HEAD", f"{A}/segments/a%20b/0")).status == 200
+
+
+async def test_the_segments_of_a_large_object_are_read_as_the_caller(swift: SwiftApp, ann: Client) -> None:
+    for container in ("c", "segments"):
+        await ann("PUT", f"{A}/{container}")
+    await ann("PUT", f"{A}/segments/s/1", body=b"secret")
+    await ann("PUT", f"{A}/c/big", {"x-object-manifest": "segments/s/"})
+    await ann("POST", f"{A}/c", {"x-container-read": ".r:*"})
+    anybody = Client(swift)
+    assert (await anybody("GET", f"{A}/c/big")).status == 401
+    await ann("POST", f"{A}/segments", {"x-container-read": ".r:*,.rlistings"})
+    assert (await anybody("GET", f"{A}/c/big")).body == b"secret"
+    await ann("DELETE", f"{A}/segments/s/1")
+    assert (await ann("GET", f"{A}/c/big")).body == b""
