@@ -37,6 +37,7 @@ from proxy.operations.verbs import (
 )
 from proxy.pipeline import Pipeline
 from proxy.swift import errors, listing
+from proxy.swift.bulk import bulk_delete
 from proxy.swift.dlo import DynamicLargeObjects
 from proxy.swift.parse import (
     OBJECT_META,
@@ -96,6 +97,8 @@ class SwiftApp:
             handler = table.get(request.method)
             if request.method == "OPTIONS":
                 response = _options(request, sorted(table))
+            elif request.method in ("POST", "DELETE") and "bulk-delete" in parameters and not path.container:
+                response = await bulk_delete(self._pipeline, self._objects, self._books, request, access, path)
             elif handler is None:
                 response = errors.page(405)
                 response.headers.add("allow", ", ".join(sorted(table)))

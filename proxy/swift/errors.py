@@ -73,6 +73,10 @@ def answer(error: RingfortError, account: str = "") -> Response:
     return response
 
 
+def reason_of(status: int) -> str:
+    return _REASONS[status][0] if status in _REASONS else ""
+
+
 def page(status: int) -> Response:
     title, text = _REASONS[status]
     body = f"<html><h1>{escape(title)}</h1><p>{escape(text)}</p></html>".encode()

@@ -35,6 +35,7 @@ def info(limits: Limits, policies: tuple[str, ...]) -> Response:
                 {"name": name, "aliases": name, **({"default": True} if not at else {})} for at, name in enumerate(policies)
             ],
         },
+        "bulk_delete": {"max_deletes_per_request": 10_000, "max_failed_deletes": 10_000},
         "s3api": {
             "max_bucket_listing": 1000,
             "max_parts_listing": 1000,

@@ -125,7 +125,8 @@ async def test_refused_writes(ann: Client) -> None:
     assert (await ann("DELETE", f"{A}/c/o", {"if-match": md5(b"1")})).status == 412
     assert (await ann("PUT", f"{A}/c/o", {"x-symlink-target": "c/p"})).status == 501
     assert (await ann("PUT", f"{A}/c/o?multipart-manifest=put", body=b"[]")).status == 501
-    assert (await ann("POST", f"{A}?bulk-delete", body=b"/c/o")).status == 501
+    for method in ("POST", "DELETE"):
+        assert (await ann(method, f"{A}/c?bulk-delete", body=b"/c/o")).status == 501
     assert (await ann("GET", f"{A}/c/o")).body == b"2"
 
 
@@ -419,3 +420,30 @@ async def test_the_segments_of_a_large_object_are_read_as_the_caller(swift: Swif
     assert (await anybody("GET", f"{A}/c/big")).body == b"secret"
     await ann("DELETE", f"{A}/segments/s/1")
     assert (await ann("GET", f"{A}/c/big")).body == b""
+
+
+@pytest.mark.parametrize("method", ["POST", "DELETE"])
+async def test_bulk_delete(swift: SwiftApp, ann: Client, method: str) -> None:
+    for container in ("c", "full", "empty"):
+        await ann("PUT", f"{A}/{container}")
+    for name in ("c/a%20b", "c/d", "full/o"):
+        await ann("PUT", f"{A}/{name}", body=b"x")
+    names = b"c/a%20b\n/c/d\n\nc/none\nempty\nfull\n"
+    done = await ann(method, f"{A}?bulk-delete", {"accept": "application/json"}, names)
+    assert (done.status, json.loads(done.body)) == (
+        200,
+        {
+            "Number Deleted": 3,
+            "Number Not Found": 1,
+            "Response Body": "",
+            "Response Status": "400 Bad Request",
+            "Errors": [["full", "409 Conflict"]],
+        },
+    )
+    assert (await ann("GET", f"{A}/c")).body == b""
+    plain = await ann(method, f"{A}?bulk-delete", body=b"full/o")
+    assert plain.body.startswith(b"Number Deleted: 1\nNumber Not Found: 0\n")
+    assert (await Client(swift)(method, f"{A}?bulk-delete", body=b"c")).status == 401
+    other = await Client(swift, {"x-auth-token": "token-bob"})(method, f"{A}?bulk-delete", {"accept": "text/json"}, b"c")
+    assert json.loads(other.body)["Errors"] == [["c", "403 Forbidden"]]
+    assert (await ann("HEAD", f"{A}/c")).status == 204
