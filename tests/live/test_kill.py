@@ -74,6 +74,7 @@ def versions(client: CloudClient, writers: list[Writer]) -> Iterator[str]:
     """What is wrong with the objects."""
     for writer in writers:
         for name, acked in writer.acked.items():
+            client.wait(name, partial(_status, client, f"/kill/{name}"), "there", timeout_s=20)  # workers find each other again
             content = client.s3("GET", f"/kill/{name}").content
             found = int(content.split(b" ", 2)[1])
             if content != body(name, found) or not acked <= found <= writer.tried[name]:

@@ -17,10 +17,12 @@ import trio
 from ring.daemon.log import Log
 from ring.device import Device
 from ring.errors import RingfortError, Unavailable
+from ring.kv.local import FILE as LOG_FILE
+from ring.kv.local import LOGS_MAX
 from ring.names import NameHasher
 from ring.ringfile import read_ring
 from ring.timestamp import TimestampSource
-from ring.world.interface import UnixAddress, World
+from ring.world.interface import Disk, UnixAddress, World
 from storage.client.cluster import ClusterStorage
 from storage.client.local import LocalNode
 from storage.client.node import Node
@@ -29,10 +31,12 @@ from storage.client.peer import Peer
 from storage.client.reach import Rings
 from storage.client.remote import RemoteNode
 from storage.client.server import NodeServer
-from storage.object.device import OpenDevice, open_device
+from storage.object.device import LABEL_PATH, OpenDevice, open_device
 from storage.object.store import ObjectStore
 from storage.rows.books import Books
 from tools.deploy.layout import CloudRecord, HashSecrets, Layout, read_secret
+
+LOG_FOLDER = "kv"  # of control state, in a device's root
 
 
 @dataclass(slots=True)
@@ -64,6 +68,27 @@ class StorageRoom:
 
 def worker_of_device(device_id: int, workers: int) -> int:
     return device_id % workers
+
+
+async def control_disks(world: World, layout: Layout, record: CloudRecord) -> list[Disk]:
+    """Where the logs of control state are: on the first devices.
+
+    Unavailable when no log is there and devices are missing: then the disks that hold them are not mounted, and a control state
+    that begins anew would have forgotten every user and bucket."""
+    disks = [world.open_disk(str(layout.device(number))) for number in range(min(LOGS_MAX, record.devices))]
+    if any([await _is_there(disk, f"{LOG_FOLDER}/{LOG_FILE}") for disk in disks]):
+        return disks
+    missing = [disk.root for disk in disks if not await _is_there(disk, LABEL_PATH)]
+    if missing:
+        raise Unavailable(f"no control-state log is there, and {missing[0]} is not a device", hint="are its disks mounted?")
+    return disks
+
+
+async def _is_there(disk: Disk, path: str) -> bool:
+    try:
+        return await disk.info(path) is not None
+    except OSError:
+        return False
 
 
 def load_hasher(layout: Layout) -> NameHasher:

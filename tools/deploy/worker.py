@@ -44,10 +44,9 @@ from tools.deploy.layout import Admin, CloudRecord, Layout, read_secret
 from tools.deploy.logfile import log_sink
 from tools.deploy.rooms import Rooms, make_rooms
 from tools.deploy.settings import Settings, load_settings
-from tools.deploy.storage import StorageRoom, start_storage
+from tools.deploy.storage import LOG_FOLDER, StorageRoom, control_disks, start_storage
 from tools.deploy.supervisor import WorkerSpec
 
-KV_LOGS_MAX = 3
 LINE_BYTES_MAX = 64 << 10
 GC_OBJECTS = 20_000  # requests leave next to no cycles; to look for them after every 700 objects costs 4 % of the cpu
 OTHER_S = 2.0  # for another worker's answer
@@ -173,8 +172,7 @@ class Worker:
             remote = RemoteKV(self._world, UnixAddress(layout.kv_socket))
             await nursery.start(remote.run)
             return remote
-        disks = [self._world.open_disk(str(layout.device(n))) for n in range(min(KV_LOGS_MAX, self._record.devices))]
-        store = LocalStore(self._world, disks)
+        store = LocalStore(self._world, await control_disks(self._world, layout, self._record), LOG_FOLDER)
         await nursery.start(store.run)
         listener = await self._world.net.listen(UnixAddress(layout.kv_socket))
         await nursery.start(kv_server.serve, store, listener)
