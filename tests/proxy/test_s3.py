@@ -9,7 +9,9 @@ import re
 import pytest
 
 from proxy.app import FrontDoor
-from ring.errors import Unavailable
+from proxy.errors import BadSignature, Busy
+from proxy.s3.errors import answer
+from ring.errors import RingfortError, Unavailable
 from storage.client.fake import FakeStorage
 from tests.proxy.door import Answer, Client, S3Client
 
@@ -463,3 +465,16 @@ async def test_a_checksum_in_a_trailer_is_kept(ann: S3Client) -> None:
     got = await ann("GET", "/bucket/o", {"x-amz-checksum-mode": "ENABLED"})
     assert put["x-amz-checksum-crc32"] == got["x-amz-checksum-crc32"] == CRC32
     assert "x-amz-checksum-crc32" not in (await ann("GET", "/bucket/o")).headers
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (BadSignature("Request has expired", code="AccessDenied"), b"<Message>Request has expired</Message>"),
+        (Unavailable("2 of 3 are away"), b"<Message>Service is unable to handle request.</Message>"),
+        (Busy("full"), b"<Message>Please reduce your request rate.</Message>"),
+    ],
+)
+def test_the_words_of_an_error(error: RingfortError, message: bytes) -> None:
+    body = answer(error, "/bucket", "tx").body
+    assert isinstance(body, bytes) and message in body
