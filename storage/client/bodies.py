@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 
 import trio
 
+from ring.errors import DiskFault
 from ring.wire.message import Piece
 
 
@@ -63,4 +64,10 @@ async def aclose(pieces: AsyncIterator[Piece]) -> None:
 
 
 async def loaded(piece: Piece) -> bytes:
-    return piece if isinstance(piece, bytes) else await piece.file.pread(piece.offset, piece.length)
+    """The bytes of a piece.  DiskFault when the device fails between the check of a block and its reading."""
+    if isinstance(piece, bytes):
+        return piece
+    try:
+        return await piece.file.pread(piece.offset, piece.length)
+    except OSError as error:
+        raise DiskFault(f"a file that was being sent cannot be read: {error.strerror or error}") from error
