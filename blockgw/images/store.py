@@ -17,7 +17,7 @@ import trio
 
 from blockgw.client.interface import ImageData, Progress
 from blockgw.images.inspect import HEAD_BYTES, inspect
-from blockgw.volume.volume import Base
+from blockgw.volume.layers import Base
 from proxy.client.interface import Objects
 from ring.errors import BadInput, Conflict, NotFound, RingfortError, Unavailable
 from ring.kv.interface import KV, Delete, Entry, Operation, Put, Unchanged

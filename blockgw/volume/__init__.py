@@ -1,6 +1,7 @@
 """A volume is a log over immutable objects.
 
     extents     pure: which bytes of the volume lie where; layers of them
+    layers      pure: what the layers hold, ranges through them, cutting one into segments
     logfile     codec: the write log's records
     writelog    the write log on two devices: group commit, replay
     segment     codec: segment and checkpoint objects

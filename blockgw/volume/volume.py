@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from uuid import UUID
 
 import trio
@@ -26,6 +25,7 @@ import trio
 from blockgw.volume import logfile, segment, writelog
 from blockgw.volume.blocks import BlockReader, read_object
 from blockgw.volume.extents import Extent, ExtentMap
+from blockgw.volume.layers import Base, Stable, Taken, batches, below, bytes_of, through
 from blockgw.volume.logfile import Kind
 from blockgw.volume.register import Register, RegisterKeeper
 from blockgw.volume.segment import (
@@ -55,26 +55,6 @@ ROOM_S = 120.0  # a writer that waits longer is told a medium error
 DISCARD_BYTES_MAX = 1 << 30  # of one log record
 RUN_PIECES_MAX = 1024  # looked at for one answer of run_at
 CHECKPOINT_EVERY = 64  # segments
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Taken:
-    """A write in RAM; ``data`` None is a discard."""
-
-    sequence: int
-    data: bytes | None
-
-
-@dataclass(frozen=True, slots=True)
-class Base:
-    """What lies below a volume: an image's parts, each ``part_bytes`` long but the last."""
-
-    parts: Sequence[Path]
-    part_bytes: int
-    size: int
-
-
-Stable = SegmentId | None  # None: zeroes
 
 
 def _unheard(trouble: str) -> None:
@@ -401,7 +381,7 @@ class Volume:
 
     def _resolve(self, start: int, end: int) -> Iterator[bytes | tuple[Path, int, int]]:
         """The bytes where they are at hand, else (object, offset, length), in order."""
-        for extent in self._through((self._dirty, self._frozen), start, end):
+        for extent in through((self._dirty, self._frozen), start, end):
             if isinstance(extent, Extent):
                 length = extent.end - extent.start
                 data = extent.source.data
@@ -409,34 +389,16 @@ class Volume:
                 continue
             for stable in self._stable.lookup(*extent):
                 if not isinstance(stable, Extent):
-                    yield from self._below(*stable)
+                    yield from below(self._base, *stable)
                 elif stable.source is None:
                     yield bytes(stable.end - stable.start)
                 else:
                     yield self._object(stable.source.name), stable.offset, stable.end - stable.start
 
-    def _through(self, layers: Sequence[ExtentMap[Taken]], start: int, end: int) -> Iterator[Extent[Taken] | tuple[int, int]]:
-        for found in layers[0].lookup(start, end):
-            if isinstance(found, Extent) or len(layers) == 1:
-                yield found
-            else:
-                yield from self._through(layers[1:], *found)
-
-    def _below(self, start: int, end: int) -> Iterator[bytes | tuple[Path, int, int]]:
-        base = self._base
-        at = start
-        while base is not None and at < min(end, base.size):
-            part, offset = divmod(at, base.part_bytes)
-            length = min(end - at, base.part_bytes - offset, base.size - at)
-            yield base.parts[part], offset, length
-            at += length
-        if at < end:
-            yield bytes(end - at)
-
     def _runs(self, start: int) -> Iterator[tuple[int, bool]]:
         """(end, whether it is mapped), one after another, from ``start`` to the end of the volume."""
         base_end = min(self._base.size, self.size) if self._base is not None else 0
-        for extent in self._through((self._dirty, self._frozen), start, self.size):
+        for extent in through((self._dirty, self._frozen), start, self.size):
             if isinstance(extent, Extent):
                 yield extent.end, extent.source.data is not None
                 continue
@@ -468,7 +430,7 @@ class Volume:
             self._frozen, self._dirty = self._dirty, ExtentMap()
             self._dirty_bytes = 0
             self._frozen_sequence = self._last_placed
-            self._batches.extend(_batches(self._frozen))
+            self._batches.extend(batches(self._frozen, SEGMENT_BYTES))
             self._make_room()
         while self._batches:
             batch = self._batches[0]
@@ -477,7 +439,7 @@ class Volume:
             extents = tuple(SegmentExtent(e.start, e.end - e.start, e.source.data is None) for e in batch)
             header = SegmentHeader(covers, extents)
             head = segment.encode_segment_header(header)
-            data = b"".join([head, *(_bytes_of(extent) for extent in batch)])
+            data = b"".join([head, *(bytes_of(extent) for extent in batch)])
             found = SegmentId(self._keeper.value.epoch, self._next_segment)
             await self._storage.put_object(self._object(found.name), NewObject(), BytesBody(data))
             self._batches.popleft()
@@ -509,30 +471,6 @@ class Volume:
             except RingfortError:
                 continue
             self._objects.discard(name)
-
-
-def _bytes_of(extent: Extent[Taken]) -> bytes:
-    data = extent.source.data
-    return b"" if data is None else data[extent.offset : extent.offset + extent.end - extent.start]
-
-
-def _batches(frozen: ExtentMap[Taken]) -> Iterator[list[Extent[Taken]]]:
-    """Neighbours together, about SEGMENT_BYTES each; a larger extent is cut."""
-    batch: list[Extent[Taken]] = []
-    size = 0
-    for extent in frozen:
-        if extent.source.data is None:
-            batch.append(extent)
-            continue
-        for start in range(extent.start, extent.end, SEGMENT_BYTES):
-            piece = extent.cut(start, min(start + SEGMENT_BYTES, extent.end))
-            if batch and size + piece.end - piece.start > SEGMENT_BYTES:
-                yield batch
-                batch, size = [], 0
-            batch.append(piece)
-            size += piece.end - piece.start
-    if batch:
-        yield batch
 
 
 async def delete_objects(storage: Storage, volume_id: UUID) -> None:

@@ -11,8 +11,9 @@ import trio
 
 from blockgw.client.owner import Owner
 from blockgw.volume.blocks import BlockReader
+from blockgw.volume.layers import Base
 from blockgw.volume.register import RegisterKeeper, claim
-from blockgw.volume.volume import ACCOUNT, Base, Volume
+from blockgw.volume.volume import ACCOUNT, Volume
 from ring.errors import Conflict, RingfortError, Unavailable
 from ring.kv.memory import MemoryKV
 from ring.names import Path
