@@ -5,6 +5,7 @@ Neighbours: app makes Calls; buckets, objects and uploads answer them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -162,7 +163,8 @@ def name_text(tag: str, name: str, encoded: bool) -> str:
 
 
 def iso(seconds: float) -> str:
-    return f"{format_iso(int(seconds))}.000Z"
+    """Rounded up, as the Last-Modified header is: a client that compares its file's time must not find the object older."""
+    return f"{format_iso(math.ceil(seconds))}.000Z"
 
 
 def owner(tag: str, project_id: str) -> str:

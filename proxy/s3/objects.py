@@ -6,6 +6,7 @@ Source: S3 API reference (GetObject, HeadObject, PutObject, CopyObject, DeleteOb
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from proxy.errors import BadRequest, NotSupported
@@ -104,7 +105,7 @@ def _read(call: Call, result: ObjectRead | ObjectUnread) -> Response:
 
 
 def _identity_fields(meta: ObjectMeta) -> list[tuple[str, str]]:
-    return [("etag", f'"{meta.etag}"'), ("last-modified", format_date(meta.modified.seconds))]
+    return [("etag", f'"{meta.etag}"'), ("last-modified", format_date(math.ceil(meta.modified.seconds)))]
 
 
 def _checksum_fields(meta: ObjectMeta) -> list[tuple[str, str]]:
