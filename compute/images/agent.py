@@ -13,6 +13,7 @@ import msgspec
 import trio
 
 from blockgw.client.interface import ImageData, Images, Progress
+from blockgw.client.owner import Owner
 from compute.images.records import ImageRecord, with_data
 from compute.images.store import ImageRecords
 from proxy.client.interface import Objects
@@ -49,14 +50,14 @@ class ImageAgent:
         images: Images,
         objects: Objects,
         *,
-        worker: int,
+        me: Owner,
         workers: int,
         log: Callable[[str, str], None],
     ) -> None:
         self._records = records
         self._images = images
         self._objects = objects
-        self._worker = worker
+        self._me = me
         self._workers = workers
         self._log = log
 
@@ -66,10 +67,43 @@ class ImageAgent:
             seen = self._records.view.changes
             again = False
             for record in self._records.all():
-                if record.status == "importing" and crc32(record.id.encode()) % self._workers == self._worker:
+                if record.status == "importing" and self._owns(record):
                     again |= await self._import(record)
+                elif record.status == "saving" and self._left_over(record):
+                    again |= await self._give_back(record)
             with trio.move_on_after(RETRY_S if again else float("inf")):
                 await self._records.view.wait_change(seen)
+
+    def _owns(self, record: ImageRecord) -> bool:
+        return crc32(record.id.encode()) % self._workers == self._me.worker
+
+    def _left_over(self, record: ImageRecord) -> bool:
+        """Whether its uploader is dead and nobody else will look after it: of this start of the cloud the same worker does, of an
+        earlier start the image's own."""
+        held = Owner.parse(record.uploader)
+        if held is None or held.cloud != self._me.cloud:
+            return self._owns(record)
+        return held.worker == self._me.worker and held.incarnation < self._me.incarnation
+
+    async def _give_back(self, record: ImageRecord) -> bool:
+        """An upload that its worker's death cut off: the image waits for its data again, unless all of it had come.
+
+        True when it has to be tried again."""
+        try:
+            try:
+                data = await self._images.data(record.id)
+            except NotFound:
+                await self._images.delete(record.id)
+                await self._records.change(record.id, lambda old: msgspec.structs.replace(old, status="queued", uploader=""))
+                self._log("image-upload-cut-off", record.id)
+            else:
+                await self._records.change(record.id, lambda old: with_data(old, data))
+        except NotFound:  # the image was deleted meanwhile
+            return await self._forget(record.id)
+        except (Unavailable, Conflict) as error:
+            self._log("image-upload-retry", f"{record.id}: {error.message}")
+            return True
+        return False
 
     async def _import(self, record: ImageRecord) -> bool:
         """True when it has to be tried again."""

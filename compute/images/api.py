@@ -13,6 +13,7 @@ import msgspec
 import trio
 
 from blockgw.client.interface import Images
+from blockgw.client.owner import Owner
 from compute.images.agent import source_path
 from compute.images.records import ImageRecord, patched, render, visible_to, with_data, with_fields
 from compute.images.store import ImageRecords
@@ -34,12 +35,20 @@ _FILTERS = ("name", "status", "disk_format", "container_format", "visibility", "
 
 
 def make_api(
-    world: World, records: ImageRecords, images: Images, objects: Objects, identity: Identity, *, public_url: str, auth_url: str
+    world: World,
+    records: ImageRecords,
+    images: Images,
+    objects: Objects,
+    identity: Identity,
+    *,
+    public_url: str,
+    auth_url: str,
+    uploader: Owner,
 ) -> Handler:
-    """``public_url``: where clients reach this API, without "/v2"."""
+    """``public_url``: where clients reach this API, without "/v2".  ``uploader``: this process."""
     router = Router()
     worded = Wording((*IDENTITY_STATUSES, *RING_STATUSES), html).around
-    api = ImagesApi(world, records, images, objects)
+    api = ImagesApi(world, records, images, objects, uploader)
 
     def add(methods: str, path: str, handler: Handler) -> None:
         for method in methods.split():
@@ -84,8 +93,9 @@ def html(status: int, message: str) -> Response:
 
 
 class ImagesApi:
-    def __init__(self, world: World, records: ImageRecords, images: Images, objects: Objects) -> None:
+    def __init__(self, world: World, records: ImageRecords, images: Images, objects: Objects, uploader: Owner) -> None:
         self._world = world
+        self._uploader = uploader
         self._records = records
         self._images = images
         self._objects = objects
@@ -169,7 +179,11 @@ class ImagesApi:
     async def upload(self, request: Request) -> Response:
         record = self._own(request)
         self._formats_known(record)
-        await self._records.change(record.id, _from("queued", "saving"))
+
+        def begin(old: ImageRecord) -> ImageRecord:
+            return msgspec.structs.replace(_from("queued", "saving")(old), uploader=str(self._uploader))
+
+        await self._records.change(record.id, begin)
         try:
             data = await self._images.store(record.id, request.body)
         except BaseException:

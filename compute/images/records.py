@@ -25,6 +25,7 @@ class ImageRecord(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     owner: str  # project id
     status: str = "queued"  # queued saving importing active killed
+    uploader: str = ""  # who is saving it: an Owner as text
     name: str = ""
     disk_format: str | None = None
     container_format: str | None = None

@@ -8,9 +8,11 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import pytest
 import trio
 
+from blockgw.client.owner import Owner
 from blockgw.images.store import MANIFESTS, USES
 from compute.images.agent import ImageAgent
 from compute.images.api import make_api
@@ -50,13 +52,16 @@ class Glance:
         return shown["status"]
 
 
+ME = Owner("now", 0, 2)
+
+
 @pytest.fixture
 async def glance(autojump_clock: trio.testing.MockClock) -> AsyncIterator[Glance]:
     ground = Ground()
     records = ImageRecords(ground.world, ground.kv, View(ground.kv, IMAGES))
     lines: list[tuple[str, str]] = []
     agent = ImageAgent(
-        records, ground.images, ground.objects, worker=0, workers=1, log=lambda event, detail: lines.append((event, detail))
+        records, ground.images, ground.objects, me=ME, workers=1, log=lambda event, detail: lines.append((event, detail))
     )
     api = make_api(
         ground.world,
@@ -66,6 +71,7 @@ async def glance(autojump_clock: trio.testing.MockClock) -> AsyncIterator[Glance
         ground.identity,
         public_url="http://c/image",
         auth_url="http://c/identity",
+        uploader=ME,
     )
     ann, bob, root, nobody = (Caller(api, token) for token in ("token-ann", "token-bob", "token-root", ""))
     async with trio.open_nursery() as nursery:
@@ -345,3 +351,22 @@ async def test_usable(glance: Glance, autojump_clock: trio.testing.MockClock) ->
         False,
     ]
     assert json.loads((await glance.ann("GET", f"/v2/images/{active}")).body)["name"] == "disk"
+
+
+@pytest.mark.parametrize(
+    "uploader, later",
+    [
+        (Owner("before", 3, 9), "queued"),  # of an earlier start of the cloud
+        (Owner("now", 0, 1), "queued"),  # an earlier incarnation of this worker
+        (ME, "saving"),  # this worker, at it
+        (Owner("now", 1, 1), "saving"),  # another worker of this start: its own affair
+    ],
+)
+async def test_an_upload_that_a_crash_cut_off_is_given_back(
+    glance: Glance, autojump_clock: trio.testing.MockClock, uploader: Owner, later: str
+) -> None:
+    image_id = await glance.image()
+    await glance.records.change(image_id, lambda old: msgspec.structs.replace(old, status="saving", uploader=str(uploader)))
+    await trio.testing.wait_all_tasks_blocked()
+    await trio.sleep(10)
+    assert await glance.status(image_id) == later

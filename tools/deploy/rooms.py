@@ -139,7 +139,7 @@ async def make_rooms(
     target = TargetServer(world, lookup, discover=discover)
     agent.drop_sessions = target.drop
     await nursery.start(agent.run)
-    image_agent = ImageAgent(image_records, images, reader, worker=spec.worker, workers=spec.workers, log=note)
+    image_agent = ImageAgent(image_records, images, reader, me=me, workers=spec.workers, log=note)
     nursery.start_soon(image_agent.run)
     if spec.virt_type:
         compute_agent = ComputeAgent(world, kv, server_records, volumes, hypervisor, me=me, log=note)
@@ -150,7 +150,7 @@ async def make_rooms(
     return Rooms(
         identity,
         objects,
-        make_image_api(world, image_records, images, reader, known, public_url=f"{control}/image", auth_url=auth),
+        make_image_api(world, image_records, images, reader, known, public_url=f"{control}/image", auth_url=auth, uploader=me),
         make_volume_api(volumes, known, public_url=f"{control}/volume", auth_url=auth, may_use_image=image_records.usable),
         make_compute_api(
             world,
