@@ -221,22 +221,21 @@ class Volume:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def write_now(self, offset: int, data: Buffer) -> bool:
-        if self._lost is not None or self._crowded():
-            return False
-        self._take(offset, len(data), bytes(data))
-        return True
+        """Never: a write that was answered out of RAM would be lost with its worker, and the initiator, which logs in to the next
+        one, would have its later flush acknowledged without it."""
+        return False
 
     async def write(self, offset: int, data: Buffer, *, durable: bool = False) -> None:
         await self._wait_for_room()
         self._take(offset, len(data), bytes(data))
-        if durable:
-            await self.flush()
+        await self.flush()  # durable or not: see write_now; all writes that wait share one sync
 
     async def discard(self, offset: int, length: int) -> None:
         self._check_range(offset, length)
         for at in range(offset, offset + length, DISCARD_BYTES_MAX):
             await self._wait_for_room()
             self._take(at, min(DISCARD_BYTES_MAX, offset + length - at), None)
+        await self.flush()
 
     async def flush(self) -> None:
         self._check()

@@ -123,6 +123,22 @@ async def test_flushed_writes_survive_power_loss(seed: int, autojump_clock: trio
         machine.node.restart()
 
 
+async def test_an_answered_write_survives_its_worker(autojump_clock: trio.testing.MockClock) -> None:
+    """Before any flush: the initiator outlives the worker, and its next flush, at the next worker, covers the write."""
+    machine = Machine(6)
+    await machine.create()
+    volume = await machine.open()
+    assert not volume.write_now(0, b"w" * 512)
+    await volume.write(0, b"w" * 512)
+    await volume.write(512, b"x" * 512)
+    await volume.discard(512, 512)
+    machine.node.crash(power=False)
+    machine.node.restart()
+    again = await machine.open()
+    await again.flush()
+    assert await again.read(0, 1024) == b"w" * 512 + bytes(512)
+
+
 async def test_a_write_log_moves_when_a_device_fails(autojump_clock: trio.testing.MockClock) -> None:
     machine = Machine(3)
     await machine.create()
