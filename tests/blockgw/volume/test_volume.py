@@ -14,7 +14,7 @@ from blockgw.volume.blocks import BlockReader
 from blockgw.volume.layers import Base
 from blockgw.volume.register import RegisterKeeper, claim
 from blockgw.volume.volume import ACCOUNT, Volume
-from ring.errors import Conflict, RingfortError, Unavailable
+from ring.errors import Conflict, DiskFault, RingfortError, Unavailable
 from ring.kv.memory import MemoryKV
 from ring.names import Path
 from ring.wire.message import BytesBody
@@ -239,3 +239,49 @@ async def _logs(machine: Machine, root: str) -> bool:
     disk = machine.node.world.open_disk(root)
     folder = f"volumes/{VOLUME}"
     return await disk.info(folder) is not None and bool(await disk.list_dir(folder))
+
+
+async def test_closing_after_a_failed_destage_keeps_what_came_later(autojump_clock: trio.testing.MockClock) -> None:
+    machine = Machine(7)
+    await machine.create()
+    volume = await machine.open()
+    await volume.write(0, b"a" * 512)
+    machine.storage.fail_next = [Unavailable("no quorum")]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(volume.run)
+        await trio.sleep(2.5)  # one attempt, which fails
+        nursery.cancel_scope.cancel()
+    assert not machine.storage.fail_next
+    await volume.write(512, b"b" * 512)
+    await volume.close()
+    assert await (await machine.open()).read(0, 1024) == b"a" * 512 + b"b" * 512
+
+
+async def test_without_log_devices_segments_stand_in_until_they_come_back(autojump_clock: trio.testing.MockClock) -> None:
+    machine = Machine(8)
+    await machine.create()
+    volume = await machine.open()
+    for root in ("/d0", "/d1"):
+        machine.node.disk(root).dead = True
+    await volume.write(0, b"a" * 512)
+    machine.storage.fail_next = [Unavailable("no quorum")]
+    with pytest.raises(DiskFault):
+        await volume.write(512, b"b" * 512)
+    for root in ("/d0", "/d1"):
+        machine.node.disk(root).dead = False
+    await volume.flush()
+    machine.node.crash(power=True)
+    machine.node.restart()
+    assert await (await machine.open()).read(0, 1024) == b"a" * 512 + b"b" * 512
+
+
+async def test_runs_of_mapped_and_unmapped(autojump_clock: trio.testing.MockClock) -> None:
+    machine = Machine(9)
+    await machine.create()
+    volume = await machine.open()
+    assert volume.run_at(0) == (SIZE, False)
+    await volume.write(4096, b"x" * 1024)
+    assert (volume.run_at(0), volume.run_at(4096), volume.run_at(5120)) == ((4096, False), (1024, True), (SIZE - 5120, False))
+    await volume.discard(0, SIZE)
+    assert volume.run_at(0) == (SIZE, False)
+    assert await volume.read(0, SIZE) == bytes(SIZE)
