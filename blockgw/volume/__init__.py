@@ -10,6 +10,6 @@
     volume      Volume, a BlockDevice: log, layers, destaging, recovery
     agent       makes true what kv says of the volumes that this worker owns
 
-The life of a write: copied into the log's buffer and the dirty layer (taken); appended to two devices and synced (flushed, or the
-buffer is full); with its neighbours written as a segment object at a quorum (destaged); its log file removed.
+The life of a write: copied into the log's buffer and the dirty layer (taken); appended to two devices and synced, then answered;
+with its neighbours written as a segment object at a quorum (destaged); its log file removed.
 """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -11,7 +10,7 @@ import msgspec
 
 from blockgw.client.interface import Volumes, VolumeStatus
 from compute.hypervisor.interface import Hypervisor
-from compute.images.records import visible_to
+from compute.images.records import moment, visible_to
 from compute.images.store import ImageRecords
 from compute.servers.flavors import FLAVORS, Flavor, flavor
 from compute.servers.records import ACTIVE, DELETED, STOPPED, ServerRecord, power_state, status
@@ -344,11 +343,6 @@ class ServersApi:
             "os-flavor-access:is_public": True,
             "links": self._links("flavors", one.id),
         }
-
-
-def moment(seconds: float) -> str:
-    """2026-01-01T00:00:00Z"""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _flavor_named(reference: str) -> Flavor:
