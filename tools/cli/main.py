@@ -15,9 +15,10 @@ from collections.abc import Sequence
 import click
 
 from ring.errors import RingfortError
+from ring.world.interface import World
 
 NOUNS = {
-    "ring": "tools.cli.ring:ring",
+    "ring": "tools.cli.ring.group:ring",
     "up": "tools.cli.up:up",
 }
 EXIT_ERROR = 2
@@ -57,10 +58,10 @@ def complain(message: str, hint: str = "") -> None:
         click.echo(f"hint: {' '.join(hint.split())}", err=True)
 
 
-def run(arguments: Sequence[str]) -> int:
-    """Run one command line; its exit status."""
+def run(arguments: Sequence[str], world: World | None = None) -> int:
+    """Run one command line, in ``world`` where a noun takes one (this machine unless given); its exit status."""
     try:
-        result = ringfort.main(list(arguments), prog_name="ringfort", standalone_mode=False)
+        result = ringfort.main(list(arguments), prog_name="ringfort", standalone_mode=False, obj=world)
     except click.UsageError as error:
         where = error.ctx.command_path if error.ctx is not None else "ringfort"
         complain(error.format_message(), f"{where} --help")

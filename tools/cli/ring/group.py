@@ -1,0 +1,146 @@
+"""The click group ``ring``: FILE, then a verb; no verb shows the ring.
+
+Decides which module serves a verb, and what all verbs have in common; does nothing to a ring itself.  A verb's module is imported
+when the verb is used (or when ``--help`` lists them), so that the start stays quick.
+
+To add a verb:
+
+1. In a module of this folder, a command made by ``verb()``::
+
+       @verb()
+       @click.option("--k", default=1, help="How many.")
+       @json_option
+       @click.pass_obj
+       def simulate(file: RingFile, k: int, as_json: bool) -> int:
+           \"\"\"One line for the list of verbs.
+
+           More for its own --help; an example.
+           \"\"\"
+           builder = file.load()
+           ...
+           return CHANGED
+
+2. A line in VERBS below, under the heading where an operator would look for it.
+
+``file.load()`` gives the Builder; ``file.save(builder)`` writes it back as a whole, or Conflict when somebody changed it meanwhile.
+``file.now()`` is wall time, ``file.world`` the World.  Errors of ``ring.errors`` become one line and a hint on stderr, exit 2.  The
+returned number is the exit status: CHANGED, or shown (0), UNCHANGED or a warning (1).
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import json
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import click
+
+from ring.world.interface import World
+from ring.world.real import make_world
+from tools.cli.ring.file import RingFile
+from tools.cli.ring.show import as_dict, as_text
+
+__all__ = ["CHANGED", "UNCHANGED", "VERBS", "RingFile", "json_option", "ring", "verb"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+CHANGED, UNCHANGED = 0, 1
+WARNING = UNCHANGED
+
+# heading -> verb -> where its command is
+VERBS: Mapping[str, Mapping[str, str]] = {
+    "Make and change": {},
+    "Place": {},
+    "Look": {},
+    "Partition power": {},
+    "Beyond swift-ring-builder": {},
+}
+
+
+class _Ring(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [name for verbs in VERBS.values() for name in verbs]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        target = next((verbs[cmd_name] for verbs in VERBS.values() if cmd_name in verbs), None)
+        if target is None:
+            return None
+        module, _, attribute = target.partition(":")
+        command = getattr(importlib.import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """``--json`` may stand behind FILE, where a group would look for a verb."""
+        if args[1:] and all(argument == "--json" for argument in args[1:]):
+            args = [*args[1:], args[0]]
+        return super().parse_args(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for heading, verbs in VERBS.items():
+            with formatter.section(heading):
+                rows = [(name, command.get_short_help_str(70)) for name in verbs if (command := self.get_command(ctx, name))]
+                if rows:
+                    formatter.write_dl(rows)
+
+
+class Verb(click.Command):
+    """A command whose arguments may begin with a minus: ``-1`` as a weight, ``-10.0.0.1`` as a search value."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.ignore_unknown_options = True
+        rest = super().parse_args(ctx, args)
+        for parameter in self.params:
+            given = ctx.params.get(parameter.name or "")
+            if not isinstance(parameter, click.Argument) or given is None:
+                continue
+            for value in given if isinstance(given, tuple) else (given,):
+                if (
+                    isinstance(value, str)
+                    and re.match(r"--|-[a-zA-Z]", value)
+                    and not re.fullmatch(r"-(inf|infinity|nan)", value, re.I)
+                ):
+                    option = value.partition("=")[0]
+                    known = [name for p in self.params for name in p.opts if name.startswith("--")]
+                    raise click.NoSuchOption(option, possibilities=_like(option, known), ctx=ctx)
+        return rest
+
+
+def _like(option: str, known: list[str]) -> list[str]:
+    return difflib.get_close_matches(option, known)
+
+
+def verb(name: str | None = None) -> Callable[[Callable[..., Any]], click.Command]:
+    """Decorates a verb's function; it is called as the function is unless ``name`` says otherwise."""
+
+    def decorate(call: Callable[..., Any]) -> click.Command:
+        return click.command(name or call.__name__, cls=Verb)(call)
+
+    return decorate
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+
+
+@click.group(cls=_Ring, invoke_without_command=True, subcommand_metavar="[VERB [ARGUMENTS]...]")
+@click.argument("file", type=click.Path())
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@click.pass_context
+def ring(ctx: click.Context, file: str, as_json: bool) -> int:
+    """Show or change the ring in FILE; no verb shows it.
+
+    FILE is NAME.builder, or NAME; the ring that the nodes read is NAME.ring beside it, and backups are in backups/.
+
+    Exit status: 0 changed (or shown), 1 nothing changed or a warning, 2 an error.
+    """
+    world = ctx.obj if isinstance(ctx.obj, World) else make_world()
+    ctx.obj = RingFile(file, world)
+    if ctx.invoked_subcommand is not None:
+        if as_json:
+            raise click.UsageError("--json stands behind the verb", ctx)
+        return CHANGED
+    builder = ctx.obj.load()
+    click.echo(json.dumps(as_dict(ctx.obj, builder), indent=2) if as_json else as_text(ctx.obj, builder))
+    return CHANGED
