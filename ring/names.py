@@ -72,3 +72,34 @@ def _hash(prefix: bytes, suffix: bytes, path: Path) -> bytes:
 def partition_of(digest: bytes, part_power: int) -> int:
     """The partition of a hash: its top ``part_power`` bits (0 to 32)."""
     return int.from_bytes(digest[:4], "big") >> (32 - part_power)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Span:
+    """A partition together with the part power that its number belongs to: the hashes whose first ``part_power`` bits (0 to 32)
+    are ``partition``.
+
+    Rings of different powers, as there are while one is being increased, number their partitions differently; a Span is the same
+    hashes to everybody.  BadInput when there is no such partition."""
+
+    part_power: int
+    partition: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.part_power <= 32 or not 0 <= self.partition < 1 << self.part_power:
+            raise BadInput(f"with a part power of {self.part_power} there is no partition {self.partition}")
+
+    @classmethod
+    def of(cls, name_hash: bytes, part_power: int) -> Span:
+        """The one that a hash lies in."""
+        return cls(part_power, partition_of(name_hash, part_power))
+
+    def __contains__(self, name_hash: bytes) -> bool:
+        return partition_of(name_hash, self.part_power) == self.partition
+
+    @property
+    def bounds(self) -> tuple[bytes, bytes | None]:
+        """Of keys that begin with a hash: start <= key < end (4 bytes each; None: nothing lies behind)."""
+        shift = 32 - self.part_power
+        end = (self.partition + 1) << shift
+        return (self.partition << shift).to_bytes(4, "big"), end.to_bytes(4, "big") if end < 1 << 32 else None

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ring.errors import BadInput, DiskFault, Unavailable
-from ring.names import NameHasher, Path, partition_of
+from ring.names import NameHasher, Path, Span
 from ring.timestamp import Timestamp
 from ring.wire.message import Piece
 from ring.world.interface import Buffer
@@ -31,15 +31,14 @@ from storage.client.node import (
 from storage.client.quorum import rank
 from storage.rows.merge import merge_headers, supersedes
 from storage.sync.tree import ZERO as ZERO_DIGEST
-from storage.sync.tree import digest, leaf_of, xor
+from storage.sync.tree import digest, leaf_bits, leaf_of, leaf_span, xor
 
 
 class FakeObjects:
     """The object half (storage.client.local.ObjectEngine)."""
 
-    def __init__(self, hasher: NameHasher, part_power: int) -> None:
+    def __init__(self, hasher: NameHasher) -> None:
         self._hasher = hasher
-        self._part_power = part_power
         self.held: dict[bytes, tuple[Version, bytes]] = {}
         self.owed: dict[bytes, Debt] = {}
         self.broken = False
@@ -110,18 +109,18 @@ class FakeObjects:
         if name_hash in self.owed and self.owed[name_hash].row.timestamp == timestamp:
             del self.owed[name_hash]
 
-    async def digests(self, partition: int) -> LeafDigests:
+    async def digests(self, span: Span) -> LeafDigests:
         self._enter()
-        return _digests(self._in(partition), self._part_power)
+        return _digests(self._in(span), span)
 
-    async def leaf(self, partition: int, leaf: int) -> Sequence[tuple[bytes, bytes]]:
+    async def leaf(self, span: Span, leaf: int) -> Sequence[tuple[bytes, bytes]]:
         self._enter()
-        return sorted(item for item in self._in(partition) if leaf_of(item[0], self._part_power) == leaf)
+        return sorted(self._in(leaf_span(span, leaf)))
 
-    def _in(self, partition: int) -> list[tuple[bytes, bytes]]:
+    def _in(self, span: Span) -> list[tuple[bytes, bytes]]:
         items = []
         for name_hash, (version, _) in self.held.items():
-            if partition_of(name_hash, self._part_power) == partition:
+            if name_hash in span:
                 key = name_hash + version.timestamp.pack_inverted()
                 posted = version.metadata_timestamp.pack() if version.metadata_timestamp else b""
                 items.append((key, digest(key, bytes([version.kind]) + posted + version.etag.encode())))
@@ -166,9 +165,8 @@ class _FakeBook:
 class FakeBooks:
     """The book half (storage.client.local.BookEngine)."""
 
-    def __init__(self, hasher: NameHasher, part_power: int) -> None:
+    def __init__(self, hasher: NameHasher) -> None:
         self._hasher = hasher
-        self._part_power = part_power
         self.held: dict[Path, _FakeBook] = {}
         self.broken = False
 
@@ -208,21 +206,21 @@ class FakeBooks:
         )
         return RowPage(_state(held), [held.rows[name] for name in names[:limit]], len(names) <= limit)
 
-    async def digests(self, kind: str, partition: int) -> LeafDigests:
+    async def digests(self, kind: str, span: Span) -> LeafDigests:
         self._enter()
-        return _digests(self._in(kind, partition), self._part_power)
+        return _digests(self._in(kind, span), span)
 
-    async def leaf(self, kind: str, partition: int, leaf: int) -> Sequence[tuple[bytes, bytes]]:
+    async def leaf(self, kind: str, span: Span, leaf: int) -> Sequence[tuple[bytes, bytes]]:
         self._enter()
-        return sorted(item for item in self._in(kind, partition) if leaf_of(item[0], self._part_power) == leaf)
+        return sorted(self._in(kind, leaf_span(span, leaf)))
 
-    def _in(self, kind: str, partition: int) -> list[tuple[bytes, bytes]]:
+    def _in(self, kind: str, span: Span) -> list[tuple[bytes, bytes]]:
         items = []
         for path, book in self.held.items():
             name_hash = self._hasher.hash(path)
             if kind == ("account" if path.container else "container"):
                 continue
-            if partition_of(name_hash, self._part_power) == partition:
+            if name_hash in span:
                 rows = [book.rows[name] for name in sorted(book.rows)]
                 items.append((name_hash, digest(name_hash, repr((book.header, rows)).encode())))
         return items
@@ -233,10 +231,11 @@ def _state(book: _FakeBook) -> BookState:
     return BookState(book.header, len(live), sum(row.size for row in live), sum(row.count for row in live))
 
 
-def _digests(items: Sequence[tuple[bytes, bytes]], part_power: int) -> LeafDigests:
+def _digests(items: Sequence[tuple[bytes, bytes]], span: Span) -> LeafDigests:
+    leaf_bits(span.part_power)  # BadInput, also when there is nothing
     root, leaves = ZERO_DIGEST, dict[int, bytes]()
     for key, value in items:
-        leaf = leaf_of(key, part_power)
+        leaf = leaf_of(key, span.part_power)
         leaves[leaf] = xor(leaves.get(leaf, ZERO_DIGEST), value)
         root = xor(root, value)
     return LeafDigests(root, {leaf: value for leaf, value in leaves.items() if value != ZERO_DIGEST})

@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 
 from ring.device import Device
 from ring.errors import DiskFault, Unavailable
-from ring.names import Path
+from ring.names import Path, Span
 from ring.timestamp import Timestamp
 from ring.world.interface import Buffer
 from storage.client.interface import Row
@@ -34,9 +34,9 @@ class ObjectEngine(Protocol):
 
     async def get(self, path: Path, timestamp: Timestamp | None, offset: int, length: int | None) -> NodeReading | None: ...
 
-    async def digests(self, partition: int) -> LeafDigests: ...
+    async def digests(self, span: Span) -> LeafDigests: ...
 
-    async def leaf(self, partition: int, leaf: int) -> Sequence[tuple[bytes, bytes]]: ...
+    async def leaf(self, span: Span, leaf: int) -> Sequence[tuple[bytes, bytes]]: ...
 
     async def object_by_key(self, key: bytes) -> NodeReading | None: ...
 
@@ -55,9 +55,9 @@ class BookEngine(Protocol):
 
     async def rows(self, path: Path, *, start: str, end: str, limit: int, reverse: bool) -> RowPage | None: ...
 
-    async def digests(self, kind: str, partition: int) -> LeafDigests: ...
+    async def digests(self, kind: str, span: Span) -> LeafDigests: ...
 
-    async def leaf(self, kind: str, partition: int, leaf: int) -> Sequence[tuple[bytes, bytes]]: ...
+    async def leaf(self, kind: str, span: Span, leaf: int) -> Sequence[tuple[bytes, bytes]]: ...
 
 
 class LocalNode:
@@ -97,15 +97,15 @@ class LocalNode:
     async def rows(self, path: Path, *, start: str, end: str, limit: int, reverse: bool) -> RowPage | None:
         return await self._ask(self.books.rows(path, start=start, end=end, limit=limit, reverse=reverse))
 
-    async def digests(self, kind: str, partition: int) -> LeafDigests:
+    async def digests(self, kind: str, span: Span) -> LeafDigests:
         if kind == "object":
-            return await self._ask(self.store.digests(partition))
-        return await self._ask(self.books.digests(kind, partition))
+            return await self._ask(self.store.digests(span))
+        return await self._ask(self.books.digests(kind, span))
 
-    async def leaf(self, kind: str, partition: int, leaf: int) -> Sequence[tuple[bytes, bytes]]:
+    async def leaf(self, kind: str, span: Span, leaf: int) -> Sequence[tuple[bytes, bytes]]:
         if kind == "object":
-            return await self._ask(self.store.leaf(partition, leaf))
-        return await self._ask(self.books.leaf(kind, partition, leaf))
+            return await self._ask(self.store.leaf(span, leaf))
+        return await self._ask(self.books.leaf(kind, span, leaf))
 
     async def object_by_key(self, key: bytes) -> NodeReading | None:
         return await self._ask(self.store.object_by_key(key))

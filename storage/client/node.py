@@ -15,7 +15,7 @@ from enum import IntEnum
 from typing import Protocol
 
 from ring.device import Device
-from ring.names import Path
+from ring.names import Path, Span
 from ring.timestamp import Timestamp
 from ring.wire.message import Piece
 from ring.world.interface import Buffer
@@ -124,7 +124,7 @@ class LeafDigests:
 class Node(Protocol):
     device: Device
 
-    # objects.  ``partition`` is that of the object ring.
+    # objects
 
     async def put_small(self, version: Version, data: Buffer, debt: Debt | None) -> WriteReply:
         """A whole object at once (data up to the pack cut), or a tombstone (data empty).  Durable when it returns."""
@@ -154,11 +154,13 @@ class Node(Protocol):
     async def rows(self, path: Path, *, start: str, end: str, limit: int, reverse: bool) -> RowPage | None:
         """Rows with start < name < end ("" is no bound).  None: no such book here."""
 
-    # anti-entropy.  ``kind`` is "object" or "book"; partitions are those of the kind's ring.
+    # anti-entropy.  ``kind`` is "object", "book", or "container" or "account" alone.  A device knows no ring: the span names the
+    # partition with its part power, and so how many leaves it has (4,096; 2^(24 - part power) above a power of 12).  BadInput when
+    # there is no such partition or leaf.
 
-    async def digests(self, kind: str, partition: int) -> LeafDigests: ...
+    async def digests(self, kind: str, span: Span) -> LeafDigests: ...
 
-    async def leaf(self, kind: str, partition: int, leaf: int) -> Sequence[tuple[bytes, bytes]]:
+    async def leaf(self, kind: str, span: Span, leaf: int) -> Sequence[tuple[bytes, bytes]]:
         """(key, digest) of what the leaf holds.  An object's key is hash + inverted timestamp (28 bytes); a book's its hash."""
 
     async def object_by_key(self, key: bytes) -> NodeReading | None:

@@ -82,7 +82,8 @@ class Peer:
         self._retry_at = 0.0
         self._retry_s = 0.0
         self._idle: list[Frames] = []
-        self.peer_ring_version = 0  # as it last stated
+        self.peer_minor = 0  # version of the protocol, as it last stated
+        self.peer_ring_version = 0  # likewise
         nursery.start_soon(self._close_idle)
 
     # ---- questions
@@ -126,7 +127,7 @@ class Peer:
                 frames = await self._connect("questions")
                 self._retry_s = 0.0
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._send, frames, nursery.cancel_scope)
+                    nursery.start_soon(self._send, frames, self.peer_minor, nursery.cancel_scope)
                     error = await self._receive(frames)
                     nursery.cancel_scope.cancel()
         except Unavailable as failure:
@@ -143,7 +144,7 @@ class Peer:
             if frames is not None:
                 await _close(frames)
 
-    async def _send(self, frames: Frames, scope: trio.CancelScope) -> None:
+    async def _send(self, frames: Frames, peer_minor: int, scope: trio.CancelScope) -> None:
         try:
             while True:
                 await self._wake.wait()
@@ -152,13 +153,22 @@ class Peer:
                     batch, size = [], 0
                     while self._outbox and size < wire.BATCH_BYTES:
                         ask = self._outbox.popleft()
-                        if ask.id in self._waiting:  # somebody still wants to know
+                        if wire.minor_of(ask.question) > peer_minor:
+                            self._too_old(ask.id)
+                        elif ask.id in self._waiting:  # somebody still wants to know
                             size += len(ask.question.data) if isinstance(ask.question, wire.PutSmall) else 200
                             batch.append(ask)
                     if batch:
                         await frames.send(wire.encode_frame(FrameType.QUESTIONS, wire.encode(batch)))
         except Unavailable:
             scope.cancel()
+
+    def _too_old(self, number: int) -> None:
+        waiting = self._waiting.get(number)
+        if waiting is not None:
+            text = f"the node at {self.address} speaks an older version of the node protocol, which cannot answer this"
+            waiting.error = Unavailable(text, hint="upgrade that node")
+            waiting.event.set()
 
     async def _receive(self, frames: Frames) -> RingfortError:
         """Until the connection ends; why it did."""
@@ -278,7 +288,7 @@ class Peer:
                 _, welcome = await frames.expect(FrameType.WELCOME)
                 handshake.finish(welcome)
             frames.payload_bytes_max = wire.MESSAGE_BYTES_MAX
-            self.peer_ring_version = handshake.peer_ring_version
+            self.peer_minor, self.peer_ring_version = handshake.peer_minor, handshake.peer_ring_version
             self._heard = trio.current_time()
             done = True
             return frames

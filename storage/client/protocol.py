@@ -22,7 +22,7 @@ from zlib import crc32
 import msgspec
 
 from ring.errors import BadInput, Conflict, DiskFault, FormatError, NotFound, RingfortError, Unavailable
-from ring.names import Path
+from ring.names import Path, Span
 from ring.timestamp import Timestamp
 from ring.world.interface import Buffer
 from storage.client.errors import AccountNotFound, ContainerNotFound, NoQuorum, ObjectNotFound, Superseded
@@ -30,7 +30,7 @@ from storage.client.interface import Row
 from storage.client.node import BookHeader, BookState, Debt, LeafDigests, Version, WriteReply
 
 MAGIC = "ringfort-node"
-MAJOR, MINOR = 1, 0
+MAJOR, MINOR = 1, 1
 NONCE_BYTES = 32
 HEAD = struct.Struct(">IBI")
 HANDSHAKE_BYTES_MAX = 4096
@@ -123,6 +123,7 @@ class Handshake:
         self._ring_version = ring_version
         self._said = b""
         self.purpose = ""
+        self.peer_minor = 0
         self.peer_ring_version = 0
 
     # the server
@@ -139,7 +140,7 @@ class Handshake:
         said = self._said + encode(msgspec.structs.replace(proof, proof=b""))
         if len(proof.nonce) != NONCE_BYTES or not hmac.compare_digest(proof.proof, self._sign(b"client", said)):
             raise Refused("the peer does not know the cluster key")
-        self.purpose, self.peer_ring_version = proof.purpose, proof.ring_version
+        self.purpose, self.peer_minor, self.peer_ring_version = proof.purpose, proof.minor, proof.ring_version
         body = self._ring_version.to_bytes(8, "big")
         return encode_frame(
             FrameType.WELCOME, encode(Welcome(self._ring_version, self._sign(b"server", said + proof.proof + body)))
@@ -152,6 +153,7 @@ class Handshake:
         self._check_version(challenge.magic, challenge.major)
         if len(challenge.nonce) != NONCE_BYTES:
             raise Refused("the peer's challenge is too short")
+        self.peer_minor = challenge.minor
         proof = Proof(MAGIC, MAJOR, MINOR, self._nonce, purpose, self._ring_version, b"")
         said = challenge_payload + encode(proof)
         signature = self._sign(b"client", said)
@@ -230,15 +232,33 @@ class Rows(msgspec.Struct, tag="rows", frozen=True):
 class Digests(msgspec.Struct, tag="digests", frozen=True):
     kind: str
     partition: int
+    part_power: int | None = None  # since 1.1; see span_of
 
 
 class Leaf(msgspec.Struct, tag="leaf", frozen=True):
     kind: str
     partition: int
     leaf: int
+    part_power: int | None = None
 
 
 Question = PutSmall | Post | Head | Get | ByKey | MergeHeader | MergeRows | Book | Rows | Digests | Leaf
+_SINCE_MINOR: Mapping[type, int] = {Digests: 1, Leaf: 1}
+
+
+def minor_of(question: Question) -> int:
+    """The least minor version that a peer must speak to be asked this: an older one would answer something else."""
+    return _SINCE_MINOR.get(type(question), 0)
+
+
+def span_of(question: Digests | Leaf) -> Span:
+    """What is asked about.  BadInput when there is no such partition.
+
+    A peer of version 1.0 numbers partitions with a part power of its own that it does not say, and that is not known here once a
+    ring has grown: Unavailable, which it takes for no answer, so that it neither sends nor drops anything for it."""
+    if question.part_power is None:
+        raise Unavailable("the question does not say its part power", hint="upgrade the node that asks: it speaks version 1.0")
+    return Span(question.part_power, question.partition)
 
 
 class Ask(msgspec.Struct, array_like=True, frozen=True):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ring.device import Device
-from ring.names import Path
+from ring.names import Path, Span
 from ring.timestamp import Timestamp
 from ring.world.interface import Buffer
 from storage.client import protocol as wire
@@ -54,11 +54,13 @@ class RemoteNode:
         page = await self._peer.ask(self.device.id, wire.Rows(path, start, end, limit, reverse), wire.PAGE)
         return None if page is None else RowPage(page.state, PackedRows(page.packed), page.complete)
 
-    async def digests(self, kind: str, partition: int) -> LeafDigests:
-        return await self._peer.ask(self.device.id, wire.Digests(kind, partition), wire.LEAF_DIGESTS)
+    async def digests(self, kind: str, span: Span) -> LeafDigests:
+        question = wire.Digests(kind, span.partition, span.part_power)
+        return await self._peer.ask(self.device.id, question, wire.LEAF_DIGESTS)
 
-    async def leaf(self, kind: str, partition: int, leaf: int) -> Sequence[tuple[bytes, bytes]]:
-        return await self._peer.ask(self.device.id, wire.Leaf(kind, partition, leaf), wire.LEAF_KEYS)
+    async def leaf(self, kind: str, span: Span, leaf: int) -> Sequence[tuple[bytes, bytes]]:
+        question = wire.Leaf(kind, span.partition, leaf, span.part_power)
+        return await self._peer.ask(self.device.id, question, wire.LEAF_KEYS)
 
     async def object_by_key(self, key: bytes) -> NodeReading | None:
         return await self._reading(wire.ByKey(key), 0, None)

@@ -278,10 +278,10 @@ class _Questions:
                     return None
                 packed = page.rows if isinstance(page.rows, PackedRows) else PackedRows.of(page.rows)
                 return wire.PageOfRows(page.state, packed.packed, page.complete)
-            case wire.Digests(kind, partition):
-                return await node.digests(kind, partition)
-            case wire.Leaf(kind, partition, leaf):
-                return await node.leaf(kind, partition, leaf)
+            case wire.Digests(kind) as question:
+                return await node.digests(kind, wire.span_of(question))
+            case wire.Leaf(kind, _, leaf) as question:
+                return await node.leaf(kind, wire.span_of(question), leaf)
 
 
 async def _found(reading: NodeReading | None, offset: int, length: int | None) -> wire.Found | None:

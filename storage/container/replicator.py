@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from ring.daemon.worker import Busy, Idle
 from ring.device import Device
 from ring.errors import DiskFault, Unavailable
-from ring.names import Path
+from ring.names import Path, Span
 from ring.placement import Ring
 from storage.client.interface import Row
 from storage.client.node import Node, RowPage
@@ -49,7 +49,7 @@ class BookReplicator:
         self._rings = rings
         self._nodes = nodes
         self._interval_s = interval_s
-        self._todo: deque[tuple[str, int]] = deque()
+        self._todo: deque[tuple[str, Span]] = deque()
         self._resting = False
 
     async def work(self) -> Busy | Idle:
@@ -58,15 +58,24 @@ class BookReplicator:
             if self._resting:
                 self._resting = False
                 return Idle.after(self._interval_s)
-            self._todo.extend((kind, partition) for kind in KINDS for partition in self._books.partitions(kind))
+            for kind in KINDS:
+                self._list(kind)
             self._resting = True
             if not self._todo:
                 return await self.work()
-        kind, partition = self._todo.popleft()
-        return Busy(max(1, await self._partition(kind, partition)))
+        kind, span = self._todo.popleft()
+        ring = self._rings(kind)
+        if span.part_power != ring.part_power:  # it has changed: begin with this kind anew, with the partitions of the new ring
+            self._todo = deque((other, span) for other, span in self._todo if other != kind)
+            self._list(kind)
+            return Busy()
+        return Busy(max(1, await self._partition(ring, kind, span)))
 
-    async def _partition(self, kind: str, partition: int) -> int:
-        primaries = self._rings(kind).primaries(partition)
+    def _list(self, kind: str) -> None:
+        self._todo.extend((kind, span) for span in self._books.partitions(kind, self._rings(kind).part_power))
+
+    async def _partition(self, ring: Ring, kind: str, span: Span) -> int:
+        primaries = ring.primaries(span.partition)
         merged = 0
         reached: list[Node] = []
         for device in primaries:
@@ -74,21 +83,21 @@ class BookReplicator:
                 continue
             node = self._nodes(device)
             try:
-                merged += await self._merge_with(node, kind, partition)
+                merged += await self._merge_with(node, kind, span)
                 reached.append(node)
             except (Unavailable, DiskFault):
                 self.unanswered += 1  # unknown: nothing follows from it
         if all(device.id != self._device.id for device in primaries) and len(reached) == len(primaries):
-            await self._drop(reached, kind, partition)
+            await self._drop(reached, kind, span)
         self.merged += merged
         return merged
 
-    async def _merge_with(self, node: Node, kind: str, partition: int) -> int:
+    async def _merge_with(self, node: Node, kind: str, span: Span) -> int:
         merged = 0
-        leaves = differing(await self._books.digests(kind, partition), await node.digests(kind, partition))
+        leaves = differing(await self._books.digests(kind, span), await node.digests(kind, span))
         for leaf in leaves:
-            theirs = dict(await node.leaf(kind, partition, leaf))
-            for book, digest in await self._books.leaf(kind, partition, leaf):
+            theirs = dict(await node.leaf(kind, span, leaf))
+            for book, digest in await self._books.leaf(kind, span, leaf):
                 if theirs.get(book) != digest:
                     await self._merge_book(node, book)
                     merged += 1
@@ -123,15 +132,15 @@ class BookReplicator:
             await self._books.merge_rows(path, pull)
         return horizon
 
-    async def _drop(self, primaries: Sequence[Node], kind: str, partition: int) -> None:
+    async def _drop(self, primaries: Sequence[Node], kind: str, span: Span) -> None:
         """Let go of the books that every primary holds with this very content."""
-        for leaf in (await self._books.digests(kind, partition)).leaves:
+        for leaf in (await self._books.digests(kind, span)).leaves:
             try:
-                theirs = [dict(await node.leaf(kind, partition, leaf)) for node in primaries]
+                theirs = [dict(await node.leaf(kind, span, leaf)) for node in primaries]
             except (Unavailable, DiskFault):
                 self.unanswered += 1
                 return
-            for book, digest in await self._books.leaf(kind, partition, leaf):
+            for book, digest in await self._books.leaf(kind, span, leaf):
                 if all(held.get(book) == digest for held in theirs):
                     self.dropped += await self._books.drop(book, digest)
 

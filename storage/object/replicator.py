@@ -20,6 +20,7 @@ import trio
 from ring.daemon.worker import Busy, Idle
 from ring.device import Device
 from ring.errors import Conflict, DiskFault, NotFound, Unavailable
+from ring.names import Span
 from ring.placement import Ring
 from storage.client.bodies import aclose
 from storage.client.node import Node, NodeReading
@@ -56,28 +57,31 @@ class ObjectReplicator:
         self._nodes = nodes
         self._interval_s = interval_s
         self._pack_cut_bytes = pack_cut_bytes
-        self._todo: deque[int] = deque()
+        self._todo: deque[Span] = deque()
         self._resting = False
 
     async def work(self) -> Busy | Idle:
         """One partition."""
+        ring = self._ring()
         if not self._todo:
             if self._resting:
                 self._resting = False
                 return Idle.after(self._interval_s)
-            self._todo.extend(sorted(self._store.partitions()))
+            self._todo.extend(self._store.partitions(ring.part_power))
             self._resting = True
             if not self._todo:
                 return await self.work()
-        partition = self._todo.popleft()
-        pushed, pushed_bytes, more = await self._partition(partition)
+        span = self._todo.popleft()
+        if span.part_power != ring.part_power:  # it has changed: begin anew, with the partitions of the new ring
+            self._todo = deque(self._store.partitions(ring.part_power))
+            return Busy()
+        pushed, pushed_bytes, more = await self._partition(ring, span)
         if more:
-            self._todo.appendleft(partition)
+            self._todo.appendleft(span)
         return Busy(max(1, pushed), pushed_bytes)
 
-    async def _partition(self, partition: int) -> tuple[int, int, bool]:
-        ring = self._ring()
-        primaries = ring.primaries(partition)
+    async def _partition(self, ring: Ring, span: Span) -> tuple[int, int, bool]:
+        primaries = ring.primaries(span.partition)
         is_primary = any(device.id == self._device.id for device in primaries)
         total, total_bytes, more = 0, 0, False
         reached: list[Node] = []
@@ -86,23 +90,23 @@ class ObjectReplicator:
                 continue
             node = self._nodes(device)
             try:
-                pushed, pushed_bytes, left = await self._push(partition, node)
+                pushed, pushed_bytes, left = await self._push(span, node)
             except (Unavailable, DiskFault, NotFound):
                 self.unanswered += 1  # unknown: nothing follows from it
                 continue
             reached.append(node)
             total, total_bytes, more = total + pushed, total_bytes + pushed_bytes, more or left
         if not is_primary and not more and len(reached) == len(primaries):
-            await self._drop(partition, reached)
+            await self._drop(span, reached)
         return total, total_bytes, more
 
-    async def _push(self, partition: int, node: Node) -> tuple[int, int, bool]:
+    async def _push(self, span: Span, node: Node) -> tuple[int, int, bool]:
         """(versions, bytes, whether some are left).  Raises Unavailable."""
         pushed = pushed_bytes = 0
-        leaves = differing(await self._store.digests(partition), await node.digests("object", partition))
+        leaves = differing(await self._store.digests(span), await node.digests("object", span))
         for leaf in leaves:
-            theirs = _by_hash(await node.leaf("object", partition, leaf))
-            for key, digest in await self._store.leaf(partition, leaf):
+            theirs = _by_hash(await node.leaf("object", span, leaf))
+            for key, digest in await self._store.leaf(span, leaf):
                 held = theirs.get(key[:HASH_BYTES])
                 if held is not None and _covers(held, key, digest):
                     continue
@@ -142,16 +146,16 @@ class ObjectReplicator:
         if found is not None:
             await copy(found, target, self._pack_cut_bytes)
 
-    async def _drop(self, partition: int, primaries: Sequence[Node]) -> None:
+    async def _drop(self, span: Span, primaries: Sequence[Node]) -> None:
         """Let go of what every primary holds.  Asks them anew: what was sent is not what was acknowledged."""
-        mine = await self._store.digests(partition)
+        mine = await self._store.digests(span)
         for leaf in mine.leaves:
             try:
-                theirs = [_by_hash(await node.leaf("object", partition, leaf)) for node in primaries]
+                theirs = [_by_hash(await node.leaf("object", span, leaf)) for node in primaries]
             except (Unavailable, DiskFault):
                 self.unanswered += 1
                 return
-            for key, digest in await self._store.leaf(partition, leaf):
+            for key, digest in await self._store.leaf(span, leaf):
                 copies = [held.get(key[:HASH_BYTES]) for held in theirs]
                 if all(held is not None and _covers(held, key, digest) for held in copies):
                     try:

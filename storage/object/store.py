@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import trio
 
 from ring.errors import BadInput, Conflict, DiskFault, FormatError
-from ring.names import NameHasher, Path
+from ring.names import NameHasher, Path, Span
 from ring.timestamp import Timestamp
 from ring.world.interface import Buffer, World
 from storage.client.errors import ObjectNotFound
@@ -86,11 +86,8 @@ class Write:
 
 
 class ObjectStore:
-    def __init__(
-        self, world: World, device: OpenDevice, part_power: int, hasher: NameHasher, *, segment_bytes_max: int = SEGMENT_BYTES_MAX
-    ) -> None:
+    def __init__(self, world: World, device: OpenDevice, hasher: NameHasher, *, segment_bytes_max: int = SEGMENT_BYTES_MAX) -> None:
         self.device = device
-        self.part_power = part_power
         self.index = Index(device.tables)
         self.packs = Packs(world, device, self._land, segment_bytes_max=segment_bytes_max)
         self.reader = Reader(device, self.packs, self._suspect, self.refers)
@@ -360,21 +357,21 @@ class ObjectStore:
         """hash | inverted timestamp: how the index, the tree and the debts name a version."""
         return self._hasher.hash(path) + timestamp.pack_inverted()
 
-    def partitions(self) -> set[int]:
-        """The partitions of which anything is held, tombstones included."""
+    def partitions(self, part_power: int) -> list[Span]:
+        """Of a ring with this part power, ascending: those of which anything is held, tombstones included."""
         self._check()
-        return self.index.partitions(self.part_power)
+        return [Span(part_power, partition) for partition in sorted(self.index.partitions(part_power))]
 
-    async def digests(self, partition: int) -> LeafDigests:
+    async def digests(self, span: Span) -> LeafDigests:
         self._check()
         await self.index.commit()
-        return tree.digests(self.device.tables, "object", partition, self.part_power)
+        return tree.digests(self.device.tables, "object", span)
 
-    async def leaf(self, partition: int, leaf: int) -> Sequence[tuple[bytes, bytes]]:
+    async def leaf(self, span: Span, leaf: int) -> Sequence[tuple[bytes, bytes]]:
         """(key, digest) of what the leaf holds, in key order."""
         self._check()
         start: bytes | None
-        start, end = tree.leaf_range(partition, leaf, self.part_power)
+        start, end = tree.leaf_span(span, leaf).bounds
         found: list[tuple[bytes, bytes]] = []
         while start is not None:
             page, start = self.index.page(start, end, limit=1000)

@@ -7,8 +7,8 @@ range of keys.  One Books owns a device's books: sums are followed in RAM and wr
 Tables: "rows" (names.py), "books" (hash -> header), "book_state" (b"s" + hash -> sums, b"d" + hash -> owes its account a report),
 "tree" (kinds "container" and "account"; storage.sync.tree).  Format: docs/formats/rows.md.
 
-Never touches: quorums, other devices (storage.client), objects (storage.object).  A partition is that of the container and account
-rings, which share one part power.
+Never touches: quorums, other devices (storage.client), objects (storage.object), rings: whoever asks about a partition says the
+part power it is meant with, and those of the container and the account ring may differ.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Sequence
 import trio
 
 from ring.errors import BadInput, DiskFault, FormatError, RingfortError, Unavailable
-from ring.names import NameHasher, Path, partition_of
+from ring.names import NameHasher, Path, Span
 from ring.timestamp import TimestampSource
 from ring.world.interface import World, Write
 from storage.client.interface import Row
@@ -35,7 +35,7 @@ from storage.rows.page import PackedRows
 from storage.rows.replay import put_away, read_log
 from storage.rows.row import check_row, pack_header, pack_row, seal, unpack_row, unseal, unseal_all
 from storage.rows.tables import BooksDevice, BookTables, as_fault
-from storage.sync.tree import Toggles, combine, digests, leaf_range, partition_range
+from storage.sync.tree import Toggles, combine, digests, leaf_span
 
 PAGE_ROWS_MAX = 10_000
 RECORD_ROWS_MAX = 1000
@@ -45,10 +45,9 @@ _SUMS, _OWES = b"s", b"d"
 
 
 class Books:
-    def __init__(self, world: World, device: BooksDevice, part_power: int, hasher: NameHasher) -> None:
+    def __init__(self, world: World, device: BooksDevice, hasher: NameHasher) -> None:
         self._device = device
         self._tables = BookTables(device.tables)
-        self._part_power = part_power
         self._hasher = hasher
         self._timestamps = TimestampSource(world.clock)
         self._entries: dict[bytes, Entry] = {}
@@ -120,16 +119,16 @@ class Books:
         self._check()
         return self._page(self._hasher.hash(path), start.encode(), end.encode() or None, limit=limit, reverse=reverse)
 
-    async def digests(self, kind: str, partition: int) -> LeafDigests:
+    async def digests(self, kind: str, span: Span) -> LeafDigests:
         """Of what is in the tables: merges of the last second may be missing.  Kinds: "book", or "container" or "account" alone."""
         self._check()
-        return combine(*(digests(self._tables, one, partition, self._part_power) for one in kinds_of(kind)))
+        return combine(*(digests(self._tables, one, span) for one in kinds_of(kind)))
 
-    async def leaf(self, kind: str, partition: int, leaf: int) -> Sequence[tuple[bytes, bytes]]:
+    async def leaf(self, kind: str, span: Span, leaf: int) -> Sequence[tuple[bytes, bytes]]:
         """(hash, digest) of the books in a leaf, as in the tables."""
         self._check()
         found = []
-        start, end = leaf_range(partition, leaf, self._part_power)
+        start, end = leaf_span(span, leaf).bounds
         while True:
             pairs = self._tables.scan("books", start, end, limit=PAGE_ROWS_MAX)
             for book, header in pairs:
@@ -171,25 +170,25 @@ class Books:
 
     # ---- for the replicator and the updater
 
-    def partitions(self, kind: str = "book") -> list[int]:
-        """Those of which this device holds a book, ascending."""
+    def partitions(self, kind: str, part_power: int) -> list[Span]:
+        """Of a ring with this part power, ascending: those of which this device holds a book of the kind."""
         self._check()
-        found = set()
+        found = set[Span]()
         for overlay in (self._applying, self._overlay):
             for book in overlay.headers:
                 if self._entries[book].kind in kinds_of(kind):
-                    found.add(partition_of(book, self._part_power))
+                    found.add(Span.of(book, part_power))
         start: bytes | None = b""
         while start is not None:
             pairs = self._tables.scan("books", start, None, limit=1)
             if not pairs:
                 break
             book, header = pairs[0]
-            partition = partition_of(book, self._part_power)
             entry = self._load(book, header)
             if entry is not None and entry.kind in kinds_of(kind):
-                found.add(partition)
-                start = partition_range(partition, self._part_power)[1]
+                span = Span.of(book, part_power)
+                found.add(span)
+                start = span.bounds[1]
             else:
                 start = book + b"\0"
         return sorted(found)

@@ -3,7 +3,8 @@
 Every key of an index has a 16-byte digest of (key, content).  A leaf is the XOR of the digests of the keys that share the leading
 ``STORED_BITS`` bits of their name's hash; a digest toggled twice is gone, so a change costs one read and one write, whatever the
 partition's size.  Leaves lie sparsely in the table "tree" under kind byte + 3 bytes of hash, and are summed up to at most 4,096
-per partition when they are read.  They know nothing of partitions, so a growing part power rewrites nothing.
+per partition when they are read.  They know nothing of partitions: whoever asks says the part power (a ``Span``), two sides that
+compare sum to the same leaves whatever their rings, and a growing part power rewrites nothing.
 
 Pure but for reading Tables; the caller commits the Writes together with the index they describe.  Neighbours:
 storage.object.index and storage.rows.books toggle, storage.client's replicator compares.
@@ -15,6 +16,7 @@ import hashlib
 from collections.abc import Mapping
 
 from ring.errors import BadInput
+from ring.names import Span
 from ring.world.interface import Tables, Write
 from storage.client.node import LeafDigests
 
@@ -62,7 +64,7 @@ class Toggles:
 
 
 def leaf_bits(part_power: int) -> int:
-    """How many bits beyond the partition's number a leaf of it."""
+    """How many bits a leaf's number has: 12, fewer above a part power of 12.  BadInput above 24."""
     if not 0 <= part_power <= STORED_BITS:
         raise BadInput(f"part power {part_power} is not within 0 to {STORED_BITS}")
     return min(LEAF_BITS, STORED_BITS - part_power)
@@ -74,25 +76,20 @@ def leaf_of(name_hash: bytes, part_power: int) -> int:
     return (int.from_bytes(name_hash[:4], "big") >> (32 - part_power - bits)) & ((1 << bits) - 1)
 
 
-def partition_range(partition: int, part_power: int) -> tuple[bytes, bytes | None]:
-    """Index keys of a partition: start <= key < end (None: to the end of the table)."""
-    return _range(partition, part_power)
-
-
-def leaf_range(partition: int, leaf: int, part_power: int) -> tuple[bytes, bytes | None]:
-    """Index keys of one leaf of a partition: start <= key < end (None: to the end of the table)."""
-    bits = leaf_bits(part_power)
+def leaf_span(span: Span, leaf: int) -> Span:
+    """The hashes of one leaf of a partition."""
+    bits = leaf_bits(span.part_power)
     if not 0 <= leaf < 1 << bits:
-        raise BadInput(f"no leaf {leaf} with part power {part_power}")
-    return _range((partition << bits) | leaf, part_power + bits)
+        raise BadInput(f"no leaf {leaf} with part power {span.part_power}")
+    return Span(span.part_power + bits, (span.partition << bits) | leaf)
 
 
-def digests(tables: Tables, kind: str, partition: int, part_power: int) -> LeafDigests:
+def digests(tables: Tables, kind: str, span: Span) -> LeafDigests:
     """The partition's leaves, summed to at most 4,096, and their sum.  Costs one step per stored leaf (about a microsecond)."""
     prefix = KIND_BYTES[kind]
-    bits = leaf_bits(part_power)
-    shift, mask = STORED_BITS - part_power - bits, (1 << bits) - 1
-    first, last = _range(partition, part_power)
+    bits = leaf_bits(span.part_power)
+    shift, mask = STORED_BITS - span.part_power - bits, (1 << bits) - 1
+    first, last = span.bounds
     start = prefix + first[:3]
     end = prefix + last[:3] if last is not None else bytes([prefix[0] + 1])
     sums: dict[int, int] = {}
@@ -107,7 +104,7 @@ def digests(tables: Tables, kind: str, partition: int, part_power: int) -> LeafD
 
 
 def combine(*parts: LeafDigests) -> LeafDigests:
-    """The tree of disjoint sets together (containers and accounts)."""
+    """The tree of disjoint sets together (containers and accounts), all of one span."""
     sums: dict[int, int] = {}
     for part in parts:
         for leaf, value in part.leaves.items():
@@ -116,7 +113,7 @@ def combine(*parts: LeafDigests) -> LeafDigests:
 
 
 def differing(one: LeafDigests, other: LeafDigests) -> list[int]:
-    """The leaves to compare key by key, ascending; none when the roots are equal."""
+    """The leaves to compare key by key, ascending; none when the roots are equal.  Both are of one span."""
     if one.root == other.root:
         return []
     leaves: set[int] = set(one.leaves) | set(other.leaves)
@@ -129,11 +126,3 @@ def _leaf_digests(sums: Mapping[int, int]) -> LeafDigests:
         root ^= value
     leaves = {leaf: value.to_bytes(DIGEST_BYTES, "big") for leaf, value in sorted(sums.items()) if value}
     return LeafDigests(root.to_bytes(DIGEST_BYTES, "big"), leaves)
-
-
-def _range(number: int, bits: int) -> tuple[bytes, bytes | None]:
-    """The keys whose first ``bits`` bits are ``number``, bounds of 4 bytes."""
-    if not 0 <= number < 1 << bits:
-        raise BadInput(f"{number} is not a number of {bits} bits")
-    end = (number + 1) << (32 - bits)
-    return (number << (32 - bits)).to_bytes(4, "big"), end.to_bytes(4, "big") if end < 1 << 32 else None

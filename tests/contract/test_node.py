@@ -11,7 +11,7 @@ import trio
 import trio.testing
 
 from ring.errors import BadInput, Unavailable
-from ring.names import Path
+from ring.names import Path, Span
 from ring.timestamp import Timestamp
 from ring.wire.message import Piece
 from ring.world.interface import Address, TcpAddress, UnixAddress, World
@@ -27,7 +27,7 @@ from storage.client.payer import RowPayer
 from storage.client.peer import Peer
 from storage.client.remote import RemoteNode
 from storage.client.server import NodeServer
-from tests.storage.client.ground import HASHER, PART_POWER, make_device, open_engines
+from tests.storage.client.ground import HASHER, make_device, open_engines
 
 SECRET = b"s" * 32
 OBJECT = Path("AUTH_a", "c", "o")
@@ -45,7 +45,7 @@ async def node(request: pytest.FixtureRequest, nursery: trio.Nursery, tmp_path: 
     nodes: dict[int, Node] = {}
     payer = RowPayer(nursery, nodes.get)
     if request.param == "fake" or on_socket:
-        nodes[1] = LocalNode(make_device(1), FakeObjects(HASHER, PART_POWER), FakeBooks(HASHER, PART_POWER), payer)
+        nodes[1] = LocalNode(make_device(1), FakeObjects(HASHER), FakeBooks(HASHER), payer)
     else:
         nodes[1] = LocalNode(make_device(1), *await open_engines(nursery, world, 1), payer)
     if not request.param.startswith("remote"):
@@ -244,36 +244,78 @@ async def test_a_debt_is_paid(node: Node) -> None:
 
 
 async def test_digests_tell_what_is_held(node: Node) -> None:
-    partition = HASHER.hash(OBJECT)[0] >> 4
-    empty = await node.digests("object", partition)
+    span = Span.of(HASHER.hash(OBJECT), 4)
+    empty = await node.digests("object", span)
     assert not empty.leaves
     for of, data in ((version(5, b"data"), b"data"), (version(6, b"6" * 70_000), b"6" * 70_000), (tombstone(7), b"")):
         if of.size > 10:
             await put_large(node, of, data)
         else:
             await node.put_small(of, data, None)
-        digests = await node.digests("object", partition)
+        digests = await node.digests("object", span)
         ((leaf, value),) = digests.leaves.items()
         assert value == digests.root != empty.root
-        ((key, _),) = await node.leaf("object", partition, leaf)
+        ((key, _),) = await node.leaf("object", span, leaf)
         assert key == HASHER.hash(OBJECT) + of.timestamp.pack_inverted()
         reading = await node.object_by_key(key)
         assert reading is not None and reading.version == of
         assert await body(reading) == data
         assert await node.object_by_key(key[:-1] + b"\0") is None
-    assert not (await node.digests("object", partition ^ 1)).leaves
+    assert not (await node.digests("object", Span(4, span.partition ^ 1))).leaves
+
+
+POWERS = (0, 1, 4, 5, 11, 12, 13, 20, 24)
+
+
+async def test_whoever_asks_says_the_part_power(node: Node) -> None:
+    """Of one device, at once: as two neighbours do while a ring grows."""
+    paths = [Path("AUTH_a", "c", f"o{number}") for number in range(40)]
+    for path in paths:
+        await node.put_small(version(5, b"data", path), b"data", None)
+    whole = await node.digests("object", Span(0, 0))
+    for part_power in POWERS:
+        root, found = 0, set[bytes]()
+        for span in {Span.of(HASHER.hash(path), part_power) for path in paths}:
+            digests = await node.digests("object", span)
+            root ^= int.from_bytes(digests.root, "big")
+            assert digests.leaves and max(digests.leaves) < min(4096, 1 << (24 - part_power))
+            for leaf, value in digests.leaves.items():
+                total = 0
+                for key, digest in await node.leaf("object", span, leaf):
+                    assert key in span
+                    found.add(key[:16])
+                    total ^= int.from_bytes(digest, "big")
+                assert total.to_bytes(16, "big") == value
+        assert root.to_bytes(16, "big") == whole.root
+        assert found == {HASHER.hash(path) for path in paths}
+
+
+@pytest.mark.parametrize("kind", ["object", "book"])
+async def test_a_span_or_leaf_that_cannot_be(node: Node, kind: str) -> None:
+    with pytest.raises(BadInput):
+        await node.digests(kind, Span(25, 0))
+    for part_power, leaf in ((0, 4096), (12, 4096), (13, 2048), (24, 1), (4, -1)):
+        with pytest.raises(BadInput):
+            await node.leaf(kind, Span(part_power, 0), leaf)
+        assert await node.leaf(kind, Span(part_power, 0), 0) == []
 
 
 @pytest.mark.parametrize("node", ["fake", "local", "remote"], indirect=True)
 async def test_digests_of_books(node: Node, autojump_clock: trio.testing.MockClock) -> None:
-    partition = HASHER.hash(CONTAINER)[0] >> 4
-    assert not (await node.digests("book", partition)).leaves
+    span = Span.of(HASHER.hash(CONTAINER), 4)
+    assert not (await node.digests("book", span)).leaves
     await node.merge_header(header(1))
     await trio.sleep(2)
-    one = await node.digests("book", partition)
+    one = await node.digests("book", span)
     await node.merge_rows(CONTAINER, [Row("a", Timestamp(1))])
     await trio.sleep(2)
-    two = await node.digests("book", partition)
+    two = await node.digests("book", span)
     assert len(two.leaves) == 1 and one.root != two.root
-    ((key, _),) = await node.leaf("book", partition, next(iter(two.leaves)))
+    ((key, _),) = await node.leaf("book", span, next(iter(two.leaves)))
     assert key == HASHER.hash(CONTAINER)
+    for part_power in POWERS:
+        inside = Span.of(key, part_power)
+        digests = await node.digests("container", inside)
+        assert digests.root == two.root and len(digests.leaves) == 1
+        assert [found for found, _ in await node.leaf("container", inside, next(iter(digests.leaves)))] == [key]
+        assert not (await node.digests("account", inside)).leaves

@@ -160,8 +160,8 @@ class Member:
                 self.cluster.simulation.trace(f"{self.name} device is out: {error}")
                 await trio.sleep(RETRY_DEVICE_S)
                 continue
-            store = ObjectStore(world, opened, PART_POWER, HASHER)
-            books = Books(world, opened, PART_POWER, HASHER)
+            store = ObjectStore(world, opened, HASHER)
+            books = Books(world, opened, HASHER)
             try:
                 async with trio.open_nursery() as nursery:
                     await nursery.start(store.run)

@@ -13,7 +13,7 @@ import trio
 
 from ring.device import Device
 from ring.errors import RingfortError, Unavailable
-from ring.names import Path
+from ring.names import Path, Span
 from ring.timestamp import Timestamp
 from ring.wire.message import Piece
 from ring.world.interface import Buffer
@@ -66,11 +66,11 @@ class DirectNode:
     async def rows(self, path: Path, *, start: str, end: str, limit: int, reverse: bool) -> RowPage | None:
         return await self._call(lambda node: node.rows(path, start=start, end=end, limit=limit, reverse=reverse))
 
-    async def digests(self, kind: str, partition: int) -> LeafDigests:
-        return await self._call(lambda node: node.digests(kind, partition))
+    async def digests(self, kind: str, span: Span) -> LeafDigests:
+        return await self._call(lambda node: node.digests(kind, span))
 
-    async def leaf(self, kind: str, partition: int, leaf: int) -> Sequence[tuple[bytes, bytes]]:
-        return await self._call(lambda node: node.leaf(kind, partition, leaf))
+    async def leaf(self, kind: str, span: Span, leaf: int) -> Sequence[tuple[bytes, bytes]]:
+        return await self._call(lambda node: node.leaf(kind, span, leaf))
 
     async def object_by_key(self, key: bytes) -> NodeReading | None:
         return self._reading(await self._call(lambda node: node.object_by_key(key)))

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import trio
 
 from ring.errors import RingfortError
+from ring.names import Span
 from ring.world.sim import Simulation, run
 from tests.sim import checkers
 from tests.sim.cluster import Cluster, Options
@@ -133,8 +134,9 @@ async def _differences(cluster: Cluster) -> list[str]:
             if owed:
                 found.append(f"{member.name} owes {owed}")
             for partition in range(cluster.ring.partition_count):
-                roots.setdefault(("object", partition), {})[member.name] = (await store.digests(partition)).root
-                roots.setdefault(("book", partition), {})[member.name] = (await books.digests("book", partition)).root
+                span = Span(cluster.ring.part_power, partition)
+                roots.setdefault(("object", partition), {})[member.name] = (await store.digests(span)).root
+                roots.setdefault(("book", partition), {})[member.name] = (await books.digests("book", span)).root
         except RingfortError as error:
             return [f"{member.name}: {error}"]
     for (kind, partition), answers in roots.items():

@@ -92,7 +92,7 @@ async def bench(root: str) -> None:
     await format_device(disk, "bench", 1)
     print(f"formatted in {time.perf_counter() - begin:.2f} s")
     device = await open_device(world, root, "bench", 1)
-    store = ObjectStore(world, device, 10, NameHasher(b"a", b"b"))
+    store = ObjectStore(world, device, NameHasher(b"a", b"b"))
     async with trio.open_nursery() as nursery:
         await nursery.start(store.run)
         total = 0

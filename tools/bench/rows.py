@@ -75,7 +75,7 @@ async def bench(folder: str, rows: int, seconds: float, show: Callable[[str], No
     world = make_world()
     disk = world.open_disk(folder)
     device = OpenDevice(disk, await disk.open_tables("tables", TABLE_NAMES), 1, Label("bench", 1))
-    books = Books(world, device, 8, NameHasher(b"", b""))
+    books = Books(world, device, NameHasher(b"", b""))
     async with trio.open_nursery() as nursery:
         await nursery.start(books.run)
         await books.merge_header(_header())

@@ -147,8 +147,8 @@ async def _open(
     nursery: trio.Nursery, world: World, root: Path, record: CloudRecord, device: Device, hasher: NameHasher, payer: RowPayer
 ) -> OwnDevice:
     opened = await open_device(world, str(root), record.cluster_id, device.id)
-    store = ObjectStore(world, opened, record.part_power, hasher)
-    books = Books(world, opened, record.part_power, hasher)
+    store = ObjectStore(world, opened, hasher)
+    books = Books(world, opened, hasher)
     await nursery.start(store.run)
     await nursery.start(books.run)
     return OwnDevice(device, opened, store, books, LocalNode(device, store, books, payer))

@@ -52,8 +52,8 @@ async def open_engines(nursery: trio.Nursery, world: World, number: int, root: s
     if await disk.info("device.json") is None:
         await format_device(disk, "cluster", number)
     device = await open_device(world, f"{root}/d{number}", "cluster", number)
-    store = ObjectStore(world, device, PART_POWER, HASHER)
-    books = Books(world, device, PART_POWER, HASHER)
+    store = ObjectStore(world, device, HASHER)
+    books = Books(world, device, HASHER)
     await nursery.start(store.run)
     await nursery.start(books.run)
     return store, books
@@ -103,8 +103,8 @@ class Ground:
             make_ring(device_count, replicas, shift=1),
             {0: make_ring(device_count, replicas)},
         )
-        objects = [FakeObjects(HASHER, PART_POWER) for _ in range(device_count)]
-        books = [FakeBooks(HASHER, PART_POWER) for _ in range(device_count)]
+        objects = [FakeObjects(HASHER) for _ in range(device_count)]
+        books = [FakeBooks(HASHER) for _ in range(device_count)]
         nodes: list[Node] = []
         payer = RowPayer(nursery, lambda device_id: nodes[device_id])
         for number in range(device_count):

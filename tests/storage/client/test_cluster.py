@@ -354,7 +354,7 @@ async def test_a_hanging_container_device_costs_at_most_the_wait_for_rows(
         async def merge_rows(self, book: Path, rows: Sequence[Row]) -> BookState | None:
             return await trio.sleep_forever()
 
-    line.node.books = Hanging(HASHER, 4)
+    line.node.books = Hanging(HASHER)
     start = trio.current_time()
     assert await put(far, b"data")
     assert trio.current_time() - start < SETTINGS.row_wait_s + 0.5

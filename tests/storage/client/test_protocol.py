@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import pathlib
 
+import msgspec
 import pytest
 import trio
 import trio.testing
 
 from ring.errors import DiskFault, FormatError, RingfortError, Unavailable
-from ring.names import Path
+from ring.names import Path, Span
 from ring.timestamp import Timestamp
 from ring.world.interface import Stream, TcpAddress
 from ring.world.sim import SimWorld
@@ -25,7 +28,7 @@ from storage.client.peer import Peer, PeerLimits
 from storage.client.remote import RemoteNode
 from storage.client.server import NodeServer
 from storage.object.errors import DeviceOutOfService
-from tests.storage.client.ground import HASHER, PART_POWER, make_device
+from tests.storage.client.ground import HASHER, make_device
 
 SECRET, OTHER = b"s" * 32, b"t" * 32
 ADDRESS = TcpAddress("localhost", 6200)
@@ -34,7 +37,7 @@ GOLDEN = pathlib.Path(__file__).parents[2] / "golden" / "node-protocol.bin"
 
 
 def golden() -> bytes:
-    """A handshake with fixed nonces, one frame of questions and one of answers."""
+    """A handshake with fixed nonces, two frames of questions and one of answers."""
     server = wire.Handshake(SECRET, b"S" * 32, 7)
     client = wire.Handshake(SECRET, b"C" * 32, 6)
     challenge = server.challenge()
@@ -45,6 +48,7 @@ def golden() -> bytes:
     version = Version(OBJECT, Timestamp(5, 1), Kind.OBJECT, 4, "e", "text/plain", {"x-object-meta-a": "1"}, Timestamp(6))
     debt = Debt(Row("o", Timestamp(5), 4, "e", "text/plain"), OBJECT.parent, (1, 2))
     asks = [wire.Ask(1, 3, wire.PutSmall(version, b"data", debt)), wire.Ask(2, 3, wire.Head(OBJECT))]
+    compare = [wire.Ask(3, 3, wire.Digests("object", 5, 6)), wire.Ask(4, 3, wire.Leaf("container", 2, 9, 6))]
     failure = wire.failure_of(Superseded("newer", Timestamp(9)))
     answers = [wire.Answer(2, wire.raw(version)), wire.Answer(1, wire.raw(None), failure)]
     return b"".join(
@@ -53,6 +57,7 @@ def golden() -> bytes:
             proof,
             welcome,
             wire.encode_frame(wire.FrameType.QUESTIONS, wire.encode(asks)),
+            wire.encode_frame(wire.FrameType.QUESTIONS, wire.encode(compare)),
             wire.encode_frame(wire.FrameType.ANSWERS, wire.encode(answers)),
             wire.encode_frame(wire.FrameType.DATA, b"data"),
             wire.encode_head(wire.FrameType.DATA_PLAIN, 4, 0) + b"data",
@@ -60,7 +65,7 @@ def golden() -> bytes:
     )
 
 
-def test_the_bytes_are_those_of_version_1() -> None:
+def test_the_bytes_are_those_of_version_1_1() -> None:
     assert golden() == GOLDEN.read_bytes()
 
 
@@ -130,7 +135,7 @@ def test_what_is_no_message_is_a_format_error(data: bytes) -> None:
 class Ends:
     def __init__(self, nursery: trio.Nursery, secret: bytes = SECRET) -> None:
         self.world = SimWorld(1)
-        self.objects, self.books = FakeObjects(HASHER, PART_POWER), FakeBooks(HASHER, PART_POWER)
+        self.objects, self.books = FakeObjects(HASHER), FakeBooks(HASHER)
         self.nodes: dict[int, Node] = {}
         self.local = LocalNode(make_device(1), self.objects, self.books, RowPayer(nursery, self.nodes.get))
         self.nodes[1] = self.local
@@ -234,12 +239,80 @@ async def test_a_question_without_an_answer_ends(nursery: trio.Nursery, autojump
         async def put_small(self, version: object, data: object, debt: object) -> object:  # type: ignore[override]
             return await trio.sleep_forever()
 
-    ends.local.store = Hanging(HASHER, PART_POWER)  # type: ignore[assignment]  # it never answers
+    ends.local.store = Hanging(HASHER)  # type: ignore[assignment]  # it never answers
     start = trio.current_time()
     with pytest.raises(Unavailable):
         await ends.node.put_small(small(1), b"data", None)
     assert trio.current_time() - start < 3
     assert await ends.node.head(OBJECT) is None  # others are served meanwhile
+
+
+async def test_a_client_of_version_1_0(nursery: trio.Nursery, autojump_clock: trio.testing.MockClock) -> None:
+    """It does not say the part power of its partitions: it is told that there is no answer, and is served in all else."""
+    ends = Ends(nursery)
+    await ends.serve(nursery)
+    await ends.objects.put_small(small(1), b"data", None)
+    frames = Frames(await ends.world.net.connect(ADDRESS), payload_bytes_max=10_000)
+    _, challenge = await frames.expect(wire.FrameType.CHALLENGE)
+    await frames.send(_proof_1_0(challenge))
+    await frames.expect(wire.FrameType.WELCOME)
+    asks = [
+        (1, 1, {"type": "digests", "kind": "object", "partition": 3}),
+        (2, 1, {"type": "leaf", "kind": "container", "partition": 3, "leaf": 0}),
+        (3, 1, {"type": "head", "path": OBJECT}),
+    ]
+    await frames.send(wire.encode_frame(wire.FrameType.QUESTIONS, wire.encode(asks)))
+    answers: dict[int, wire.Answer] = {}
+    while len(answers) < len(asks):
+        _, payload = await frames.expect(wire.FrameType.ANSWERS)
+        answers |= {answer.id: answer for answer in wire.decode(payload, wire.ANSWERS)}
+    for number in (1, 2):
+        failure = answers[number].failure
+        assert failure is not None and (failure.name, "part power" in failure.message) == ("Unavailable", True)
+    assert wire.decode(answers[3].value, wire.VERSION) == small(1)
+    await frames.aclose()
+
+
+def _proof_1_0(challenge: bytes) -> bytes:
+    unsigned = wire.Proof(wire.MAGIC, 1, 0, b"C" * 32, "questions", 1, b"")
+    said = b"ringfort node client\0" + challenge + wire.encode(unsigned)
+    signed = msgspec.structs.replace(unsigned, proof=hmac.new(SECRET, said, hashlib.sha256).digest())
+    return wire.encode_frame(wire.FrameType.PROOF, wire.encode(signed))
+
+
+async def test_a_server_of_version_1_0(nursery: trio.Nursery, autojump_clock: trio.testing.MockClock) -> None:
+    """It would take the number for one of its own part power: it is not asked, and nothing follows from its silence."""
+    ends = Ends(nursery)
+    asked: list[str] = []
+
+    async def serve() -> None:
+        frames = Frames(await listener.accept(), payload_bytes_max=10_000)
+        challenge = wire.encode(wire.Challenge(wire.MAGIC, 1, 0, b"S" * 32))
+        await frames.send(wire.encode_frame(wire.FrameType.CHALLENGE, challenge))
+        _, proof = await frames.expect(wire.FrameType.PROOF)
+        unsigned = msgspec.structs.replace(wire.decode(proof, wire.PROOF), proof=b"")
+        said = challenge + wire.encode(unsigned) + wire.decode(proof, wire.PROOF).proof
+        sign = hmac.new(SECRET, b"ringfort node server\0" + said + (4).to_bytes(8, "big"), hashlib.sha256)
+        await frames.send(wire.encode_frame(wire.FrameType.WELCOME, wire.encode(wire.Welcome(4, sign.digest()))))
+        while True:
+            _, payload = await frames.expect(wire.FrameType.QUESTIONS)
+            for ask in wire.decode(payload, wire.ASKS):
+                asked.append(type(ask.question).__name__)
+                answer = wire.Answer(ask.id, wire.raw(small(1)))
+                await frames.send(wire.encode_frame(wire.FrameType.ANSWERS, wire.encode([answer])))
+
+    listener = await ends.world.net.listen(ADDRESS)
+    nursery.start_soon(serve)
+    start = trio.current_time()
+    for _ in range(2):
+        with pytest.raises(Unavailable, match="older version") as raised:
+            await ends.node.digests("object", Span(4, 3))
+        assert "upgrade" in raised.value.hint
+        with pytest.raises(Unavailable, match="older version"):
+            await ends.node.leaf("object", Span(4, 3), 0)
+        assert await ends.node.head(OBJECT) == small(1)  # on the same connection
+    assert trio.current_time() - start < 1
+    assert asked == ["Head", "Head"]
 
 
 async def test_a_server_that_says_nothing(nursery: trio.Nursery, autojump_clock: trio.testing.MockClock) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path as FilePath
 
 import trio
 
-from ring.names import NameHasher, Path
+from ring.names import NameHasher, Path, Span
 from ring.timestamp import Timestamp
 from ring.wire.message import FileSlice
 from ring.world.interface import World
@@ -22,6 +22,7 @@ from storage.object.store import ObjectStore
 CLUSTER = "8d7f4c2e-test"
 HASHER = NameHasher(b"pre", b"suf")
 PART_POWER = 4
+SPANS = [Span(PART_POWER, partition) for partition in range(1 << PART_POWER)]
 
 
 def path(name: str) -> Path:
@@ -64,7 +65,7 @@ async def prepare(world: World, root: str) -> None:
 @asynccontextmanager
 async def serving(world: World, root: str, *, segment_bytes_max: int = 1 << 20) -> AsyncIterator[ObjectStore]:
     device: OpenDevice = await open_device(world, root, CLUSTER, 1)
-    store = ObjectStore(world, device, PART_POWER, HASHER, segment_bytes_max=segment_bytes_max)
+    store = ObjectStore(world, device, HASHER, segment_bytes_max=segment_bytes_max)
     async with trio.open_nursery() as nursery:
         await nursery.start(store.run)
         yield store

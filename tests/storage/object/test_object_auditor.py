@@ -15,7 +15,7 @@ from ring.world.interface import OpenMode, World
 from ring.world.real import make_world
 from ring.world.sim import SimWorld
 from storage.object.auditor import Auditor
-from tests.storage.object.object_rig import HASHER, path, prepare, put, put_file, read, real_root, serving
+from tests.storage.object.object_rig import HASHER, SPANS, path, prepare, put, put_file, read, real_root, serving
 
 BIG = b"block" * 700_000  # 3.5 MB
 
@@ -58,12 +58,12 @@ async def test_a_sound_device_is_read_and_left_alone(place: tuple[World, str], c
         for number in range(100):
             await put(store, f"n{number % 60}", number, bytes(4000))
         await put_file(store, "big", 1, BIG)
-        before = [await store.digests(partition) for partition in range(16)]
+        before = [await store.digests(span) for span in SPANS]
         auditor = Auditor(world, store)
         done = await once(auditor)
         assert done.done_bytes > 100 * 4000 + len(BIG)
         assert (auditor.damaged, auditor.orphans) == (0, 0)
-        assert [await store.digests(partition) for partition in range(16)] == before
+        assert [await store.digests(span) for span in SPANS] == before
         assert isinstance(await auditor.work(), Idle)
         assert isinstance(await Auditor(world, store).work(), Idle)  # another process knows that a pass is done
         assert isinstance(await Auditor(world, store, interval_s=0).work(), Busy)

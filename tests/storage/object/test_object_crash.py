@@ -17,7 +17,7 @@ from ring.world.sim import SimNode, SimWorld
 from storage.client.node import Kind
 from storage.object.errors import DeviceOutOfService
 from storage.object.store import ObjectStore
-from tests.storage.object.object_rig import body, path, prepare, put, put_file, read, serving, version
+from tests.storage.object.object_rig import SPANS, body, path, prepare, put, put_file, read, serving, version
 
 ROOT = "d1"
 SEGMENT_BYTES = 300_000  # so that segments roll
@@ -178,11 +178,11 @@ async def test_what_was_read_after_a_kill_survives_the_next_power_loss(autojump_
 
 async def _check_tree(store: ObjectStore) -> None:
     """The tree is that of a device that got the same versions in any other way."""
-    for partition in range(16):
-        digests = await store.digests(partition)
+    for span in SPANS:
+        digests = await store.digests(span)
         for leaf, value in digests.leaves.items():
             total = 0
-            for _, digest in await store.leaf(partition, leaf):
+            for _, digest in await store.leaf(span, leaf):
                 total ^= int.from_bytes(digest, "big")
             assert total.to_bytes(16, "big") == value
 
@@ -306,7 +306,7 @@ async def test_an_index_that_is_ahead_of_the_log_is_made_anew(autojump_clock: Mo
         assert store.report.rebuilt
         assert await read(store, "a") == b"1"
         assert await store.head(path("b")) is None
-        assert len([leaf for partition in range(16) for leaf in (await store.digests(partition)).leaves]) == 1
+        assert len([leaf for span in SPANS for leaf in (await store.digests(span)).leaves]) == 1
 
 
 async def test_a_damaged_index_is_made_anew(autojump_clock: MockClock) -> None:

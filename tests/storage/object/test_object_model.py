@@ -7,12 +7,13 @@ from collections.abc import Awaitable, Callable
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ring.names import Span
 from ring.timestamp import Timestamp
 from ring.world.sim import SimWorld, run
 from storage.client.errors import ObjectNotFound
 from storage.object.device import Label
 from storage.object.store import ObjectStore
-from tests.storage.object.object_rig import CLUSTER, HASHER, path, put, put_file, read, serving, version
+from tests.storage.object.object_rig import CLUSTER, HASHER, SPANS, path, put, put_file, read, serving, version
 
 NAMES = ("a", "b", "c")
 Step = tuple[str, str, int]
@@ -52,16 +53,16 @@ class Model:
             assert await read(store, name) == data
         owed = {(item[1].path.object, item[1].timestamp.ticks) for item in store.unpaid(100)}
         assert owed >= set(self.owed)  # a debt may be handed out again after a crash, but none is forgotten
-        for partition in range(16):
-            digests = await store.digests(partition)
+        for span in SPANS:
+            digests = await store.digests(span)
             for leaf in digests.leaves:
-                assert await store.leaf(partition, leaf)
-        assert sum([len(await _keys(store, partition)) for partition in range(16)]) == len(self.held)
+                assert await store.leaf(span, leaf)
+        assert sum([len(await _keys(store, span)) for span in SPANS]) == len(self.held)
 
 
-async def _keys(store: ObjectStore, partition: int) -> list[bytes]:
-    digests = await store.digests(partition)
-    return [key for leaf in digests.leaves for key, _ in await store.leaf(partition, leaf)]
+async def _keys(store: ObjectStore, span: Span) -> list[bytes]:
+    digests = await store.digests(span)
+    return [key for leaf in digests.leaves for key, _ in await store.leaf(span, leaf)]
 
 
 def _rank(ticks: int, data: bytes | None) -> tuple[int, bool, str]:

@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from ring.daemon.worker import once
-from ring.names import Path
+from ring.names import Path, Span
 from ring.timestamp import Timestamp
 from ring.wire.message import BytesBody, Piece
 from storage.client.bodies import drained
@@ -62,7 +62,8 @@ def primaries(ground: Ground, path: Path) -> list[int]:
 
 async def roots(ground: Ground, partition: int) -> set[bytes]:
     ring = ground.rings.objects[0]
-    return {(await ground.nodes[device.id].digests("object", partition)).root for device in ring.primaries(partition)}
+    span = Span(ring.part_power, partition)
+    return {(await ground.nodes[device.id].digests("object", span)).root for device in ring.primaries(partition)}
 
 
 async def test_an_emptied_device_is_filled_again(ground: Ground, autojump_clock: trio.testing.MockClock) -> None:
@@ -179,7 +180,7 @@ async def test_a_handoff_gives_its_copy_back_and_lets_go(ground: Ground, autojum
     assert (worker.pushed, worker.dropped) == (1, 1)
     assert await ground.nodes[handoff].head(path) is None
     await trio.sleep(2)
-    assert ground.engines[handoff][0].partitions() == set()
+    assert ground.engines[handoff][0].partitions(4) == []
 
 
 class Liar(Distant):
@@ -212,12 +213,12 @@ async def test_a_primary_that_lost_it_again_keeps_the_handoff_from_letting_go(
     away, handoff = await on_a_handoff(ground, path, 10)
 
     class Forgetful(Distant):
-        async def digests(self, kind: str, partition: int) -> LeafDigests:
-            return await ground.nodes[handoff].digests(kind, partition)  # as if it had it
+        async def digests(self, kind: str, span: Span) -> LeafDigests:
+            return await ground.nodes[handoff].digests(kind, span)  # as if it had it
 
     nodes = list(ground.nodes)
     nodes[away] = Forgetful(_local(ground, away))  # type: ignore[call-overload]  # a Node by its shape
     worker = replicator(ground, handoff, nodes)
     await once(worker)
     assert (worker.pushed, worker.dropped) == (0, 0)
-    assert HASHER.hash(path)[0] >> 4 in ground.engines[handoff][0].partitions()
+    assert Span.of(HASHER.hash(path), 4) in ground.engines[handoff][0].partitions(4)

@@ -11,6 +11,7 @@ import trio
 from trio.testing import MockClock
 
 from ring.errors import BadInput, Conflict, DiskFault
+from ring.names import Span
 from ring.timestamp import ZERO, Timestamp
 from ring.wire.message import FileSlice
 from ring.world.interface import OpenMode, World
@@ -20,7 +21,20 @@ from storage.client.errors import ObjectNotFound
 from storage.client.node import Kind, Version, WriteReply
 from storage.object.errors import DeviceOutOfService
 from storage.object.store import ObjectStore
-from tests.storage.object.object_rig import HASHER, body, debt, path, prepare, put, put_file, read, real_root, serving, version
+from tests.storage.object.object_rig import (
+    HASHER,
+    SPANS,
+    body,
+    debt,
+    path,
+    prepare,
+    put,
+    put_file,
+    read,
+    real_root,
+    serving,
+    version,
+)
 
 BIG = bytes(range(256)) * 4096 * 3 + b"tail"  # 3 MiB and a bit
 
@@ -240,7 +254,7 @@ async def test_drop_and_refill(rig: Rig, clock: object) -> None:
         assert await store.drop(key_b, "handed off")
         assert not await store.drop(key_a, "handed off")
         assert await store.head(path("a")) is None
-        assert store.partitions() == set()
+        assert store.partitions(4) == []
         await put(store, "a", 10, b"small")
         await put_file(store, "b", 10, BIG)
     async with rig.serving() as store:
@@ -255,14 +269,14 @@ async def test_digests_follow_what_is_held(rig: Rig, clock: object) -> None:
     names = [f"n{number}" for number in range(40)]
 
     async def state(store: ObjectStore) -> tuple[object, ...]:
-        digests = [await store.digests(partition) for partition in range(16)]
+        digests = [await store.digests(span) for span in SPANS]
         leaves = []
-        for partition, digest in enumerate(digests):
+        for span, digest in zip(SPANS, digests, strict=True):
             for leaf, value in digest.leaves.items():
-                items = await store.leaf(partition, leaf)
+                items = await store.leaf(span, leaf)
                 total = 0
                 for key, item in items:
-                    assert int.from_bytes(key[:4], "big") >> 28 == partition
+                    assert key in span
                     total ^= int.from_bytes(item, "big")
                 assert total.to_bytes(16, "big") == value
                 leaves += [key for key, _ in items]
@@ -272,7 +286,8 @@ async def test_digests_follow_what_is_held(rig: Rig, clock: object) -> None:
         for number, name in enumerate(names):
             await put(store, name, 100 + number, name.encode())
         before = await state(store)
-        assert store.partitions() == {int.from_bytes(store.key(path(name), ZERO)[:4], "big") >> 28 for name in names}
+        for part_power in (0, 1, 4, 13, 24):
+            assert store.partitions(part_power) == sorted({Span.of(store.key(path(name), ZERO), part_power) for name in names})
         await put(store, "n1", 500, b"changed")
         await put(store, "n2", 500, None)
         await store.post(path("n3"), {"x-object-meta-a": "b"}, "", Timestamp(500))
@@ -283,7 +298,9 @@ async def test_digests_follow_what_is_held(rig: Rig, clock: object) -> None:
     async with rig.serving() as store:
         assert await state(store) == after
         with pytest.raises(BadInput):
-            await store.digests(16)
+            await store.digests(Span(25, 0))
+        with pytest.raises(BadInput):
+            await store.leaf(SPANS[0], 4096)
 
 
 async def test_replicas_that_hold_the_same_have_the_same_digests(autojump_clock: object) -> None:
@@ -300,8 +317,8 @@ async def test_replicas_that_hold_the_same_have_the_same_digests(autojump_clock:
         upload = await other.put_large(path("a"), None)
         await upload.write(b"data")
         await upload.commit(version("a", 10, b"data", metadata={"x-object-meta-p": "1"}, metadata_timestamp=Timestamp(15)), None)
-        for partition in range(16):
-            assert await one.digests(partition) == await other.digests(partition)
+        for span in SPANS:
+            assert await one.digests(span) == await other.digests(span)
 
 
 async def test_object_by_key(rig: Rig, clock: object) -> None:
@@ -357,14 +374,14 @@ async def test_the_index_is_a_cache(rig: Rig, clock: object) -> None:
         await put_file(store, "large", 10, BIG)
         await store.post(path("n6"), {"x-object-meta-a": "b"}, "", Timestamp(901))
         await store.drop(store.key(path("n7"), Timestamp(217)), "handed off")
-        roots = [await store.digests(partition) for partition in range(16)]
+        roots = [await store.digests(span) for span in SPANS]
         heads = {f"n{number}": await store.head(path(f"n{number}")) for number in range(100)}
     disk = rig.world.open_disk(rig.root)
     for name in await disk.list_dir("tables"):
         await disk.unlink(f"tables/{name}")
     async with rig.serving(segment_bytes_max=256 << 10) as store:
         assert store.report.rebuilt
-        assert [await store.digests(partition) for partition in range(16)] == roots
+        assert [await store.digests(span) for span in SPANS] == roots
         assert {f"n{number}": await store.head(path(f"n{number}")) for number in range(100)} == heads
         assert await read(store, "large") == BIG
         assert [item[1].path.object for item in store.unpaid(10)] == ["n5"]

@@ -26,7 +26,7 @@ async def open_device(world: World) -> OpenDevice:
 @asynccontextmanager
 async def open_books(world: World) -> AsyncIterator[Books]:
     device = await open_device(world)
-    books = Books(world, device, PART_POWER, HASHER)
+    books = Books(world, device, HASHER)
     async with trio.open_nursery() as nursery:
         await nursery.start(books.run)
         yield books

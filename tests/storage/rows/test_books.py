@@ -7,7 +7,7 @@ import trio
 from trio.testing import MockClock
 
 from ring.errors import BadInput, DiskFault, DiskFull, Unavailable
-from ring.names import Path, partition_of
+from ring.names import Path, Span
 from ring.timestamp import Timestamp
 from ring.world.interface import World
 from ring.world.sim import Medium, SimWorld
@@ -141,7 +141,7 @@ async def test_refused_input(autojump_clock: MockClock) -> None:
         with pytest.raises(BadInput):
             await books.merge_header(BookHeader(Path("a", "c", "o"), Timestamp(1), None))
         with pytest.raises(BadInput):
-            await books.digests("object", 0)
+            await books.digests("object", Span(0, 0))
         with pytest.raises(BadInput):
             await books.merge_header(BookHeader(CONTAINER, None, None, 0, {"x": ("v" * (1 << 20), Timestamp(1))}))
         assert await names(books) == ([], True)
@@ -331,7 +331,7 @@ async def test_a_cancelled_caller_disturbs_nobody(autojump_clock: MockClock) -> 
 
 async def test_equal_content_has_equal_digests_whatever_the_history(autojump_clock: MockClock) -> None:
     rows = [row("a"), row("b"), row("a", 2), row("b", 3, deleted=True), row("l" * 600)]
-    partition = partition_of(HASHER.hash(CONTAINER), PART_POWER)
+    span = Span.of(HASHER.hash(CONTAINER), PART_POWER)
     async with open_books(SimWorld(1)) as one, open_books(SimWorld(2)) as other:
         for books in (one, other):
             await books.merge_header(header())
@@ -341,25 +341,25 @@ async def test_equal_content_has_equal_digests_whatever_the_history(autojump_clo
         await other.merge_rows(CONTAINER, rows[1:][::-1])
         await one.flush()
         await other.flush()
-        digests = [await books.digests("book", partition) for books in (one, other)]
+        digests = [await books.digests("book", span) for books in (one, other)]
         assert digests[0] == digests[1] and digests[0].root != ZERO
-        assert await one.digests("container", partition) == digests[0]
-        assert (await one.digests("account", partition)).root == ZERO
+        assert await one.digests("container", span) == digests[0]
+        assert (await one.digests("account", span)).root == ZERO
 
         await other.merge_rows(CONTAINER, [row("c")])
         await other.flush()
-        digests[1] = await other.digests("book", partition)
+        digests[1] = await other.digests("book", span)
         (leaf,) = differing(*digests)
-        ((key, mine),), ((same_key, theirs),) = [await books.leaf("book", partition, leaf) for books in (one, other)]
+        ((key, mine),), ((same_key, theirs),) = [await books.leaf("book", span, leaf) for books in (one, other)]
         assert key == same_key == HASHER.hash(CONTAINER) and mine != theirs
-        assert await one.leaf("account", partition, leaf) == []
+        assert await one.leaf("account", span, leaf) == []
 
         exported = await other.export(key)
         assert exported is not None and exported[0] == header()
         async for page in exported[1]:
             await one.merge_rows(CONTAINER, page)
         await one.flush()
-        assert await one.digests("book", partition) == digests[1]
+        assert await one.digests("book", span) == digests[1]
 
 
 async def test_partitions_are_those_with_books(autojump_clock: MockClock) -> None:
@@ -369,7 +369,9 @@ async def test_partitions_are_those_with_books(autojump_clock: MockClock) -> Non
             await books.merge_header(header(path))
         for _ in range(2):
             for kind, of in (("book", paths), ("container", paths[:6]), ("account", paths[6:])):
-                assert books.partitions(kind) == sorted({partition_of(HASHER.hash(path), PART_POWER) for path in of})
+                for part_power in (0, 1, PART_POWER, 13, 24):
+                    expected = {Span.of(HASHER.hash(path), part_power) for path in of}
+                    assert books.partitions(kind, part_power) == sorted(expected)
             await books.flush()
 
 
@@ -387,7 +389,7 @@ async def test_export_gives_all_rows_in_pages(autojump_clock: MockClock) -> None
 async def test_a_book_is_dropped_only_as_it_was_seen(autojump_clock: MockClock) -> None:
     node = SimWorld().node
     key = HASHER.hash(CONTAINER)
-    partition = partition_of(key, PART_POWER)
+    span = Span.of(key, PART_POWER)
 
     async def first(world: World) -> None:
         async with open_books(world) as books:
@@ -395,14 +397,14 @@ async def test_a_book_is_dropped_only_as_it_was_seen(autojump_clock: MockClock) 
             await books.merge_header(header(OTHER))
             await books.merge_rows(CONTAINER, [row(f"{number:05}") for number in range(2500)])
             await books.flush()
-            ((_, seen),) = [pair for leaf in range(4096) for pair in await books.leaf("book", partition, leaf) if pair[0] == key]
+            ((_, seen),) = [pair for leaf in range(4096) for pair in await books.leaf("book", span, leaf) if pair[0] == key]
             await books.merge_rows(CONTAINER, [row("new")])
             assert not await books.drop(key, seen)
             state = await books.book(CONTAINER)
             assert state is not None and state.count == 2501
             await books.merge_rows(CONTAINER, [row("new")])  # logged, and changes nothing
             await books.flush()
-            ((_, seen),) = [pair for leaf in range(4096) for pair in await books.leaf("book", partition, leaf) if pair[0] == key]
+            ((_, seen),) = [pair for leaf in range(4096) for pair in await books.leaf("book", span, leaf) if pair[0] == key]
             async with trio.open_nursery() as nursery:
 
                 async def meanwhile() -> None:
@@ -425,9 +427,9 @@ async def test_a_book_is_dropped_only_as_it_was_seen(autojump_clock: MockClock) 
         async with open_books(world) as books:
             assert books.damage == []
             assert await books.book(CONTAINER) is None
-            other = partition_of(HASHER.hash(OTHER), PART_POWER)
-            assert books.partitions() == [other]
-            assert other == partition or (await books.digests("book", partition)).root == ZERO
+            other = Span.of(HASHER.hash(OTHER), PART_POWER)
+            assert books.partitions("book", PART_POWER) == [other]
+            assert other == span or (await books.digests("book", span)).root == ZERO
             assert (await open_device(world)).tables.scan("rows", limit=5) == []
             await books.merge_header(header())
             assert await names(books) == ([], True)

@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from ring.errors import DiskFault, Unavailable
-from ring.names import Path, partition_of
+from ring.names import Path, Span
 from ring.timestamp import Timestamp
 from ring.world.interface import World
 from ring.world.sim import Medium, SimNode, Simulation, run
@@ -84,8 +84,8 @@ class Model:
                 await fresh.merge_rows(book, [row for (of, _), row in self.rows.items() if of == book])
             await fresh.flush()
             for book in BOOKS:
-                partition = partition_of(HASHER.hash(book), PART_POWER)
-                assert await books.digests("book", partition) == await fresh.digests("book", partition)
+                span = Span.of(HASHER.hash(book), PART_POWER)
+                assert await books.digests("book", span) == await fresh.digests("book", span)
 
 
 async def client(model: Model, books: Books) -> None:

@@ -14,7 +14,7 @@ from storage.client.interface import Row
 from storage.client.node import BookHeader
 from storage.object.device import TABLE_NAMES, Label, OpenDevice
 from storage.rows.books import Books
-from tests.storage.rows.device import HASHER, PART_POWER
+from tests.storage.rows.device import HASHER
 
 CONTAINER = Path("a", "c")
 NAMES = sorted([f"{n:04}" for n in range(300)] + ["l" * length for length in range(480, 1025)] + ["ü" * n for n in range(240, 513)])
@@ -23,7 +23,7 @@ NAMES = sorted([f"{n:04}" for n in range(300)] + ["l" * length for length in ran
 async def open_once(world: World, folder: str, *, merge: bool, flush: bool) -> None:
     disk = world.open_disk(folder)
     device = OpenDevice(disk, await disk.open_tables("tables", TABLE_NAMES), 1, Label("cluster", 1))
-    books = Books(world, device, PART_POWER, HASHER)
+    books = Books(world, device, HASHER)
     async with trio.open_nursery() as nursery:
         await nursery.start(books.run)
         if merge:

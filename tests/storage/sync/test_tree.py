@@ -1,4 +1,4 @@
-"""The set-hash tree against the plain definition: XOR of digests, grouped by leaf."""
+"""The set-hash tree against the plain definition: XOR of digests, grouped by leaf; and that a part power is only a way to ask."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ring.errors import BadInput
-from ring.names import partition_of
+from ring.names import Span
 from storage.sync.tree import (
+    STORED_BITS,
     ZERO,
     Toggles,
     combine,
     differing,
     digest,
     digests,
+    leaf_bits,
     leaf_of,
-    leaf_range,
-    partition_range,
+    leaf_span,
     xor,
 )
 from tests.storage.rows.memory import MemoryTables
@@ -25,6 +26,9 @@ from tests.storage.rows.memory import MemoryTables
 HASHES = st.binary(min_size=16, max_size=16)
 # Few distinct prefixes, so that leaves are shared.
 CLOSE = st.builds(lambda head, tail: head + tail, st.sampled_from([b"\0\0\0", b"\0\0\1", b"\x7f\xff\xff", b"\xff\xff\xff"]), HASHES)
+ITEMS = st.sets(st.one_of(HASHES, CLOSE), max_size=30)
+POWERS = st.integers(0, STORED_BITS)
+WHOLE = Span(0, 0)
 
 
 def fill(items: set[bytes]) -> MemoryTables:
@@ -36,27 +40,25 @@ def fill(items: set[bytes]) -> MemoryTables:
     return tables
 
 
-@given(st.sets(st.one_of(HASHES, CLOSE), max_size=30), st.sampled_from([0, 1, 7, 8, 12, 13, 20, 24]))
+@given(ITEMS, POWERS)
 def test_digests_are_the_sums_by_leaf(items: set[bytes], part_power: int) -> None:
     tables = fill(items)
-    for partition in {partition_of(item, part_power) for item in items} | {0, (1 << part_power) - 1}:
+    for span in {Span.of(item, part_power) for item in items} | {Span(part_power, 0), Span(part_power, (1 << part_power) - 1)}:
         expected: dict[int, bytes] = {}
         root = ZERO
         for item in items:
-            if partition_of(item, part_power) == partition:
+            if item in span:
                 leaf = leaf_of(item, part_power)
                 expected[leaf] = xor(expected.get(leaf, ZERO), digest(item, b""))
                 root = xor(root, digest(item, b""))
-        found = digests(tables, "object", partition, part_power)
+        found = digests(tables, "object", span)
         assert found.leaves == expected
         assert found.root == root
         assert len(found.leaves) <= 4096
         for leaf in expected:
-            start, end = leaf_range(partition, leaf, part_power)
-            inside = [item for item in items if start <= item and (end is None or item < end)]
-            assert {leaf_of(item, part_power) for item in inside} == {leaf}
-            assert {partition_of(item, part_power) for item in inside} == {partition}
-            assert len(inside) == sum(leaf_of(i, part_power) == leaf and partition_of(i, part_power) == partition for i in items)
+            start, end = leaf_span(span, leaf).bounds
+            inside = {item for item in items if start <= item and (end is None or item < end)}
+            assert inside == {item for item in items if item in span and leaf_of(item, part_power) == leaf}
 
 
 @given(st.lists(st.lists(st.tuples(CLOSE, st.sampled_from([b"a", b"b", None])), max_size=10), max_size=5))
@@ -78,20 +80,59 @@ def test_incremental_equals_rebuilt(transactions: list[list[tuple[bytes, bytes |
     assert tables.data.get("tree", {}) == rebuilt.data.get("tree", {})
 
 
-@given(st.sets(CLOSE, max_size=20), st.sets(CLOSE, max_size=5))
+@given(st.sets(CLOSE, max_size=20), st.sets(CLOSE, max_size=5), POWERS)
 @settings(max_examples=50)
-def test_the_leaves_that_differ_hold_the_keys_that_differ(common: set[bytes], only: set[bytes]) -> None:
-    one, other = digests(fill(common), "object", 0, 0), digests(fill(common | only), "object", 0, 0)
-    assert differing(one, other) == sorted({leaf_of(item, 0) for item in only - common})
+def test_the_leaves_that_differ_hold_the_keys_that_differ(common: set[bytes], only: set[bytes], part_power: int) -> None:
+    one, other = fill(common), fill(common | only)
+    for span in {Span.of(item, part_power) for item in common | only}:
+        leaves = differing(digests(one, "object", span), digests(other, "object", span))
+        assert leaves == sorted({leaf_of(item, part_power) for item in only - common if item in span})
 
 
-def test_a_growing_part_power_splits_partitions_without_a_rewrite() -> None:
-    items = {bytes([n]) + bytes(15) for n in range(256)}
+@given(ITEMS, st.integers(0, STORED_BITS - 1))
+def test_a_growing_part_power_splits_partitions_without_a_rewrite(items: set[bytes], part_power: int) -> None:
+    """The two halves together are the partition they were; leaf by leaf too, as long as they have as many."""
     tables = fill(items)
-    for part_power in range(8):
-        for partition in range(1 << part_power):
-            halves = [digests(tables, "object", 2 * partition + half, part_power + 1).root for half in (0, 1)]
-            assert digests(tables, "object", partition, part_power).root == xor(*halves)
+    for span in {Span.of(item, part_power) for item in items} | {Span(part_power, 0)}:
+        before = digests(tables, "object", span)
+        halves = [digests(tables, "object", Span(part_power + 1, 2 * span.partition + half)) for half in (0, 1)]
+        assert combine(*halves).root == before.root == xor(halves[0].root, halves[1].root)
+        bits = leaf_bits(part_power + 1)
+        finer = {(half << bits) | leaf: value for half in (0, 1) for leaf, value in halves[half].leaves.items()}
+        summed: dict[int, bytes] = {}
+        for leaf, value in finer.items():
+            at = leaf >> (bits + 1 - leaf_bits(part_power))  # the same leaves above a part power of 12, pairs of them below
+            summed[at] = xor(summed.get(at, ZERO), value)
+        assert {leaf: value for leaf, value in summed.items() if value != ZERO} == before.leaves
+
+
+@pytest.mark.parametrize("part_power", [0, 1, 6, 11, 12, 13, 20, 23, 24])
+def test_spans_and_their_leaves_cover_every_hash_once(part_power: int) -> None:
+    """In order and without a gap: a partition's leaves end where the next partition begins."""
+    count = 1 << part_power
+    for partition in {0, 1, count // 2, count - 2, count - 1} & set(range(count)):
+        span = Span(part_power, partition)
+        at: bytes | None = span.bounds[0]
+        for leaf in range(1 << leaf_bits(part_power)):
+            start, end = leaf_span(span, leaf).bounds
+            assert start == at and (end is None or start < end)
+            at = end
+        assert at == span.bounds[1]
+        if partition == count - 1:
+            assert at is None
+        else:
+            assert at == Span(part_power, partition + 1).bounds[0]
+
+
+@given(HASHES, st.integers(0, 32))
+def test_a_span_holds_the_hashes_between_its_bounds(name_hash: bytes, part_power: int) -> None:
+    span = Span.of(name_hash, part_power)
+    start, end = span.bounds
+    assert name_hash in span and start <= name_hash and (end is None or name_hash < end)
+    if part_power:
+        other = Span(part_power, span.partition ^ 1)
+        start, end = other.bounds
+        assert name_hash not in other and not (start <= name_hash and (end is None or name_hash < end))
 
 
 def test_kinds_are_apart_and_can_be_combined() -> None:
@@ -100,16 +141,32 @@ def test_kinds_are_apart_and_can_be_combined() -> None:
         toggles = Toggles(kind)
         toggles.toggle(key, digest(key, kind.encode()))
         tables.apply(toggles.writes(tables))
-    container, account = digests(tables, "container", 0, 0), digests(tables, "account", 0, 0)
+    container, account = digests(tables, "container", WHOLE), digests(tables, "account", WHOLE)
     assert container.root == digest(b"\xff" * 16, b"container")
     assert combine(container, account).root == xor(container.root, account.root)
     assert combine(container, account).leaves == {**account.leaves, **container.leaves}
 
 
-def test_ranges() -> None:
-    assert partition_range(0, 0) == (bytes(4), None)
-    assert partition_range(3, 2) == (b"\xc0\0\0\0", None)
-    assert partition_range(1, 8) == (b"\1\0\0\0", b"\2\0\0\0")
-    for call in (lambda: partition_range(4, 2), lambda: leaf_range(0, 4096, 2), lambda: leaf_of(bytes(16), 25)):
+def test_bounds() -> None:
+    assert WHOLE.bounds == (bytes(4), None)
+    assert Span(2, 3).bounds == (b"\xc0\0\0\0", None)
+    assert Span(8, 1).bounds == (b"\1\0\0\0", b"\2\0\0\0")
+    assert Span(32, (1 << 32) - 2).bounds == (b"\xff\xff\xff\xfe", b"\xff\xff\xff\xff")
+
+
+@pytest.mark.parametrize(("part_power", "partition"), [(2, 4), (2, -1), (-1, 0), (33, 0), (0, 1)], ids=lambda number: str(number))
+def test_spans_that_cannot_be(part_power: int, partition: int) -> None:
+    with pytest.raises(BadInput, match="partition"):
+        Span(part_power, partition)
+
+
+def test_leaves_that_cannot_be() -> None:
+    for call in (
+        lambda: leaf_span(Span(2, 0), 4096),
+        lambda: leaf_span(Span(24, 0), 1),
+        lambda: leaf_span(WHOLE, -1),
+        lambda: leaf_of(bytes(16), 25),
+        lambda: digests(MemoryTables(), "object", Span(25, 0)),
+    ):
         with pytest.raises(BadInput):
             call()
