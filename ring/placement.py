@@ -1,31 +1,60 @@
-"""Placement: which devices hold a partition.  An immutable Ring, made by builder.py or read by ringfile.py.  Pure.
+"""Placement: which devices hold a partition, and which stand in.  Pure: an immutable Ring, made by builder/ or read by ringfile.py.
 
-``primaries`` are the devices that must hold a partition; ``handoffs`` are all others, in the order in which they stand in: those in
-regions, zones and servers unlike the primaries' first.
+``primaries`` are the devices that must hold a partition; ``handoffs`` are all others that have weight, in the order in which they
+stand in.  That order is the first of these rules that tells two devices apart:
+
+- a region that has neither a primary nor an earlier handoff of the partition comes first, then such a zone, then such a server;
+- the partition's own order of all devices, which is as if they were drawn one after another, each by its weight.
+
+So at every step a handoff shares as little as can be with what came before it, and what a lost device leaves undone goes to
+the others by their weight.  The own order follows from partition, device ids and weights alone, on any machine: a device that
+is added or removed leaves the order of the others as it is (unless the number of ids or the largest weight passes a power of 2).
+
+Most callers ask for the first one or two, so these come from a short sequence of draws; the other devices are sorted only
+when somebody goes that far.
 """
 
 from __future__ import annotations
 
-import hashlib
+import math
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from hashlib import shake_128
+from itertools import chain
+from operator import truediv
+from struct import iter_unpack, unpack
+from typing import TypeAlias
 
 from ring.device import Device
 from ring.names import NameHasher, Path, partition_of
 
 NO_DEVICE = 0xFFFF
+PART_POWER_MAX = 24
+_DRAWS_BYTES = 168  # one block of SHAKE-128: 42 draws of 4 bytes
+_CHANCE_BITS = 16
+
+Row: TypeAlias = "array[int] | memoryview"  # device ids by partition, unsigned 16 bit
 
 
 @dataclass(frozen=True, slots=True)
 class Ring:
-    """``table`` has one row per replica, each an array of device ids by partition; a fractional last row may be shorter."""
+    """``table`` has one row per replica, each with device ids by partition; a fractional last row may be shorter."""
 
     version: int
     part_power: int
     devices: tuple[Device | None, ...]  # by id; None where a device was removed
-    table: tuple[array[int], ...]
+    table: tuple[Row, ...]
     hasher: NameHasher = field(repr=False)
+    next_part_power: int | None = (
+        None  # while the partition power is being increased (a name of Swift's: nothing here waits for it)
+    )
+    _present: dict[int, Device] = field(init=False, repr=False, compare=False)
+    _stand_ins: _StandIns = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_present", {device.id: device for device in self.devices if device is not None})
+        object.__setattr__(self, "_stand_ins", _StandIns(self._present))
 
     @property
     def partition_count(self) -> int:
@@ -40,32 +69,104 @@ class Ring:
         return partition_of(self.hasher.hash(path), self.part_power)
 
     def device(self, device_id: int) -> Device:
-        device = self.devices[device_id]
-        if device is None:
-            raise KeyError(device_id)
-        return device
+        """KeyError when there is none (any more)."""
+        return self._present[device_id]
 
     def primaries(self, partition: int) -> list[Device]:
-        return [self.device(row[partition]) for row in self.table if partition < len(row) and row[partition] != NO_DEVICE]
+        present = self._present
+        try:
+            return [present[row[partition]] for row in self.table if partition < len(row)]
+        except KeyError:  # a replica without a device
+            return [present[row[partition]] for row in self.table if partition < len(row) and row[partition] != NO_DEVICE]
 
     def handoffs(self, partition: int) -> Iterator[Device]:
-        """Every device that is not a primary, weightless ones left out, in an order of this partition's own."""
-        primaries = self.primaries(partition)
-        taken = {device.id for device in primaries}
-        used: list[set[object]] = [
-            {device.region for device in primaries},
-            {(device.region, device.zone) for device in primaries},
-            {(device.region, device.zone, device.ip) for device in primaries},
-        ]
+        """Every device with weight that is no primary, those first that are most unlike what came before; lazy."""
+        return self._stand_ins.after(partition, self.primaries(partition))
 
-        def order(device: Device) -> tuple[bool, bool, bool, bytes]:
-            salt = hashlib.md5(f"{partition}/{device.id}".encode(), usedforsecurity=False).digest()
-            return (
-                device.region in used[0],
-                (device.region, device.zone) in used[1],
-                (device.region, device.zone, device.ip) in used[2],
-                salt,
-            )
 
-        rest: Sequence[Device] = [d for d in self.devices if d is not None and d.id not in taken and d.weight > 0]
-        yield from sorted(rest, key=order)
+class _StandIns:
+    """What handoffs need to know of a ring's devices, made once."""
+
+    __slots__ = ("_chances", "_devices", "_divisors", "_mask", "_tiers", "_weighted")
+
+    def __init__(self, devices: dict[int, Device]) -> None:
+        self._devices = devices
+        self._weighted = [device_id for device_id, device in devices.items() if device.weight > 0]
+        count = max(devices, default=-1) + 1
+        slots = 1 << max(0, count - 1).bit_length()
+        self._mask = slots - 1
+        mantissa, exponent = math.frexp(max((device.weight for device in devices.values()), default=0.0))
+        exponent -= mantissa == 0.5  # 2 ** exponent is the largest weight, rounded up to a power of two: the chance of that is 1
+        self._chances = [0] * slots  # by device id, of 2 ** _CHANCE_BITS
+        self._divisors = [1.0] * count  # by device id
+        for device_id in self._weighted:
+            weight = devices[device_id].weight
+            self._chances[device_id] = math.ceil(math.ldexp(weight, _CHANCE_BITS - exponent))
+            self._divisors[device_id] = weight
+        present = devices.values()
+        self._tiers = (
+            _Tiers(count, ((d, d.region) for d in present)),
+            _Tiers(count, ((d, (d.region, d.zone)) for d in present)),
+            _Tiers(count, ((d, (d.region, d.zone, d.ip)) for d in present)),
+        )
+
+    def after(self, partition: int, primaries: Sequence[Device]) -> Iterator[Device]:
+        devices = self._devices
+        ids = [device.id for device in primaries]
+        order = self._own_order(partition, ids)
+        used = [{tiers.of[device_id] for device_id in ids} for tiers in self._tiers]
+        for depth, tiers in enumerate(self._tiers):
+            mine, of = used[depth], tiers.of
+            missing = tiers.count - sum(tier < tiers.count for tier in mine)
+            if not missing:
+                continue
+            finer = [(used[below], self._tiers[below].of) for below in range(depth + 1, len(self._tiers))]
+            passed = []
+            for device_id in order:
+                if of[device_id] in mine:
+                    passed.append(device_id)
+                    continue
+                mine.add(of[device_id])
+                for seen, tier_of in finer:
+                    seen.add(tier_of[device_id])
+                yield devices[device_id]
+                missing -= 1
+                if not missing:
+                    break
+            order = chain(passed, order)
+        for device_id in order:
+            yield devices[device_id]
+
+    def _own_order(self, partition: int, without: Iterable[int]) -> Iterator[int]:
+        """The ids of all devices that have weight: first those drawn, then the others by a number over their weight."""
+        seen = set(without)
+        label = partition.to_bytes(4, "little")
+        mask, chances = self._mask, self._chances
+        for number, luck in iter_unpack("<2H", shake_128(b"handoff draws" + label).digest(_DRAWS_BYTES)):
+            device_id = number & mask
+            if luck < chances[device_id] and device_id not in seen:
+                seen.add(device_id)
+                yield device_id
+        rest = [device_id for device_id in self._weighted if device_id not in seen]
+        if rest:
+            count = len(self._divisors)
+            numbers = unpack(f"<{count}I", shake_128(b"handoff order" + label).digest(4 * count))
+            # Division alone: unlike a logarithm, it has the same last bit everywhere.
+            yield from sorted(rest, key=list(map(truediv, numbers, self._divisors)).__getitem__)
+
+
+class _Tiers:
+    """The regions, the zones or the servers: a number for each, those with weight in them first."""
+
+    __slots__ = ("count", "of")
+
+    def __init__(self, device_count: int, places: Iterable[tuple[Device, object]]) -> None:
+        places = list(places)
+        numbers: dict[object, int] = {}
+        for device, place in places:
+            if device.weight > 0:
+                numbers.setdefault(place, len(numbers))
+        self.count = len(numbers)  # of those with weight
+        self.of = [0] * device_count  # by device id
+        for device, place in places:
+            self.of[device.id] = numbers.setdefault(place, len(numbers))

@@ -9,9 +9,10 @@ from pathlib import Path
 import msgspec
 import trio
 
-from ring.builder import Builder
+from ring.builder.builder import Builder
+from ring.builder.builderfile import write_builder
 from ring.names import NameHasher
-from ring.ringfile import write_builder, write_ring
+from ring.ringfile import write_ring
 from ring.world.interface import World
 from storage.object.device import format_device
 from tools.deploy.layout import Admin, CloudRecord, HashSecrets, Layout, sync_folder, write_file

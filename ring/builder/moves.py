@@ -1,0 +1,220 @@
+"""A rebalance: the fewest replicas that can change device so that every device is at its quota and no tier is crowded.
+
+Decides which replica goes where; ``quota.py`` says how many each device should hold, ``builder.py`` keeps the outcome.  Never
+changes the table that it is given.  Pure, deterministic from the seed; numpy.
+
+One pass moves at most one replica of any partition.  No fewer than ``lower bound`` = sum over devices of max(0, held - quota) can
+move, over all passes.  A pass goes in three steps, each only for what the one before it left:
+
+1. direct: surplus replicas and devices below quota are paired by lot, and the pairs that are legal move (all at once).
+2. paths: a surplus replica that fits nowhere directly goes to a full device that hands one on, and so on to a device below quota: the
+   augmenting path of a flow.  Paths through replicas that arrive in this pass anyway cost nothing: those go elsewhere, or stay where
+   they came from and another leaves instead.  Only if there is no such path does a replica move that need not.
+3. crowded: a replica in a crowded tier is exchanged for one that does not mind; every device keeps its count.
+
+A move is legal when its partition has no replica on the target, and no tier that it enters has as many of the partition as its
+limit.  Neighbours: ``paths.py`` (step 2), ``measure.py`` (levels).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ring.builder.measure import IDS, Levels, Table, alike, square
+from ring.builder.quota import Targets
+from ring.builder.shuffle import Shuffler
+from ring.device import Device
+from ring.placement import NO_DEVICE
+
+DIRECT_ROUNDS = 24
+PAIRINGS = 4  # of the same candidates with other targets
+EXCHANGE_ROUNDS = 24
+Slots = NDArray[np.int64]  # places in the square table, row * partitions + partition
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """Replicas above their device's quota that a pass left there, and why."""
+
+    locked: int = 0  # their partition moved within min_part_hours
+    again: int = 0  # another replica of their partition moved in this pass
+    stuck: int = 0  # no legal place
+    crowded: int = 0  # partitions that stay crowded, for one of these reasons
+    until: float | None = None  # wall seconds: when the last that waits for a time may move
+
+    @property
+    def total(self) -> int:
+        return self.locked + self.again + self.stuck
+
+
+class State:
+    """The table in the course of a pass.
+
+    Invariants: a partition has no two replicas on one device; ``surplus`` is held - quota of every device; ``origin`` has every slot
+    that differs from the table before the pass, and no two of one partition, but for slots that were empty."""
+
+    def __init__(self, table: Table, devices: Sequence[Device], targets: Targets, free: Mask) -> None:
+        """``free``: (replicas, partitions), the replicas that may move now.  Slots with NO_DEVICE are to be filled."""
+        self.cells = square(table)
+        self.rows = [len(row) for row in table]
+        self.replicas, self.partitions = self.cells.shape
+        self.levels = Levels(devices)
+        self.tiers = [index[self.cells] for index in self.levels.index[:3]]
+        self.limits = [self.levels.limits(level, targets.limits) for level in range(3)]
+        quotas = np.zeros(IDS, np.int64)
+        for device_id, quota in targets.quotas.items():
+            quotas[device_id] = quota
+        self.quotas = quotas
+        exists = np.arange(self.partitions) < np.array(self.rows)[:, None]
+        self.held = np.bincount(self.cells[exists], minlength=IDS)
+        self.surplus = self.held - quotas
+        self.free = free & exists
+        self.empty = (self.cells == NO_DEVICE) & exists
+        self.free |= self.empty
+        self._free_before = self.free.copy()
+        self.origin: dict[int, int] = {}
+
+    # ---- looking
+
+    def partition(self, slots: Slots) -> Slots:
+        return slots % self.partitions
+
+    def crowded(self, level: int) -> Mask:
+        """(replicas, partitions): replicas that stand in a tier of the level with more of their partition than its limit."""
+        tiers = self.tiers[level]
+        count, _ = alike(tiers)
+        return (count > self.limits[level][tiers]) & (self.cells != NO_DEVICE)
+
+    def crowded_slots(self) -> Slots:
+        result = self.crowded(0) | self.crowded(1) | self.crowded(2)
+        return np.flatnonzero(result & self.free)
+
+    def legal(self, slots: Slots, targets: NDArray[np.int64]) -> Mask:
+        """May the replica in each slot go to the target beside it?  A replica that stands in a crowded tier must leave that."""
+        columns = slots % self.partitions
+        rows = slots // self.partitions
+        result = ~(self.cells[:, columns] == targets).any(axis=0)
+        for level in range(3):
+            there = self.levels.index[level][targets]
+            column_tiers = self.tiers[level][:, columns]
+            here = self.tiers[level][rows, columns]
+            count_there = (column_tiers == there).sum(axis=0)
+            count_here = (column_tiers == here).sum(axis=0)
+            limits = self.limits[level]
+            result &= np.where(here == there, count_here <= limits[here], count_there < limits[there])
+        return result
+
+    def legal_grid(self, slots: Slots, targets: NDArray[np.int64]) -> Mask:
+        """(slots, targets): as ``legal``, each with each."""
+        wide = np.repeat(slots, len(targets))
+        return self.legal(wide, np.tile(targets, len(slots))).reshape(len(slots), len(targets))
+
+    # ---- moving
+
+    def move(self, slots: Slots, targets: NDArray[np.int64]) -> None:
+        """Legal moves, no two of one partition.  A slot that moved before in this pass goes on, or back."""
+        flat = self.cells.reshape(-1)
+        sources = flat[slots].astype(np.int64)
+        flat[slots] = targets
+        for level in range(3):
+            self.tiers[level].reshape(-1)[slots] = self.levels.index[level][targets]
+        np.subtract.at(self.surplus, sources, 1)
+        np.add.at(self.surplus, targets, 1)
+        for slot, source, target in zip(slots.tolist(), sources.tolist(), targets.tolist(), strict=True):
+            before = self.origin.setdefault(slot, source)
+            if before == target:
+                del self.origin[slot]
+        columns = slots % self.partitions
+        self.free[:, columns] = self.empty[:, columns] & (self.cells[:, columns] == NO_DEVICE)
+
+    def release(self, slot: int) -> None:
+        """A slot whose move was taken back: its partition may move again."""
+        column = slot % self.partitions
+        self.free[:, column] = self._free_before[:, column]
+
+    def table(self) -> Table:
+        return tuple(self.cells[row, :length].copy() for row, length in enumerate(self.rows))
+
+
+def direct(state: State, shuffler: Shuffler) -> None:
+    """Step 1, in rounds: the odds of a legal pair fall as places fill."""
+    for _ in range(DIRECT_ROUNDS):
+        candidates = _candidates(state, shuffler)
+        if not len(candidates):
+            return
+        before = len(candidates)
+        for _ in range(PAIRINGS):
+            below = np.flatnonzero(state.surplus < 0)
+            places = np.repeat(below, -state.surplus[below])
+            if not len(candidates) or not len(places):
+                return
+            places = places[shuffler.order(len(places))][: len(candidates)]
+            tried = candidates[: len(places)]
+            legal = _one_per_partition(state, tried, state.legal(tried, places))
+            state.move(tried[legal], places[legal])
+            candidates = np.concatenate([tried[~legal], candidates[len(places) :]])
+            candidates = candidates[state.free.reshape(-1)[candidates]]
+            candidates = candidates[shuffler.order(len(candidates))]
+        if len(candidates) > 0.98 * before and before < 4096:
+            return
+
+
+def _candidates(state: State, shuffler: Shuffler) -> Slots:
+    """As many free replicas of each device as it has too many, crowded ones first, then by lot."""
+    flat = state.cells.reshape(-1)
+    slots = np.flatnonzero(state.free.reshape(-1) & (state.surplus[flat] > 0))
+    if not len(slots):
+        return slots
+    crowded = np.zeros(len(slots), bool)
+    for level in range(3):
+        tiers = state.tiers[level]
+        here = tiers.reshape(-1)[slots]
+        crowded |= (tiers[:, slots % state.partitions] == here).sum(axis=0) > state.limits[level][here]
+    key = (flat[slots].astype(np.uint64) << np.uint64(40)) | ((~crowded).astype(np.uint64) << np.uint64(39))
+    order = np.argsort(key | (shuffler.words(len(slots)) >> np.uint64(25)), kind="stable")
+    holders = flat[slots[order]]
+    starts = np.searchsorted(holders, holders)
+    chosen = slots[order[np.arange(len(order)) - starts < state.surplus[holders]]]
+    return chosen[shuffler.order(len(chosen))]
+
+
+def _one_per_partition(state: State, slots: Slots, legal: Mask) -> Mask:
+    """Of several legal slots of one partition the first."""
+    chosen = np.flatnonzero(legal)
+    _, first = np.unique(slots[chosen] % state.partitions, return_index=True)
+    result = np.zeros(len(slots), bool)
+    result[chosen[first]] = True
+    return result
+
+
+def exchange(state: State, shuffler: Shuffler) -> None:
+    """Step 3: crowded replicas trade places with replicas drawn by lot, where that leaves both partitions uncrowded."""
+    for _ in range(EXCHANGE_ROUNDS):
+        crowded = state.crowded_slots()
+        if not len(crowded):
+            return
+        crowded = crowded[shuffler.order(len(crowded))]
+        free = np.flatnonzero(state.free.reshape(-1))
+        others = free[shuffler.below(len(free), len(crowded))]
+        flat = state.cells.reshape(-1)
+        mine, theirs = flat[crowded].astype(np.int64), flat[others].astype(np.int64)
+        legal = (state.quotas[mine] > 0) & (state.quotas[theirs] > 0) & (mine != theirs)
+        legal &= state.legal(crowded, theirs)
+        legal &= state.legal(others, mine)
+        legal &= crowded % state.partitions != others % state.partitions
+        # each partition in one exchange only: neither twice on one side nor once on both
+        both = np.concatenate([crowded % state.partitions, others % state.partitions])
+        owner = np.full(state.partitions, -1, np.int64)
+        numbers = np.arange(len(crowded))
+        ranked = np.concatenate([numbers, numbers])
+        keep = np.concatenate([legal, legal])
+        owner[both[keep][::-1]] = ranked[keep][::-1]
+        legal &= (owner[crowded % state.partitions] == numbers) & (owner[others % state.partitions] == numbers)
+        chosen = np.flatnonzero(legal)
+        if len(chosen):
+            state.move(np.concatenate([crowded[chosen], others[chosen]]), np.concatenate([theirs[chosen], mine[chosen]]))

@@ -1,0 +1,165 @@
+"""Augmenting paths: a surplus replica that fits nowhere directly finds its place through other devices.
+
+A search from the device with one too many, breadth first.  Device x hands a replica to device y when that is legal: one that it held
+before the pass (its own), or one that arrived in this pass, which goes elsewhere instead; an arrival can also go back to where
+it came from, which then has one too many.  A path ends at a device below quota.
+
+First only edges that cost no move beyond the one that the surplus takes anyhow: own replicas of devices that were above quota, and arrivals.
+Then, where ``detours`` allows it, any.  All edges of a path belong to different partitions, so that each is judged by itself.
+
+Neighbours: ``moves.py`` (State, and the steps before and after).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ring.builder.moves import Slots, State
+from ring.builder.shuffle import Shuffler
+from ring.placement import NO_DEVICE
+
+SAMPLE = 256  # replicas of a device that are tried for edges to devices that are full too
+Ids = NDArray[np.int64]
+
+
+class Paths:
+    def __init__(self, state: State, shuffler: Shuffler) -> None:
+        self._state = state
+        self._shuffler = shuffler
+        flat = state.cells.reshape(-1).copy()
+        for slot, source in state.origin.items():
+            flat[slot] = source
+        before = np.bincount(flat[flat != NO_DEVICE], minlength=NO_DEVICE + 1)
+        self._above = before > state.quotas  # before the pass: what they hand on, they must
+        self._above[NO_DEVICE] = True
+        self._targets = np.flatnonzero(state.quotas > before)  # were below quota before the pass
+        self._anywhere = np.flatnonzero(state.quotas > 0)
+        order = np.argsort(flat, kind="stable")
+        self._own_slots = order
+        self._own_starts = np.searchsorted(flat[order], np.arange(NO_DEVICE + 2))
+        self._arrivals: dict[int, set[int]] = {}
+        for slot in state.origin:
+            self._arrivals.setdefault(int(state.cells.reshape(-1)[slot]), set()).add(slot)
+
+    def settle(self, device: int, *, detours: bool) -> bool:
+        """One replica leaves ``device`` and one arrives at a device below quota; False, and nothing changed, if there is no path."""
+        return self._search(device, self._targets, lambda x: bool(self._above[x])) or (
+            detours and self._search(device, self._anywhere, lambda x: True)
+        )
+
+    def place(self, slot: int, *, detours: bool) -> bool:
+        """The replica in ``slot`` leaves its device for any legal one, whichever must hand on something for it."""
+        state = self._state
+        source = int(state.cells.reshape(-1)[slot])
+        grid = state.legal_grid(np.array([slot]), self._anywhere)[0]
+        choices = self._anywhere[grid]
+        if not len(choices):
+            return False
+        choices = choices[np.argsort(state.surplus[choices], kind="stable")]
+        for target in choices[:8].tolist():
+            roomy = state.surplus[target] < 0
+            self._step(slot, target)
+            if roomy or state.surplus[target] <= 0 or self.settle(target, detours=detours):
+                return True
+            self._step(slot, source)
+        return False
+
+    # ---- the search
+
+    def _search(self, start: int, targets: Ids, hands_on_own: Callable[[int], bool]) -> bool:
+        state = self._state
+        below = np.flatnonzero(state.surplus < 0)
+        if not len(below):
+            return False
+        came: dict[int, tuple[int, int]] = {start: (-1, -1)}  # device -> the device before it, the slot handed on
+        unseen = np.zeros(NO_DEVICE + 1, bool)
+        unseen[targets] = True
+        unseen[below] = False
+        unseen[start] = False
+        frontier = [start]
+        while frontier:
+            for giver in frontier:
+                slots = self._slots(giver, came, hands_on_own(giver))
+                found = self._first_legal(slots, below)
+                if found is not None:
+                    self._walk(came, giver, *found)
+                    return True
+            following = []
+            for giver in frontier:
+                slots = self._slots(giver, came, hands_on_own(giver))
+                for slot, taker in self._edges(giver, slots, np.flatnonzero(unseen), came):
+                    came[taker] = (giver, slot)
+                    unseen[taker] = False
+                    following.append(taker)
+            frontier = following
+        return False
+
+    def _slots(self, giver: int, came: dict[int, tuple[int, int]], own: bool) -> Slots:
+        """What ``giver`` may hand on, in random order: no partition that is on the path to it already."""
+        state = self._state
+        arrivals = np.fromiter(sorted(self._arrivals.get(giver, ())), np.int64)
+        if own:
+            held = self._own_slots[self._own_starts[giver] : self._own_starts[giver + 1]]
+            flat = state.cells.reshape(-1)
+            held = held[(flat[held] == giver) & state.free.reshape(-1)[held]]
+            slots = np.concatenate([arrivals, held[self._shuffler.order(len(held))]])
+        else:
+            slots = arrivals
+        used = []
+        while came[giver][0] >= 0:
+            giver, slot = came[giver]
+            used.append(slot % state.partitions)
+        if used:
+            slots = slots[~np.isin(slots % state.partitions, used)]
+        return slots
+
+    def _first_legal(self, slots: Slots, below: Ids) -> tuple[int, int] | None:
+        chunk = max(1, 1 << 16 >> max(0, len(below) - 1).bit_length())
+        for start in range(0, len(slots), chunk):
+            some = slots[start : start + chunk]
+            grid = self._state.legal_grid(some, below)
+            places = np.flatnonzero(grid)
+            if len(places):
+                place = int(places[0])
+                return int(some[place // len(below)]), int(below[place % len(below)])
+        return None
+
+    def _edges(self, giver: int, slots: Slots, unseen: Ids, came: dict[int, tuple[int, int]]) -> Iterator[tuple[int, int]]:
+        """(slot, taker) for each device not seen yet that can take something from ``giver``."""
+        state = self._state
+        arrivals = self._arrivals.get(giver, set())
+        if not len(slots):
+            return
+        some = slots[:SAMPLE]
+        if len(unseen):
+            grid = state.legal_grid(some, unseen)
+            for number in np.flatnonzero(grid.any(axis=0)).tolist():
+                yield int(some[int(np.argmax(grid[:, number]))]), int(unseen[number])
+        for slot in slots[: len(arrivals)].tolist():
+            if slot not in arrivals:
+                break
+            source = state.origin[slot]
+            if source not in came and source != NO_DEVICE and state.legal(np.array([slot]), np.array([source]))[0]:
+                yield slot, source
+
+    def _walk(self, came: dict[int, tuple[int, int]], giver: int, slot: int, taker: int) -> None:
+        while True:
+            self._step(slot, taker)
+            taker = giver
+            giver, slot = came[taker]
+            if giver < 0:
+                return
+
+    def _step(self, slot: int, target: int) -> None:
+        """From where it is to ``target``; back to where it came from counts as no move at all."""
+        state = self._state
+        source = int(state.cells.reshape(-1)[slot])
+        state.move(np.array([slot]), np.array([target]))
+        self._arrivals.get(source, set()).discard(slot)
+        if slot in state.origin:
+            self._arrivals.setdefault(target, set()).add(slot)
+        else:
+            state.release(slot)
