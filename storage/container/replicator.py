@@ -49,30 +49,22 @@ class BookReplicator:
         self._rings = rings
         self._nodes = nodes
         self._interval_s = interval_s
-        self._todo: deque[tuple[str, Span]] = deque()
-        self._resting = False
+        self._todo = _everything()
 
     async def work(self) -> Busy | Idle:
         """One partition of one kind."""
         if not self._todo:
-            if self._resting:
-                self._resting = False
-                return Idle.after(self._interval_s)
-            for kind in KINDS:
-                self._list(kind)
-            self._resting = True
-            if not self._todo:
-                return await self.work()
-        kind, span = self._todo.popleft()
+            self._todo = _everything()
+            return Idle.after(self._interval_s)
+        kind, start = self._todo.popleft()
         ring = self._rings(kind)
-        if span.part_power != ring.part_power:  # it has changed: begin with this kind anew, with the partitions of the new ring
-            self._todo = deque((other, span) for other, span in self._todo if other != kind)
-            self._list(kind)
-            return Busy()
+        span = self._books.partition_from(kind, start, ring.part_power)
+        if span is None:
+            return await self.work()
+        end = span.bounds[1]
+        if end is not None:
+            self._todo.appendleft((kind, end))
         return Busy(max(1, await self._partition(ring, kind, span)))
-
-    def _list(self, kind: str) -> None:
-        self._todo.extend((kind, span) for span in self._books.partitions(kind, self._rings(kind).part_power))
 
     async def _partition(self, ring: Ring, kind: str, span: Span) -> int:
         primaries = ring.primaries(span.partition)
@@ -143,6 +135,11 @@ class BookReplicator:
             for book, digest in await self._books.leaf(kind, span, leaf):
                 if all(held.get(book) == digest for held in theirs):
                     self.dropped += await self._books.drop(book, digest)
+
+
+def _everything() -> deque[tuple[str, bytes]]:
+    """What a pass has to look at: per kind, from which hash on."""
+    return deque((kind, b"") for kind in KINDS)
 
 
 def _until(page: RowPage, horizon: str | None) -> Mapping[str, Row]:

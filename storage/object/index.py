@@ -158,21 +158,6 @@ class Index:
                     found[name_hash] = held
         return sorted(found.values(), key=_key), following
 
-    def partitions(self, part_power: int) -> set[int]:
-        """Those of which anything is held, tombstones included."""
-        shift = 32 - part_power
-        found = {int.from_bytes(name_hash[:4], "big") >> shift for name_hash, change in self._changes() if change.held is not None}
-        at: bytes | None = b""
-        while at is not None:
-            pairs = self._tables.scan(TABLE, at, None, limit=1)
-            if not pairs:
-                break
-            partition = int.from_bytes(pairs[0][0][:4], "big") >> shift
-            found.add(partition)
-            following = (partition + 1) << shift
-            at = following.to_bytes(4, "big") if following < 1 << 32 else None
-        return found
-
     @property
     def backlog(self) -> int:
         """Changes that wait for ``commit``."""

@@ -12,7 +12,6 @@ Neighbours: store (this device), storage.client nodes (the others), storage.sync
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
 import trio
@@ -57,27 +56,22 @@ class ObjectReplicator:
         self._nodes = nodes
         self._interval_s = interval_s
         self._pack_cut_bytes = pack_cut_bytes
-        self._todo: deque[Span] = deque()
-        self._resting = False
+        self._start: bytes | None = b""  # hashes from here on are this pass's still; None: it is over
 
     async def work(self) -> Busy | Idle:
         """One partition."""
+        if self._start is None:
+            self._start = b""
+            return Idle.after(self._interval_s)
         ring = self._ring()
-        if not self._todo:
-            if self._resting:
-                self._resting = False
-                return Idle.after(self._interval_s)
-            self._todo.extend(self._store.partitions(ring.part_power))
-            self._resting = True
-            if not self._todo:
-                return await self.work()
-        span = self._todo.popleft()
-        if span.part_power != ring.part_power:  # it has changed: begin anew, with the partitions of the new ring
-            self._todo = deque(self._store.partitions(ring.part_power))
-            return Busy()
+        span = await self._store.partition_from(self._start, ring.part_power)
+        if span is None:
+            self._start = None
+            return await self.work()
+        start, self._start = span.bounds  # an error must not keep the pass at this one
         pushed, pushed_bytes, more = await self._partition(ring, span)
         if more:
-            self._todo.appendleft(span)
+            self._start = start
         return Busy(max(1, pushed), pushed_bytes)
 
     async def _partition(self, ring: Ring, span: Span) -> tuple[int, int, bool]:

@@ -357,10 +357,12 @@ class ObjectStore:
         """hash | inverted timestamp: how the index, the tree and the debts name a version."""
         return self._hasher.hash(path) + timestamp.pack_inverted()
 
-    def partitions(self, part_power: int) -> list[Span]:
-        """Of a ring with this part power, ascending: those of which anything is held, tombstones included."""
+    async def partition_from(self, start: bytes, part_power: int) -> Span | None:
+        """The first partition at or behind ``start`` (b"", or where another one ends) of which anything is held, tombstones
+        included; numbered as by a ring with this part power."""
         self._check()
-        return [Span(part_power, partition) for partition in sorted(self.index.partitions(part_power))]
+        await self.index.commit()
+        return tree.partition_from(self.device.tables, "object", start, part_power)
 
     async def digests(self, span: Span) -> LeafDigests:
         self._check()

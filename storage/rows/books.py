@@ -35,7 +35,7 @@ from storage.rows.page import PackedRows
 from storage.rows.replay import put_away, read_log
 from storage.rows.row import check_row, pack_header, pack_row, seal, unpack_row, unseal, unseal_all
 from storage.rows.tables import BooksDevice, BookTables, as_fault
-from storage.sync.tree import Toggles, combine, digests, leaf_span
+from storage.sync.tree import Toggles, combine, digests, leaf_span, partition_from
 
 PAGE_ROWS_MAX = 10_000
 RECORD_ROWS_MAX = 1000
@@ -170,28 +170,12 @@ class Books:
 
     # ---- for the replicator and the updater
 
-    def partitions(self, kind: str, part_power: int) -> list[Span]:
-        """Of a ring with this part power, ascending: those of which this device holds a book of the kind."""
+    def partition_from(self, kind: str, start: bytes, part_power: int) -> Span | None:
+        """The first partition at or behind ``start`` (b"", or where another one ends) with a book of the kind, as in the tables;
+        numbered as by a ring with this part power."""
         self._check()
-        found = set[Span]()
-        for overlay in (self._applying, self._overlay):
-            for book in overlay.headers:
-                if self._entries[book].kind in kinds_of(kind):
-                    found.add(Span.of(book, part_power))
-        start: bytes | None = b""
-        while start is not None:
-            pairs = self._tables.scan("books", start, None, limit=1)
-            if not pairs:
-                break
-            book, header = pairs[0]
-            entry = self._load(book, header)
-            if entry is not None and entry.kind in kinds_of(kind):
-                span = Span.of(book, part_power)
-                found.add(span)
-                start = span.bounds[1]
-            else:
-                start = book + b"\0"
-        return sorted(found)
+        found = [partition_from(self._tables, one, start, part_power) for one in kinds_of(kind)]
+        return min((span for span in found if span is not None), default=None)
 
     async def export(self, book: bytes) -> tuple[BookHeader, AsyncIterator[PackedRows]] | None:
         """All that this device knows of a book, by its hash: header, and rows in pages (each as it is when it is read)."""

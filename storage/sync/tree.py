@@ -103,6 +103,16 @@ def digests(tables: Tables, kind: str, span: Span) -> LeafDigests:
         start = pairs[-1][0] + b"\0"
 
 
+def partition_from(tables: Tables, kind: str, start: bytes, part_power: int) -> Span | None:
+    """The first partition at or behind ``start`` (b"", or where another one ends) of which the tree has anything; None: there is
+    none.  One step, however much is held: who goes through them all remembers a place among the hashes, which is as good after the
+    part power has changed."""
+    leaf_bits(part_power)  # BadInput
+    prefix = KIND_BYTES[kind]
+    pairs = tables.scan(TABLE, prefix + start[:3], bytes([prefix[0] + 1]), limit=1)
+    return Span.of(pairs[0][0][1:4] + b"\0", part_power) if pairs else None
+
+
 def combine(*parts: LeafDigests) -> LeafDigests:
     """The tree of disjoint sets together (containers and accounts), all of one span."""
     sums: dict[int, int] = {}

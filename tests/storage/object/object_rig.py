@@ -98,5 +98,15 @@ async def body(reading: NodeReading | None) -> bytes | None:
     return b"".join(parts)
 
 
+async def partitions(store: ObjectStore, part_power: int = PART_POWER) -> list[Span]:
+    """All of which it holds anything."""
+    found: list[Span] = []
+    start: bytes | None = b""
+    while start is not None and (span := await store.partition_from(start, part_power)) is not None:
+        found.append(span)
+        start = span.bounds[1]
+    return found
+
+
 async def read(store: ObjectStore, name: str, offset: int = 0, length: int | None = None) -> bytes | None:
     return await body(await store.get(path(name), None, offset, length))

@@ -21,6 +21,7 @@ from storage.client.reach import Settings
 from storage.client.repair import copy
 from storage.object.replicator import ObjectReplicator
 from tests.storage.client.ground import HASHER, Distant, Ground
+from tests.storage.object.object_rig import partitions
 
 CONTAINER = Path("AUTH_a", "c")
 CUT = 4096
@@ -180,7 +181,7 @@ async def test_a_handoff_gives_its_copy_back_and_lets_go(ground: Ground, autojum
     assert (worker.pushed, worker.dropped) == (1, 1)
     assert await ground.nodes[handoff].head(path) is None
     await trio.sleep(2)
-    assert ground.engines[handoff][0].partitions(4) == []
+    assert await partitions(ground.engines[handoff][0]) == []
 
 
 class Liar(Distant):
@@ -221,4 +222,4 @@ async def test_a_primary_that_lost_it_again_keeps_the_handoff_from_letting_go(
     worker = replicator(ground, handoff, nodes)
     await once(worker)
     assert (worker.pushed, worker.dropped) == (0, 0)
-    assert Span.of(HASHER.hash(path), 4) in ground.engines[handoff][0].partitions(4)
+    assert Span.of(HASHER.hash(path), 4) in await partitions(ground.engines[handoff][0])

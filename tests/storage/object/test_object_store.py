@@ -26,6 +26,7 @@ from tests.storage.object.object_rig import (
     SPANS,
     body,
     debt,
+    partitions,
     path,
     prepare,
     put,
@@ -254,7 +255,7 @@ async def test_drop_and_refill(rig: Rig, clock: object) -> None:
         assert await store.drop(key_b, "handed off")
         assert not await store.drop(key_a, "handed off")
         assert await store.head(path("a")) is None
-        assert store.partitions(4) == []
+        assert await partitions(store) == []
         await put(store, "a", 10, b"small")
         await put_file(store, "b", 10, BIG)
     async with rig.serving() as store:
@@ -287,7 +288,9 @@ async def test_digests_follow_what_is_held(rig: Rig, clock: object) -> None:
             await put(store, name, 100 + number, name.encode())
         before = await state(store)
         for part_power in (0, 1, 4, 13, 24):
-            assert store.partitions(part_power) == sorted({Span.of(store.key(path(name), ZERO), part_power) for name in names})
+            assert await partitions(store, part_power) == sorted(
+                {Span.of(store.key(path(name), ZERO), part_power) for name in names}
+            )
         await put(store, "n1", 500, b"changed")
         await put(store, "n2", 500, None)
         await store.post(path("n3"), {"x-object-meta-a": "b"}, "", Timestamp(500))
@@ -299,6 +302,8 @@ async def test_digests_follow_what_is_held(rig: Rig, clock: object) -> None:
         assert await state(store) == after
         with pytest.raises(BadInput):
             await store.digests(Span(25, 0))
+        with pytest.raises(BadInput):
+            await store.partition_from(b"", 25)
         with pytest.raises(BadInput):
             await store.leaf(SPANS[0], 4096)
 

@@ -19,6 +19,7 @@ from storage.sync.tree import (
     leaf_bits,
     leaf_of,
     leaf_span,
+    partition_from,
     xor,
 )
 from tests.storage.rows.memory import MemoryTables
@@ -135,6 +136,22 @@ def test_a_span_holds_the_hashes_between_its_bounds(name_hash: bytes, part_power
         assert name_hash not in other and not (start <= name_hash and (end is None or name_hash < end))
 
 
+@given(ITEMS, POWERS, POWERS)
+def test_going_through_what_is_held_survives_a_change_of_the_part_power(items: set[bytes], before: int, after: int) -> None:
+    """A place among the hashes is what is remembered: no partition is left out, and none is met twice when the power grows."""
+    tables = fill(items)
+    start: bytes | None = b""
+    met: list[Span] = []
+    while start is not None and (span := partition_from(tables, "object", start, before if len(met) < 3 else after)) is not None:
+        met.append(span)
+        start = span.bounds[1]
+    for item in items:
+        holding = [span for span in met if item in span]
+        assert holding and (len(holding) == 1 or after < before)
+    assert all(any(item in span for item in items) for span in met)
+    assert partition_from(tables, "container", b"", before) is None
+
+
 def test_kinds_are_apart_and_can_be_combined() -> None:
     tables = MemoryTables()
     for kind, key in (("object", b"\xff" * 16), ("container", b"\xff" * 16), ("account", bytes(16))):
@@ -167,6 +184,7 @@ def test_leaves_that_cannot_be() -> None:
         lambda: leaf_span(WHOLE, -1),
         lambda: leaf_of(bytes(16), 25),
         lambda: digests(MemoryTables(), "object", Span(25, 0)),
+        lambda: partition_from(MemoryTables(), "object", b"", 25),
     ):
         with pytest.raises(BadInput):
             call()
