@@ -93,6 +93,10 @@ class RingFile:
 
     # ---- writing
 
+    def refuse_existing(self) -> None:
+        """Conflict when there is a builder file: before much is done for ``create``, which looks again."""
+        self._on_disk(self._refuse_changed)
+
     def create(self, builder: Builder) -> None:
         """Conflict when there is one already."""
         self._read = None

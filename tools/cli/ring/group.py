@@ -50,11 +50,40 @@ CHANGED, UNCHANGED = 0, 1
 WARNING = UNCHANGED
 
 # heading -> verb -> where its command is
+_HERE = "tools.cli.ring"
 VERBS: Mapping[str, Mapping[str, str]] = {
-    "Make and change": {},
-    "Place": {},
-    "Look": {},
-    "Partition power": {},
+    "Make and change": {
+        "create": f"{_HERE}.settings:create",
+        "add": f"{_HERE}.devices:add",
+        "set_weight": f"{_HERE}.devices:set_weight",
+        "set_info": f"{_HERE}.devices:set_info",
+        "set_region": f"{_HERE}.devices:set_region",
+        "set_zone": f"{_HERE}.devices:set_zone",
+        "remove": f"{_HERE}.devices:remove",
+        "set_replicas": f"{_HERE}.settings:set_replicas",
+        "set_overload": f"{_HERE}.settings:set_overload",
+        "set_min_part_hours": f"{_HERE}.settings:set_min_part_hours",
+        "pretend_min_part_hours_passed": f"{_HERE}.settings:pretend_min_part_hours_passed",
+    },
+    "Place": {
+        "rebalance": f"{_HERE}.place:rebalance",
+        "validate": f"{_HERE}.place:validate",
+        "write_ring": f"{_HERE}.place:write_ring",
+        "write_builder": f"{_HERE}.place:write_builder",
+    },
+    "Look": {
+        "search": f"{_HERE}.look:search",
+        "list_parts": f"{_HERE}.look:list_parts",
+        "dispersion": f"{_HERE}.look:dispersion",
+        "version": f"{_HERE}.look:version",
+        "id": f"{_HERE}.look:id_",
+    },
+    "Partition power": {
+        "prepare_increase_partition_power": f"{_HERE}.settings:prepare_increase_partition_power",
+        "increase_partition_power": f"{_HERE}.settings:increase_partition_power",
+        "cancel_increase_partition_power": f"{_HERE}.settings:cancel_increase_partition_power",
+        "finish_increase_partition_power": f"{_HERE}.settings:finish_increase_partition_power",
+    },
     "Beyond swift-ring-builder": {},
 }
 

@@ -22,13 +22,13 @@ _WORDS = {
     NOT_FOUND: "Ring file {path} not found, probably it hasn't been written yet",
     INVALID: "Ring file {path} is invalid: {why}",
 }
-_ID_BYTES = 2  # of a device id in the table
+ID_BYTES = 2  # of a device id in the table
 
 
 def as_dict(file: RingFile, builder: Builder) -> dict[str, object]:
     """``devices`` are in the order of their ids; ``balance`` and ``dispersion`` are percent, ``overload`` is a fraction;
     ``ring.state`` is one of up-to-date, obsolete, not found, invalid."""
-    balance = balances(builder)
+    counts, balance = builder.counts(), balances(builder)
     state, why = ring_state(file, builder)
     return {
         "id": builder.id,
@@ -45,14 +45,14 @@ def as_dict(file: RingFile, builder: Builder) -> dict[str, object]:
         "regions": len(_regions(builder)),
         "zones": len(_zones(builder)),
         "ring": {"path": file.ring_path, "state": state, **({"why": why} if why else {})},
-        "devices": [device_dict(builder, balance, device) for device in builder.present],
+        "devices": [device_dict(builder, device, counts, balance) for device in builder.present],
     }
 
 
-def device_dict(builder: Builder, balance: Mapping[int, float], device: Device) -> dict[str, object]:
+def device_dict(builder: Builder, device: Device, counts: Mapping[int, int], balance: Mapping[int, float]) -> dict[str, object]:
     return {
         **asdict(device),
-        "partitions": builder.counts()[device.id],
+        "partitions": counts[device.id],
         "balance": round(balance[device.id], 2),
         "removed": device.id in builder.removed,
     }
@@ -64,7 +64,7 @@ def as_text(file: RingFile, builder: Builder) -> str:
     lines = [
         f"{file.path}, build version {builder.version}, id {builder.id or '(not assigned)'}",
         f"{builder.partition_count} partitions, {builder.replicas:.6f} replicas, {len(_regions(builder))} regions, "
-        f"{len(_zones(builder))} zones, {len(builder.present)} devices, {_ID_BYTES}-byte IDs, {worst(balance):.2f} balance, "
+        f"{len(_zones(builder))} zones, {len(builder.present)} devices, {ID_BYTES}-byte IDs, {worst(balance):.2f} balance, "
         f"{builder.dispersion():.2f} dispersion",
         f"The minimum number of hours before a partition can be reassigned is {builder.min_part_hours} "
         f"({timedelta(seconds=seconds_left(builder, file.now()))} remaining)",
