@@ -84,7 +84,10 @@ VERBS: Mapping[str, Mapping[str, str]] = {
         "cancel_increase_partition_power": f"{_HERE}.settings:cancel_increase_partition_power",
         "finish_increase_partition_power": f"{_HERE}.settings:finish_increase_partition_power",
     },
-    "Beyond swift-ring-builder": {},
+    "Beyond swift-ring-builder": {
+        "import-swift": f"{_HERE}.swift:import_swift",
+        "export-swift": f"{_HERE}.swift:export_swift",
+    },
 }
 
 
