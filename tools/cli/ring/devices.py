@@ -20,8 +20,8 @@ from tools.cli.ring.search import SEARCH_HELP, WHOLE, choose, find, host, ip, na
 
 _ADDRESS = r"(?:\[[^\]]*\]|[^\[\]/:R]*)"
 _ADD = re.compile(
-    rf"(?:r(?P<region>\d{1, 9}))?z(?P<zone>\d{1, 9})-(?P<ip>{_ADDRESS}):(?P<port>\d{1, 5})"
-    rf"(?:R(?P<replication_ip>{_ADDRESS}):(?P<replication_port>\d{1, 5}))?/(?P<name>[^_]*)(?:_(?P<meta>.*))?",
+    rf"(?:r(?P<region>\d{{1,9}}))?z(?P<zone>\d{{1,9}})-(?P<ip>{_ADDRESS}):(?P<port>\d{{1,5}})"
+    rf"(?:R(?P<replication_ip>{_ADDRESS}):(?P<replication_port>\d{{1,5}}))?/(?P<name>[^_]*)(?:_(?P<meta>.*))?",
     re.ASCII | re.DOTALL,
 )
 _CHANGE = re.compile(

@@ -24,8 +24,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 _IP = r"\d[\d.]*|\[[^\]]*\]"
 _VALUE = re.compile(
     r"(?:d(?P<id>\d{1,9}))?(?:r(?P<region>\d{1,9}))?(?:z(?P<zone>\d{1,9}))?"
-    rf"-?(?P<ip>{_IP})?(?::(?P<port>\d{1, 5}))?"
-    rf"(?:R(?P<replication_ip>{_IP})?(?::(?P<replication_port>\d{1, 5}))?)?"
+    rf"-?(?P<ip>{_IP})?(?::(?P<port>\d{{1,5}}))?"
+    rf"(?:R(?P<replication_ip>{_IP})?(?::(?P<replication_port>\d{{1,5}}))?)?"
     r"(?:/(?P<name>[^_]*))?(?:_(?P<meta>.*))?",
     re.ASCII | re.DOTALL,
 )
