@@ -58,7 +58,7 @@ class BookReplicator:
             return Idle.after(self._interval_s)
         kind, start = self._todo.popleft()
         ring = self._rings(kind)
-        span = self._books.partition_from(kind, start, ring.part_power)
+        span = await self._books.partition_from(kind, start, ring.part_power)
         if span is None:
             return await self.work()
         end = span.bounds[1]

@@ -170,10 +170,13 @@ class Books:
 
     # ---- for the replicator and the updater
 
-    def partition_from(self, kind: str, start: bytes, part_power: int) -> Span | None:
+    async def partition_from(self, kind: str, start: bytes, part_power: int) -> Span | None:
         """The first partition at or behind ``start`` (b"", or where another one ends) with a book of the kind, as in the tables;
-        numbered as by a ring with this part power."""
+        numbered as by a ring with this part power.  At b"" all that is visible goes to the tables first, so a pass from there on
+        leaves out nothing that was there when it began."""
         self._check()
+        if not start:
+            await self.flush()
         found = [partition_from(self._tables, one, start, part_power) for one in kinds_of(kind)]
         return min((span for span in found if span is not None), default=None)
 
