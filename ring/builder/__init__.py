@@ -3,9 +3,12 @@
     builder.py      Builder: the state that outlives a rebalance, and the operations of swift-ring-builder(1)
     quota.py        how much each tier should hold: by weight, by dispersion, and between the two by overload
     layout.py       the first placement: every tier as even as its quota, by systematic sampling
-    rebalance.py    a table that exists brought to its quotas by the fewest moves: moves.py (direct, exchanges), paths.py (through others)
+    rebalance.py    a table that exists is brought to its quotas by the fewest moves: moves.py straight ones and exchanges,
+                    paths.py those that take others along
     measure.py      what a table is like: balance, dispersion, scatter
     certificate.py  the proof that goes with a table
+    plan.py         what rebalances would move, and how long that takes
+    durability.py   what is lost with devices, servers, zones; plot.py draws a ring
     builderfile.py  the builder file, byte for byte
     shuffle.py      chance from a seed
 

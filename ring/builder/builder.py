@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, fields, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from ring.builder.certificate import Certificate, certify
 from ring.builder.layout import lay_out
 from ring.builder.measure import Table, counts_of, crowding
 from ring.builder.moves import Waits
@@ -58,6 +59,8 @@ class Builder:
     devices: list[Device | None] = field(default_factory=list)
     removed: set[int] = field(default_factory=set)
     table: Table = ()
+    last_moves: int = 0  # of the last rebalance that moved anything, and the least that could have done
+    last_lower_bound: int = 0
     moved_at: NDArray[np.uint32] = field(default_factory=lambda: np.zeros(0, np.uint32))  # by partition: wall seconds, 0 never
 
     def __post_init__(self) -> None:
@@ -304,10 +307,10 @@ class Builder:
             moves, lower_bound, waits = outcome.moves, outcome.lower_bound, outcome.waits
             self.table = outcome.table
             self.moved_at[outcome.moved] = max(1, int(now))
-        before = self.version
-        gone = self._drop_empty()
-        if moves or gone:
-            self.version = before + 1
+        if moves:
+            self.last_moves, self.last_lower_bound = moves, lower_bound
+        if self._drop_empty() or moves:
+            self.version += 1
         return Report(moves, lower_bound, waits, self.balance(), self.dispersion(), self.version)
 
     def _held(self, table: Table) -> dict[int, int]:
@@ -355,6 +358,14 @@ class Builder:
     def holders(self, partition: int) -> list[int]:
         """The device ids of a partition's replicas."""
         return [int(row[partition]) for row in self.table if partition < len(row)]
+
+    def certificate(self) -> Certificate:
+        """Conflict before the first rebalance; BadInput when the devices with weight are fewer than the replicas."""
+        if not self.table:
+            raise Conflict("nothing is placed yet", hint="rebalance first")
+        goal = targets(self.present, self.rows, self.overload, self.counts())
+        last = (self.last_moves, self.last_lower_bound)
+        return certify(self.table, self.present, goal, last, self.balance(), self.partition_count)
 
     def hours_left(self, now: float) -> float:
         """Until every partition may move again."""

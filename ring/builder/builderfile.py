@@ -29,6 +29,8 @@ class _Header(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     id: str = ""
     overload: float | msgspec.UnsetType = msgspec.UNSET  # unset: 0 (an equal float is not yet a default to msgspec)
     next_part_power: int | None = None
+    last_moves: int = 0
+    last_lower_bound: int = 0
 
 
 def encode_builder(builder: Builder) -> bytes:
@@ -43,6 +45,8 @@ def encode_builder(builder: Builder) -> bytes:
         id=builder.id,
         overload=builder.overload or msgspec.UNSET,
         next_part_power=builder.next_part_power,
+        last_moves=builder.last_moves,
+        last_lower_bound=builder.last_lower_bound,
     )
     body = b"".join(row.astype("<u2").tobytes() for row in builder.table) + builder.moved_at.astype("<u4").tobytes()
     return seal(BUILDER_MAGIC, header, body)
@@ -71,6 +75,8 @@ def decode_builder(data: bytes) -> Builder:
         id=header.id,
         overload=0.0 if isinstance(header.overload, msgspec.UnsetType) else header.overload,
         next_part_power=header.next_part_power,
+        last_moves=header.last_moves,
+        last_lower_bound=header.last_lower_bound,
         devices=devices,
         removed=set(header.removed),
         table=tuple(table),

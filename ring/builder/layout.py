@@ -1,10 +1,11 @@
 """The first placement of a table: every device at its quota, every partition spread as evenly as the quotas allow.  Pure; numpy.
 
-Systematic sampling, tier by tier.  A tier's replicas are laid in a line, each of its partitions once per round and every round in the
-same random order, and the line is cut into one piece per child, as long as the child's quota.  A piece no longer than a round has no
-partition twice, and a longer one has each as often as any other, give or take one: so every child is as even as its parent, and
-by induction no tier holds more of a partition than ceil(quota / partitions).  (McNaughton's wrap-around rule; Madow 1949.)  Partitions
-that a tier holds one time more than others come first in its order, so that the line stays periodic to its end.
+Systematic sampling, tier by tier.  A tier's replicas are laid in a line, each of its partitions once per round and every round
+in the same random order, and the line is cut into one piece per child, as long as the child's quota.  A piece no longer than a
+round has no partition twice, and a longer one has each as often as any other, give or take one: so every child is as even as
+its parent, and by induction no tier holds more of a partition than ceil(quota / partitions).  (McNaughton's wrap-around rule;
+Madow 1949.)  Partitions that a tier holds one time more than others come first in its order, so that the line stays periodic to
+its end.
 
 The pieces of one round follow each other, so a child shares partitions with few of its siblings.  Where a tier holds several
 replicas of a partition, random legal exchanges between partitions mend that: a device's partitions are then shared with nearly all
@@ -21,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ring.builder.measure import Ints, Levels, Table, alike
-from ring.builder.shuffle import Shuffler, mix
+from ring.builder.shuffle import Shuffler, mix, order_by
 from ring.device import Device
 from ring.placement import NO_DEVICE
 
@@ -68,13 +69,12 @@ def _divide(node: Ints, sizes: NDArray[np.int64], parents: Ints, shuffler: Shuff
             same = node[one] == node[other]
             copy[one] += same
             place[one] = np.where(same, place[other], place[one])
-    # the line of all tiers, one behind the other
-    line = np.where(present, (node.astype(np.int64) << 40) + copy * period[node] + place, np.int64(1) << 62)
-    order = np.argsort(line, axis=None, kind="stable")[: int(present.sum())]
-    by_parent = np.lexsort((shuffler.order(len(parents)), parents))
-    result = np.full(node.size, _ABSENT, np.int32)
-    result[order] = np.repeat(by_parent.astype(np.int32), sizes[by_parent])
-    children = result.reshape(node.shape)
+    # the lines of all tiers, one behind the other, and what they are cut into
+    lengths = np.bincount(node[present], minlength=tier_count)
+    line = (np.cumsum(lengths) - lengths)[node] + copy * period[node] + place
+    by_parent = shuffler.order(len(parents), parents.astype(np.uint64))
+    pieces = np.repeat(by_parent.astype(np.int32), sizes[by_parent])
+    children = np.where(present, pieces[np.where(present, line, 0)], np.int32(_ABSENT))
     for tier in np.flatnonzero(most > 1):
         if np.count_nonzero(parents == tier) > 1:
             _exchange(children, node == tier, parents == tier, shuffler)
@@ -88,9 +88,9 @@ def _places(node: Ints, count: Ints, first: NDArray[np.bool_], most: Ints, shuff
     salt = shuffler.words(partitions)
     own = mix(salt + node.astype(np.uint64) * np.uint64(0xD1342543DE82EF95))  # independent from tier to tier
     fewer = count < most[node]
-    key = (node.astype(np.uint64) << np.uint64(44)) | (fewer.astype(np.uint64) << np.uint64(43)) | (own >> np.uint64(21))
     flat = np.flatnonzero(first)
-    order = flat[np.argsort(key.ravel()[flat], kind="stable")]
+    groups = (node.ravel()[flat].astype(np.uint64) << np.uint64(1)) | fewer.ravel()[flat].astype(np.uint64)
+    order = flat[order_by(own.ravel()[flat], groups)]
     tiers = node.ravel()[order]
     starts = np.searchsorted(tiers, np.arange(len(most)))
     place = np.zeros(node.size, np.int64)
@@ -99,7 +99,8 @@ def _places(node: Ints, count: Ints, first: NDArray[np.bool_], most: Ints, shuff
 
 
 def _exchange(children: Ints, here: NDArray[np.bool_], siblings: NDArray[np.bool_], shuffler: Shuffler) -> None:
-    """Pairs of partitions exchange one child, where both stay within what the children hold of any partition, at most and at least."""
+    """Pairs of partitions exchange one child, where both stay within what the children hold of any partition, at most and at
+    least."""
     involved = np.flatnonzero(here.any(axis=0))
     mine = np.where(here[:, involved], children[:, involved], _ABSENT)
     count, _ = alike(mine)
@@ -112,7 +113,7 @@ def _exchange(children: Ints, here: NDArray[np.bool_], siblings: NDArray[np.bool
             least[child] = int((mine == child).sum(axis=0).min())
     half = len(involved) // 2
     for _ in range(EXCHANGE_ROUNDS):
-        order = shuffler.order(len(involved))
+        order = shuffler.round_trip(len(involved))
         one, two = order[:half], order[half : 2 * half]
         row_one, row_two = shuffler.below(len(mine), half), shuffler.below(len(mine), half)
         a, b = mine[row_one, one], mine[row_two, two]

@@ -7,9 +7,10 @@ One pass moves at most one replica of any partition.  No fewer than ``lower boun
 move, over all passes.  A pass goes in three steps, each only for what the one before it left:
 
 1. direct: surplus replicas and devices below quota are paired by lot, and the pairs that are legal move (all at once).
-2. paths: a surplus replica that fits nowhere directly goes to a full device that hands one on, and so on to a device below quota: the
-   augmenting path of a flow.  Paths through replicas that arrive in this pass anyway cost nothing: those go elsewhere, or stay where
-   they came from and another leaves instead.  Only if there is no such path does a replica move that need not.
+2. paths: a surplus replica that fits nowhere directly goes to a full device that hands one on, and so on to a device below
+quota: the
+   augmenting path of a flow.  Paths through replicas that arrive in this pass anyway cost nothing: those go elsewhere, or stay
+   where they came from and another leaves instead.  Only if there is no such path does a replica move that need not.
 3. crowded: a replica in a crowded tier is exchanged for one that does not mind; every device keeps its count.
 
 A move is legal when its partition has no replica on the target, and no tier that it enters has as many of the partition as its
@@ -26,7 +27,7 @@ from numpy.typing import NDArray
 
 from ring.builder.measure import IDS, Levels, Table, alike, square
 from ring.builder.quota import Targets
-from ring.builder.shuffle import Shuffler
+from ring.builder.shuffle import Shuffler, mix, order_by
 from ring.device import Device
 from ring.placement import NO_DEVICE
 
@@ -55,8 +56,8 @@ class Waits:
 class State:
     """The table in the course of a pass.
 
-    Invariants: a partition has no two replicas on one device; ``surplus`` is held - quota of every device; ``origin`` has every slot
-    that differs from the table before the pass, and no two of one partition, but for slots that were empty."""
+    Invariants: a partition has no two replicas on one device; ``surplus`` is held - quota of every device; ``origin`` has every
+    slot that differs from the table before the pass, and no two of one partition, but for slots that were empty."""
 
     def __init__(self, table: Table, devices: Sequence[Device], targets: Targets, free: Mask) -> None:
         """``free``: (replicas, partitions), the replicas that may move now.  Slots with NO_DEVICE are to be filled."""
@@ -76,29 +77,28 @@ class State:
         self.free = free & exists
         self.empty = (self.cells == NO_DEVICE) & exists
         self.free |= self.empty
-        self._free_before = self.free.copy()
+        self.free_at_first = self.free.copy()
         self.origin: dict[int, int] = {}
 
     # ---- looking
-
-    def partition(self, slots: Slots) -> Slots:
-        return slots % self.partitions
 
     def crowded(self, level: int) -> Mask:
         """(replicas, partitions): replicas that stand in a tier of the level with more of their partition than its limit."""
         tiers = self.tiers[level]
         count, _ = alike(tiers)
-        return (count > self.limits[level][tiers]) & (self.cells != NO_DEVICE)
+        result: Mask = (count > self.limits[level][tiers]) & (self.cells != NO_DEVICE)
+        return result
 
     def crowded_slots(self) -> Slots:
         result = self.crowded(0) | self.crowded(1) | self.crowded(2)
-        return np.flatnonzero(result & self.free)
+        slots: Slots = np.flatnonzero(result & self.free)
+        return slots
 
     def legal(self, slots: Slots, targets: NDArray[np.int64]) -> Mask:
         """May the replica in each slot go to the target beside it?  A replica that stands in a crowded tier must leave that."""
         columns = slots % self.partitions
         rows = slots // self.partitions
-        result = ~(self.cells[:, columns] == targets).any(axis=0)
+        result: Mask = ~(self.cells[:, columns] == targets).any(axis=0)
         for level in range(3):
             there = self.levels.index[level][targets]
             column_tiers = self.tiers[level][:, columns]
@@ -135,7 +135,7 @@ class State:
     def release(self, slot: int) -> None:
         """A slot whose move was taken back: its partition may move again."""
         column = slot % self.partitions
-        self.free[:, column] = self._free_before[:, column]
+        self.free[:, column] = self.free_at_first[:, column]
 
     def table(self) -> Table:
         return tuple(self.cells[row, :length].copy() for row, length in enumerate(self.rows))
@@ -143,8 +143,9 @@ class State:
 
 def direct(state: State, shuffler: Shuffler) -> None:
     """Step 1, in rounds: the odds of a legal pair fall as places fill."""
-    for _ in range(DIRECT_ROUNDS):
-        candidates = _candidates(state, shuffler)
+    crowded = state.crowded(0) | state.crowded(1) | state.crowded(2)
+    for attempt in range(DIRECT_ROUNDS):
+        candidates = _candidates(state, crowded, shuffler, 4.0 * 2**attempt)
         if not len(candidates):
             return
         before = len(candidates)
@@ -152,7 +153,7 @@ def direct(state: State, shuffler: Shuffler) -> None:
             below = np.flatnonzero(state.surplus < 0)
             places = np.repeat(below, -state.surplus[below])
             if not len(candidates) or not len(places):
-                return
+                break
             places = places[shuffler.order(len(places))][: len(candidates)]
             tried = candidates[: len(places)]
             legal = _one_per_partition(state, tried, state.legal(tried, places))
@@ -164,22 +165,24 @@ def direct(state: State, shuffler: Shuffler) -> None:
             return
 
 
-def _candidates(state: State, shuffler: Shuffler) -> Slots:
-    """As many free replicas of each device as it has too many, crowded ones first, then by lot."""
+def _candidates(state: State, crowded: Mask, shuffler: Shuffler, part: float) -> Slots:
+    """As many free replicas of each device as it has too many, crowded ones first, then by lot; of the others only ``part``
+    times as many as there are too many are looked at."""
     flat = state.cells.reshape(-1)
-    slots = np.flatnonzero(state.free.reshape(-1) & (state.surplus[flat] > 0))
+    slots = np.flatnonzero(state.free.reshape(-1) & (state.surplus > 0)[flat])
     if not len(slots):
         return slots
-    crowded = np.zeros(len(slots), bool)
-    for level in range(3):
-        tiers = state.tiers[level]
-        here = tiers.reshape(-1)[slots]
-        crowded |= (tiers[:, slots % state.partitions] == here).sum(axis=0) > state.limits[level][here]
-    key = (flat[slots].astype(np.uint64) << np.uint64(40)) | ((~crowded).astype(np.uint64) << np.uint64(39))
-    order = np.argsort(key | (shuffler.words(len(slots)) >> np.uint64(25)), kind="stable")
-    holders = flat[slots[order]]
-    starts = np.searchsorted(holders, holders)
-    chosen = slots[order[np.arange(len(order)) - starts < state.surplus[holders]]]
+    words = shuffler.words(len(slots))
+    holders = flat[slots]
+    chance = np.minimum(1.0, part * state.surplus / np.maximum(1, state.held)) * (2.0**32 - 1)
+    kept = ((words >> np.uint64(32)) <= chance.astype(np.uint64)[holders]) | crowded.reshape(-1)[slots]
+    slots, words, holders = slots[kept], mix(words[kept]), holders[kept]
+    groups = (holders.astype(np.uint64) << np.uint64(1)) | (~crowded.reshape(-1)[slots]).astype(np.uint64)
+    order = order_by(words, groups)
+    slots, holders = slots[order], holders[order]
+    begins = np.concatenate([[True], holders[1:] != holders[:-1]])
+    starts = np.maximum.accumulate(np.where(begins, np.arange(len(holders)), 0))
+    chosen = slots[np.arange(len(holders)) - starts < state.surplus[holders]]
     return chosen[shuffler.order(len(chosen))]
 
 
@@ -194,13 +197,14 @@ def _one_per_partition(state: State, slots: Slots, legal: Mask) -> Mask:
 
 def exchange(state: State, shuffler: Shuffler) -> None:
     """Step 3: crowded replicas trade places with replicas drawn by lot, where that leaves both partitions uncrowded."""
-    for _ in range(EXCHANGE_ROUNDS):
+    for attempt in range(EXCHANGE_ROUNDS):
         crowded = state.crowded_slots()
         if not len(crowded):
             return
         crowded = crowded[shuffler.order(len(crowded))]
         free = np.flatnonzero(state.free.reshape(-1))
-        others = free[shuffler.below(len(free), len(crowded))]
+        pool = crowded if attempt < EXCHANGE_ROUNDS // 3 else free  # an exchange of two crowded ones mends both
+        others = pool[shuffler.below(len(pool), len(crowded))]
         flat = state.cells.reshape(-1)
         mine, theirs = flat[crowded].astype(np.int64), flat[others].astype(np.int64)
         legal = (state.quotas[mine] > 0) & (state.quotas[theirs] > 0) & (mine != theirs)

@@ -1,11 +1,13 @@
 """Augmenting paths: a surplus replica that fits nowhere directly finds its place through other devices.
 
-A search from the device with one too many, breadth first.  Device x hands a replica to device y when that is legal: one that it held
-before the pass (its own), or one that arrived in this pass, which goes elsewhere instead; an arrival can also go back to where
-it came from, which then has one too many.  A path ends at a device below quota.
+A search from the device with one too many, breadth first.  Device x hands a replica to device y when that is legal: one that it
+held before the pass (its own), or one that arrived in this pass, which goes elsewhere instead; an arrival can also go back to
+where it came from, which then has one too many.  If another replica of the partition moves in this pass, x's can move in its
+stead, to where that one goes: then the device that keeps that one has one too many.  A path ends at a device below quota.
 
-First only edges that cost no move beyond the one that the surplus takes anyhow: own replicas of devices that were above quota, and arrivals.
-Then, where ``detours`` allows it, any.  All edges of a path belong to different partitions, so that each is judged by itself.
+First only edges that cost no move beyond the one that the surplus takes anyhow: own replicas of devices that were above quota,
+and arrivals. Then, where ``detours`` allows it, any.  All edges of a path belong to different partitions, so that each is judged
+by itself.
 
 Neighbours: ``moves.py`` (State, and the steps before and after).
 """
@@ -17,7 +19,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from ring.builder.moves import Slots, State
+from ring.builder.moves import Mask, Slots, State
 from ring.builder.shuffle import Shuffler
 from ring.placement import NO_DEVICE
 
@@ -41,11 +43,15 @@ class Paths:
         self._own_slots = order
         self._own_starts = np.searchsorted(flat[order], np.arange(NO_DEVICE + 2))
         self._arrivals: dict[int, set[int]] = {}
-        for slot in state.origin:
+        self._moved = np.full(state.partitions, -1, np.int64)  # the slot that moves in this pass
+        for slot, source in state.origin.items():
+            if source != NO_DEVICE:
+                self._moved[slot % state.partitions] = slot
             self._arrivals.setdefault(int(state.cells.reshape(-1)[slot]), set()).add(slot)
 
     def settle(self, device: int, *, detours: bool) -> bool:
-        """One replica leaves ``device`` and one arrives at a device below quota; False, and nothing changed, if there is no path."""
+        """One replica leaves ``device`` and one arrives at a device below quota; False, and nothing changed, if there is no
+        path."""
         return self._search(device, self._targets, lambda x: bool(self._above[x])) or (
             detours and self._search(device, self._anywhere, lambda x: True)
         )
@@ -90,7 +96,7 @@ class Paths:
             following = []
             for giver in frontier:
                 slots = self._slots(giver, came, hands_on_own(giver))
-                for slot, taker in self._edges(giver, slots, np.flatnonzero(unseen), came):
+                for slot, taker in self._edges(giver, slots, hands_on_own(giver), np.flatnonzero(unseen), came):
                     came[taker] = (giver, slot)
                     unseen[taker] = False
                     following.append(taker)
@@ -102,19 +108,30 @@ class Paths:
         state = self._state
         arrivals = np.fromiter(sorted(self._arrivals.get(giver, ())), np.int64)
         if own:
-            held = self._own_slots[self._own_starts[giver] : self._own_starts[giver + 1]]
-            flat = state.cells.reshape(-1)
-            held = held[(flat[held] == giver) & state.free.reshape(-1)[held]]
+            held = self._held(giver)
+            held = held[state.free.reshape(-1)[held]]
             slots = np.concatenate([arrivals, held[self._shuffler.order(len(held))]])
         else:
             slots = arrivals
+        used = self._used(giver, came)
+        return slots[~np.isin(slots % state.partitions, used)] if used else slots
+
+    def _held(self, giver: int) -> Slots:
+        """What it held before the pass, and still does."""
+        held: Slots = self._own_slots[self._own_starts[giver] : self._own_starts[giver + 1]]
+        still: Mask = self._state.cells.reshape(-1)[held] == giver
+        return held[still]
+
+    def _may_move(self, slots: Slots) -> Mask:
+        """Nothing but the move of another replica of their partition is in their way."""
+        return self._state.free_at_first.reshape(-1)[slots]
+
+    def _used(self, giver: int, came: dict[int, tuple[int, int]]) -> list[int]:
         used = []
         while came[giver][0] >= 0:
             giver, slot = came[giver]
-            used.append(slot % state.partitions)
-        if used:
-            slots = slots[~np.isin(slots % state.partitions, used)]
-        return slots
+            used.append(slot % self._state.partitions)
+        return used
 
     def _first_legal(self, slots: Slots, below: Ids) -> tuple[int, int] | None:
         chunk = max(1, 1 << 16 >> max(0, len(below) - 1).bit_length())
@@ -127,22 +144,38 @@ class Paths:
                 return int(some[place // len(below)]), int(below[place % len(below)])
         return None
 
-    def _edges(self, giver: int, slots: Slots, unseen: Ids, came: dict[int, tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    def _edges(
+        self, giver: int, slots: Slots, own: bool, unseen: Ids, came: dict[int, tuple[int, int]]
+    ) -> Iterator[tuple[int, int]]:
         """(slot, taker) for each device not seen yet that can take something from ``giver``."""
         state = self._state
         arrivals = self._arrivals.get(giver, set())
-        if not len(slots):
-            return
         some = slots[:SAMPLE]
-        if len(unseen):
+        if len(some) and len(unseen):
             grid = state.legal_grid(some, unseen)
             for number in np.flatnonzero(grid.any(axis=0)).tolist():
                 yield int(some[int(np.argmax(grid[:, number]))]), int(unseen[number])
-        for slot in slots[: len(arrivals)].tolist():
-            if slot not in arrivals:
-                break
+        for slot in sorted(arrivals):
             source = state.origin[slot]
             if source not in came and source != NO_DEVICE and state.legal(np.array([slot]), np.array([source]))[0]:
+                yield slot, source
+        yield from self._instead(giver, own, came)
+
+    def _instead(self, giver: int, own: bool, came: dict[int, tuple[int, int]]) -> Iterator[tuple[int, int]]:
+        """Own replicas that can move in the stead of another one of their partition, which then stays where it was: (slot,
+        there)."""
+        state = self._state
+        if not own:
+            return
+        slots = self._held(giver)
+        slots = slots[self._may_move(slots) & (self._moved[slots % state.partitions] >= 0)]
+        slots = slots[self._moved[slots % state.partitions] != slots]
+        if not len(slots):
+            return
+        sources = np.array([state.origin[slot] for slot in self._moved[slots % state.partitions].tolist()])
+        used = self._used(giver, came)
+        for slot, source in zip(*(part[state.legal(slots, sources)].tolist() for part in (slots, sources)), strict=True):
+            if source not in came and slot % state.partitions not in used:
                 yield slot, source
 
     def _walk(self, came: dict[int, tuple[int, int]], giver: int, slot: int, taker: int) -> None:
@@ -156,10 +189,16 @@ class Paths:
     def _step(self, slot: int, target: int) -> None:
         """From where it is to ``target``; back to where it came from counts as no move at all."""
         state = self._state
+        instead = int(self._moved[slot % state.partitions])
+        if instead not in (-1, slot):
+            stays, target = target, int(state.cells.reshape(-1)[instead])
+            self._step(instead, stays)
         source = int(state.cells.reshape(-1)[slot])
         state.move(np.array([slot]), np.array([target]))
         self._arrivals.get(source, set()).discard(slot)
         if slot in state.origin:
             self._arrivals.setdefault(target, set()).add(slot)
+            self._moved[slot % state.partitions] = -1 if state.origin[slot] == NO_DEVICE else slot
         else:
+            self._moved[slot % state.partitions] = -1
             state.release(slot)

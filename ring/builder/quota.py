@@ -1,7 +1,7 @@
 """How many replicas each device should hold, and how many of one partition each tier may hold.
 
-Decides targets only; ``layout.py`` and ``moves.py`` bring a table to them, ``builder.py`` keeps both.  Never touches a table.  Pure,
-exact (fractions), so that every machine computes the same numbers.
+Decides targets only; ``layout.py`` and ``moves.py`` bring a table to them, ``builder.py`` keeps both.  Never touches a
+table.  Pure, exact (fractions), so that every machine computes the same numbers.
 
 By weight alone, a device's *share* is what it would hold if replicas could be cut: in proportion to its weight, but never more than
 one replica of every partition.  By dispersion alone, every tier (region, zone, server, device) spreads the replicas of a
@@ -9,8 +9,9 @@ partition over its parts as evenly as the number of their devices allows, and we
 the first to the second as far as no device holds more than (1 + overload) times its share: the sense of the word in
 OpenStack Swift (overview_ring: overload).
 
-A *quota* is what comes of that, rounded to a whole number tier by tier: each tier, down to the device, gets its value rounded down or
-up.  Which ones are rounded up is decided so that a table that exists needs the fewest moves, then by the largest remainder.
+A *quota* is what comes of that, rounded to a whole number tier by tier: each tier, down to the device, gets its value rounded
+down or up.  Which ones are rounded up is decided so that a table that exists needs the fewest moves, then by the largest
+remainder.
 """
 
 from __future__ import annotations
@@ -56,8 +57,8 @@ class Node:
 def targets(
     devices: Sequence[Device], rows: Sequence[int], overload: float = 0.0, held: Mapping[int, int] | None = None
 ) -> Targets:
-    """``rows`` are the lengths of the table's rows, ``held`` what devices hold now.  BadInput when the devices with weight are fewer
-    than the replicas of a partition."""
+    """``rows`` are the lengths of the table's rows, ``held`` what devices hold now.  BadInput when the devices with weight are
+    fewer than the replicas of a partition."""
     partitions, slots = rows[0], sum(rows)
     by_device = shares(devices, slots, partitions)
     root = _tree([d for d in devices if d.id in by_device], by_device, held or {})

@@ -96,8 +96,8 @@ def _uncrowd(state: State, shuffler: Shuffler) -> None:
 
 
 def _rescue(state: State, gone: NDArray[np.bool_]) -> None:
-    """Replicas on removed devices that found no legal place go to any device below quota that has none of their partition: a crowded
-    tier is better than a lost replica, and a later pass mends it."""
+    """Replicas on removed devices that found no legal place go to any device below quota that has none of their partition: a
+    crowded tier is better than a lost replica, and a later pass mends it."""
     below = np.flatnonzero(state.surplus < 0).tolist()
     for slot in np.flatnonzero(gone[state.cells] & state.free).tolist():
         if not state.free.reshape(-1)[slot]:

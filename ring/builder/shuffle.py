@@ -6,6 +6,8 @@ secrets.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -38,6 +40,30 @@ class Shuffler:
         """``count`` numbers, 0 <= each < bound <= 2^32."""
         return (((self.words(count) >> np.uint64(32)) * np.uint64(bound)) >> np.uint64(32)).astype(np.int64)
 
-    def order(self, count: int) -> NDArray[np.int64]:
-        """A permutation of 0 to count - 1."""
-        return np.argsort(self.words(count), kind="stable")
+    def order(self, count: int, groups: Words | None = None) -> NDArray[np.int64]:
+        """A permutation of 0 to count - 1; by ``groups`` first when given, and at random within a group.
+
+        The number itself is the end of what is sorted, so no two are equal and every sort gives the same order."""
+        return order_by(self.words(count), groups)
+
+    def round_trip(self, count: int) -> NDArray[np.int64]:
+        """A permutation of 0 to count - 1 out of few: steps of one random length around a circle.  Costs no sort."""
+        if count < 3:
+            return np.arange(count, dtype=np.int64)
+        start, stride = (int(word) % count for word in self.words(2))
+        while math.gcd(stride, count) != 1:
+            stride = (stride + 1) % count
+        return (start + stride * np.arange(count, dtype=np.int64)) % count
+
+
+def order_by(words: Words, groups: Words | None = None) -> NDArray[np.int64]:
+    """The order of ``words`` by their leading bits, within ``groups`` (small numbers) when given."""
+    count = len(words)
+    low = np.uint64(max(1, count.bit_length()))
+    key = (words >> low) << low
+    if groups is not None and count:
+        high = np.uint64(max(1, int(groups.max()).bit_length()))
+        key = ((words >> (low + high)) << low) | (groups << (np.uint64(64) - high))
+    key |= np.arange(count, dtype=np.uint64)
+    key.sort()
+    return (key & ((np.uint64(1) << low) - np.uint64(1))).astype(np.int64)
