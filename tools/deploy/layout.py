@@ -41,7 +41,7 @@ class CloudRecord(msgspec.Struct, frozen=True, kw_only=True):
     cluster_id: str
     devices: int
     replicas: int
-    part_power: int
+    part_power: int  # that its rings began with; which they have now, they say themselves
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,17 +125,6 @@ def test_spans_and_their_leaves_cover_every_hash_once(part_power: int) -> None:
             assert at == Span(part_power, partition + 1).bounds[0]
 
 
-@given(HASHES, st.integers(0, 32))
-def test_a_span_holds_the_hashes_between_its_bounds(name_hash: bytes, part_power: int) -> None:
-    span = Span.of(name_hash, part_power)
-    start, end = span.bounds
-    assert name_hash in span and start <= name_hash and (end is None or name_hash < end)
-    if part_power:
-        other = Span(part_power, span.partition ^ 1)
-        start, end = other.bounds
-        assert name_hash not in other and not (start <= name_hash and (end is None or name_hash < end))
-
-
 @given(ITEMS, POWERS, POWERS)
 def test_going_through_what_is_held_survives_a_change_of_the_part_power(items: set[bytes], before: int, after: int) -> None:
     """A place among the hashes is what is remembered: no partition is left out, and none is met twice when the power grows."""
@@ -162,19 +151,6 @@ def test_kinds_are_apart_and_can_be_combined() -> None:
     assert container.root == digest(b"\xff" * 16, b"container")
     assert combine(container, account).root == xor(container.root, account.root)
     assert combine(container, account).leaves == {**account.leaves, **container.leaves}
-
-
-def test_bounds() -> None:
-    assert WHOLE.bounds == (bytes(4), None)
-    assert Span(2, 3).bounds == (b"\xc0\0\0\0", None)
-    assert Span(8, 1).bounds == (b"\1\0\0\0", b"\2\0\0\0")
-    assert Span(32, (1 << 32) - 2).bounds == (b"\xff\xff\xff\xfe", b"\xff\xff\xff\xff")
-
-
-@pytest.mark.parametrize(("part_power", "partition"), [(2, 4), (2, -1), (-1, 0), (33, 0), (0, 1)], ids=lambda number: str(number))
-def test_spans_that_cannot_be(part_power: int, partition: int) -> None:
-    with pytest.raises(BadInput, match="partition"):
-        Span(part_power, partition)
 
 
 def test_leaves_that_cannot_be() -> None:
