@@ -59,13 +59,14 @@ class LossPerYear:
 
     level: str  # the widest that fails: "server" means devices and servers
     per_year: float  # of its units, each
-    repair_h: tuple[float, float]  # the shortest and the longest of its units
+    repair_h: tuple[float, float]  # the shortest and the longest of its units that hold anything
     partitions: float  # expected to be lost in a year
     object_chance: float  # that a given object is lost in a year: partitions by all partitions
 
 
 def loss_per_year(table: Table, devices: Sequence[Device], hazards: Mapping[str, Hazard]) -> list[LossPerYear]:
     """``hazards`` by level of loss.LEVELS; a level that is not there never fails.  Rows from device to region."""
+    levels = Levels(devices)
     result: list[LossPerYear] = []
     for narrow in range(len(LEVELS) - 1, -1, -1):
         level = LEVELS[narrow]
@@ -75,8 +76,10 @@ def loss_per_year(table: Table, devices: Sequence[Device], hazards: Mapping[str,
             lost = result[-1].partitions
         else:
             lost = float(by_partition(table, devices, failing).sum())
-        repair = np.asarray(hazard.repair_h, np.float64)
-        bounds = (float(repair.min()), float(repair.max())) if repair.size else (0.0, 0.0)
+        index = levels.index[narrow]
+        holding = np.unique(np.concatenate([index[np.unique(row)] for row in table]))
+        repair = np.broadcast_to(np.asarray(hazard.repair_h, np.float64), (len(levels.tiers[narrow]),))[holding]
+        bounds = (float(repair.min()), float(repair.max()))
         result.append(LossPerYear(level, hazard.per_year, bounds, lost, lost / len(table[0])))
     return result
 

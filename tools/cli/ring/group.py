@@ -85,6 +85,10 @@ VERBS: Mapping[str, Mapping[str, str]] = {
         "finish_increase_partition_power": f"{_HERE}.settings:finish_increase_partition_power",
     },
     "Beyond swift-ring-builder": {
+        "plan": f"{_HERE}.analysis:plan",
+        "certificate": f"{_HERE}.analysis:certificate",
+        "simulate": f"{_HERE}.simulation:simulate",
+        "plot": f"{_HERE}.analysis:plot",
         "import-swift": f"{_HERE}.swift:import_swift",
         "export-swift": f"{_HERE}.swift:export_swift",
     },
