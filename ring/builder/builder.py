@@ -294,6 +294,7 @@ class Builder:
         Conflict while the partition power is being increased."""
         if self.next_part_power is not None:
             raise Conflict("the partition power is being increased", hint="finish or cancel that first")
+        resized_rows = [len(row) for row in self.table] != self.rows
         if not self.table:
             goal = self.targets()
             self.table = lay_out(self.present, goal.quotas, self.rows, seed)
@@ -309,7 +310,7 @@ class Builder:
             self.moved_at[outcome.moved] = max(1, int(now))
         if moves:
             self.last_moves, self.last_lower_bound = moves, lower_bound
-        if self._drop_empty() or moves:
+        if self._drop_empty() or moves or resized_rows:  # replicas that are only taken away are no moves, but another ring
             self.version += 1
         return Report(moves, lower_bound, waits, self.balance(), self.dispersion(), self.version)
 
