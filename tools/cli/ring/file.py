@@ -137,7 +137,7 @@ class RingFile:
         try:
             if backup:
                 await disk.make_dirs(BACKUPS)
-                stamp = await self._stamp(disk, list(files))
+                stamp = await self._stamp(disk)
                 for name, data in files.items():
                     made.append(f"{BACKUPS}/{stamp}.{name}")
                     await disk.replace_file(made[-1], data)
@@ -152,11 +152,11 @@ class RingFile:
         for name in files:
             await disk.rename(f".{name}.new", name)
 
-    async def _stamp(self, disk: Disk, names: list[str]) -> int:
-        """The second of the backup; a later one when there is a backup of this second already."""
+    async def _stamp(self, disk: Disk) -> int:
+        """The second of the backup; a later one when there is a backup of this second already, so that none is lost."""
         taken = set(await disk.list_dir(BACKUPS))
         stamp = int(self.now())
-        while any(f"{stamp}.{name}" in taken for name in names):
+        while taken & {f"{stamp}.{self.name}", f"{stamp}.{self.ring_name}"}:
             stamp += 1
         return stamp
 

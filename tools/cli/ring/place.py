@@ -60,7 +60,7 @@ def rebalance(file: RingFile, seed_: str | None, seed: str | None, force: bool, 
         click.echo(f"Placing {sum(builder.rows)} replicas ...", err=True)
     report = builder.rebalance(_seed(seed or seed_, version), file.now())
     resized = rows != [len(row) for row in builder.table]
-    if report.version == version and not resized and not force:
+    if report.version == version and not force:
         return _nothing(file, builder, report, state, as_json)
     if not (force or resized or state != UP_TO_DATE or _worth(was, report)):
         return _refused(report, as_json)
