@@ -3,7 +3,7 @@
 # check   format, lint, types, imports, tidy     bench  two minutes of load, ops/s and cpu per operation
 PYTHON := .venv/bin/python
 
-.PHONY: setup setup-test up demo test check bench sim
+.PHONY: setup setup-test up demo test check bench bench-ring sim
 
 setup:
 	@tools/deploy/install.sh run
@@ -29,6 +29,10 @@ check: setup-test
 
 bench: setup-test
 	@exec $(PYTHON) -m tools.bench.objects
+
+# beside Swift, which it installs in a venv of its own; ARGS=--quick: two minutes
+bench-ring: setup-test
+	@exec $(PYTHON) -m tools.bench.ring $(ARGS)
 
 # make sim SEEDS=1000: a longer hunt than the tests'
 SEEDS ?= 100

@@ -25,6 +25,8 @@ class Path:
     object: str = ""
 
     def __str__(self) -> str:
+        if self.container and self.object:  # nearly all, and every request spells several
+            return f"/{self.account}/{self.container}/{self.object}"
         text = f"/{self.account}"
         if self.container:
             text += f"/{self.container}"

@@ -87,7 +87,7 @@ class Ring:
 class _StandIns:
     """What handoffs need to know of a ring's devices, made once."""
 
-    __slots__ = ("_chances", "_devices", "_divisors", "_mask", "_tiers", "_weighted")
+    __slots__ = ("_chances", "_devices", "_divisors", "_levels", "_mask", "_weighted")
 
     def __init__(self, devices: dict[int, Device]) -> None:
         self._devices = devices
@@ -103,32 +103,31 @@ class _StandIns:
             weight = devices[device_id].weight
             self._chances[device_id] = math.ceil(math.ldexp(weight, _CHANCE_BITS - exponent))
             self._divisors[device_id] = weight
-        present = devices.values()
-        self._tiers = (
-            _Tiers(count, ((d, d.region) for d in present)),
-            _Tiers(count, ((d, (d.region, d.zone)) for d in present)),
-            _Tiers(count, ((d, (d.region, d.zone, d.ip)) for d in present)),
+        present = list(devices.values())
+        levels = (
+            _Tiers(count, present, [d.region for d in present]),
+            _Tiers(count, present, [(d.region, d.zone) for d in present]),
+            _Tiers(count, present, [(d.region, d.zone, d.ip) for d in present]),
         )
+        self._levels = [tiers for tiers in levels if tiers.count > 1]  # a single region tells no devices apart
 
     def after(self, partition: int, primaries: Sequence[Device]) -> Iterator[Device]:
         devices = self._devices
-        ids = [device.id for device in primaries]
-        order = self._own_order(partition, ids)
-        used = [{tiers.of[device_id] for device_id in ids} for tiers in self._tiers]
-        for depth, tiers in enumerate(self._tiers):
-            mine, of = used[depth], tiers.of
-            missing = tiers.count - sum(tier < tiers.count for tier in mine)
+        chosen = [device.id for device in primaries]
+        order = self._own_order(partition, chosen)
+        for tiers in self._levels:
+            of = tiers.of
+            used = {of[device_id] for device_id in chosen}
+            missing = tiers.count - len(used) + (tiers.count in used)
             if not missing:
                 continue
-            finer = [(used[below], self._tiers[below].of) for below in range(depth + 1, len(self._tiers))]
             passed = []
             for device_id in order:
-                if of[device_id] in mine:
+                if of[device_id] in used:
                     passed.append(device_id)
                     continue
-                mine.add(of[device_id])
-                for seen, tier_of in finer:
-                    seen.add(tier_of[device_id])
+                used.add(of[device_id])
+                chosen.append(device_id)
                 yield devices[device_id]
                 missing -= 1
                 if not missing:
@@ -156,17 +155,16 @@ class _StandIns:
 
 
 class _Tiers:
-    """The regions, the zones or the servers: a number for each, those with weight in them first."""
+    """The regions, the zones or the servers that have weight, numbered from 0; ``count`` is the number of all others."""
 
     __slots__ = ("count", "of")
 
-    def __init__(self, device_count: int, places: Iterable[tuple[Device, object]]) -> None:
-        places = list(places)
+    def __init__(self, device_count: int, devices: Sequence[Device], places: Sequence[object]) -> None:
         numbers: dict[object, int] = {}
-        for device, place in places:
+        for device, place in zip(devices, places, strict=True):
             if device.weight > 0:
                 numbers.setdefault(place, len(numbers))
-        self.count = len(numbers)  # of those with weight
-        self.of = [0] * device_count  # by device id
-        for device, place in places:
-            self.of[device.id] = numbers.setdefault(place, len(numbers))
+        self.count = len(numbers)
+        self.of = [self.count] * device_count  # by device id
+        for device, place in zip(devices, places, strict=True):
+            self.of[device.id] = numbers.get(place, self.count)
