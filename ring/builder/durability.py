@@ -167,8 +167,8 @@ def widths(table: Table, devices: Sequence[Device]) -> dict[str, NDArray[np.int6
 def repair_hours(
     table: Table, devices: Sequence[Device], *, replica_bytes: float, rate: float, detect_h: float
 ) -> dict[str, Floats]:
-    """By level and unit: until it is noticed, and until every device that shares a partition with it has sent its even part of what the
-    unit held, ``replica_bytes`` for each replica, at ``rate`` bytes/s.  A unit that shares none has nothing to copy from."""
+    """By level and unit: until it is noticed, and until every device that shares a partition with it has sent its even part of what
+    the unit held, ``replica_bytes`` for each replica, at ``rate`` bytes/s.  A unit that shares none has nothing to copy from."""
     if not (rate > 0 and np.isfinite(rate)):
         raise BadInput(f"a rate is more than 0 bytes/s, not {rate}")
     levels = Levels(devices)

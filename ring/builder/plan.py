@@ -145,7 +145,7 @@ def plan(builder: Builder, *, now: float, seed: int | None = None, load: Load | 
             done, idle = [*done, *idle], []
         # A whole second later than it must be, so that no rounding keeps a partition locked.
         now = math.floor(now + max(duration or 0.0, left_s)) + 1
-    return Plan(done, complete, ledger.flows(), waits)
+    return Plan(done if complete else [*done, *idle], complete, ledger.flows(), waits)
 
 
 def _cost(load: Load, *, first: bool, copies: int, busiest: tuple[int, int] | None) -> tuple[float | None, float | None]:

@@ -134,7 +134,7 @@ class _Page:
 
 def escaped(text: str) -> str:
     """As the text of an element; characters that XML cannot hold become U+FFFD."""
-    return html.escape(_ILLEGAL.sub("\ufffd", text))
+    return html.escape(_ILLEGAL.sub("\ufffd", text)).replace("\r", "&#13;")  # a bare one would be read as a line feed
 
 
 def _n(number: float) -> str:
