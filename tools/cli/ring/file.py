@@ -14,8 +14,8 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import TypeVar
 
 import trio
@@ -33,15 +33,16 @@ SUFFIX, RING_SUFFIX = ".builder", ".ring"
 BACKUPS = "backups"
 NO_SECRETS = NameHasher(b"", b"")  # a ring file holds none
 LOCK_TRIES, LOCK_PAUSE_S = 150, 0.1
-_PICKLE = b"\x80"  # how a Swift builder begins
+_OF_SWIFT = {b"\x80": "builder", b"\x1f": "ring"}  # how its files begin: as a pickle, as gzip
 _NO_LOCKS = (errno.EBADF, errno.ENOLCK, errno.EOPNOTSUPP)  # network file systems that cannot lock a folder
 
 
 class RingFile:
     """FILE of the command line: ``NAME.builder``, ``NAME.ring`` or ``NAME``."""
 
-    def __init__(self, path: str, world: World) -> None:
+    def __init__(self, path: str, world: World, *, lock_tries: int = LOCK_TRIES) -> None:
         self.world = world
+        self._lock_tries = lock_tries
         self._given = os.path.abspath(path)
         base = path.removesuffix(RING_SUFFIX) if path.endswith(RING_SUFFIX) else path.removesuffix(SUFFIX)
         self.path, self.ring_path = base + SUFFIX, base + RING_SUFFIX
@@ -58,15 +59,16 @@ class RingFile:
     def load(self) -> Builder:
         """NotFound when there is none, FormatError when it is something else."""
         self._read = self._on_disk(self._load)
-        return decode_builder(self._read)
+        with _naming(self.path):
+            return decode_builder(self._read)
 
     async def _load(self, disk: Disk) -> bytes:
         await self._refuse_folders(disk)
         if await disk.info(self.name) is None:
             raise NotFound(f"there is no {self.path}", hint=f"ringfort ring {self.path} create PART_POWER REPLICAS MIN_PART_HOURS")
         data = await disk.read_file(self.name)
-        if data.startswith(_PICKLE):
-            raise FormatError(f"{self.path} is a builder file of Swift", hint="ringfort ring NEW_FILE import-swift " + self.path)
+        if (kind := _OF_SWIFT.get(data[:1])) is not None:
+            raise FormatError(f"{self.path} is a {kind} file of Swift", hint="ringfort ring NEW_FILE import-swift " + self.path)
         if data.startswith(RING_MAGIC):
             raise FormatError(f"{self.path} holds a ring, not a builder", hint="write_builder makes a builder from NAME.ring")
         if not data.startswith(BUILDER_MAGIC):
@@ -89,7 +91,8 @@ class RingFile:
             return None if await disk.info(self.ring_name) is None else await disk.read_file(self.ring_name)
 
         data = self._on_disk(read)
-        return None if data is None else decode(data, NO_SECRETS)
+        with _naming(self.ring_path):
+            return None if data is None else decode(data, NO_SECRETS)
 
     # ---- writing
 
@@ -116,7 +119,7 @@ class RingFile:
     def _write(self, files: dict[str, bytes], *, backup: bool) -> None:
         async def write(disk: Disk) -> None:
             await self._refuse_folders(disk)
-            async with _locked(self.folder):
+            async with _locked(self.folder, self._lock_tries):
                 await self._refuse_changed(disk)
                 await self._replace(disk, files, backup=backup)
 
@@ -170,6 +173,15 @@ class RingFile:
             raise _worded(self.folder, error) from error
 
 
+@contextmanager
+def _naming(path: str) -> Iterator[None]:
+    """Says of which file a FormatError speaks."""
+    try:
+        yield
+    except FormatError as error:
+        raise FormatError(f"{path}: {error.message}", hint=error.hint) from error
+
+
 def _worded(folder: str, error: OSError) -> RingfortError:
     match error.errno:
         case errno.ENOENT:
@@ -189,18 +201,16 @@ def _worded(folder: str, error: OSError) -> RingfortError:
 
 
 @asynccontextmanager
-async def _locked(folder: str) -> AsyncIterator[None]:
+async def _locked(folder: str, tries: int) -> AsyncIterator[None]:
     """One writer at a time in ``folder``: the kernel lets go of the lock when its holder dies, so none is ever left behind."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        for _ in range(LOCK_TRIES):
+        for _ in range(tries):
             if _try_lock(fd):
                 break
             await trio.sleep(LOCK_PAUSE_S)
         else:
-            raise Conflict(
-                f"another command has been writing in {folder} for {LOCK_TRIES * LOCK_PAUSE_S:.0f} seconds", hint="try again"
-            )
+            raise Conflict(f"another command has been writing in {folder} for {tries * LOCK_PAUSE_S:.1f} seconds", hint="try again")
         yield
     finally:
         os.close(fd)

@@ -45,6 +45,8 @@ from tools.cli.ring.show import as_dict, as_text
 
 __all__ = ["CHANGED", "UNCHANGED", "VERBS", "RingFile", "json_option", "ring", "verb"]
 
+_OPTION = re.compile(r"--[^=]+|-[a-zA-Z]")
+_NO_NUMBER = re.compile(r"-(?:inf|infinity|nan)", re.IGNORECASE)  # a minus and letters, but no option
 F = TypeVar("F", bound=Callable[..., Any])
 CHANGED, UNCHANGED = 0, 1
 WARNING = UNCHANGED
@@ -126,26 +128,19 @@ class Verb(click.Command):
     """A command whose arguments may begin with a minus: ``-1`` as a weight, ``-10.0.0.1`` as a search value."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """NoSuchOption here, as click does not look for unknown options then."""
+        known = {name for parameter in self.get_params(ctx) for name in parameter.opts if name.startswith("-")}
+        for argument in args:
+            if argument == "--":
+                break
+            if _NO_NUMBER.fullmatch(argument):
+                raise click.UsageError(f"not a number that can be used: {argument}", ctx)
+            option = _OPTION.match(argument)
+            if option is not None and option[0] not in known:
+                long = [name for name in known if name.startswith("--")]
+                raise click.NoSuchOption(option[0], possibilities=difflib.get_close_matches(option[0], long, 1), ctx=ctx)
         ctx.ignore_unknown_options = True
-        rest = super().parse_args(ctx, args)
-        for parameter in self.params:
-            given = ctx.params.get(parameter.name or "")
-            if not isinstance(parameter, click.Argument) or given is None:
-                continue
-            for value in given if isinstance(given, tuple) else (given,):
-                if (
-                    isinstance(value, str)
-                    and re.match(r"--|-[a-zA-Z]", value)
-                    and not re.fullmatch(r"-(inf|infinity|nan)", value, re.I)
-                ):
-                    option = value.partition("=")[0]
-                    known = [name for p in self.params for name in p.opts if name.startswith("--")]
-                    raise click.NoSuchOption(option, possibilities=_like(option, known), ctx=ctx)
-        return rest
-
-
-def _like(option: str, known: list[str]) -> list[str]:
-    return difflib.get_close_matches(option, known)
+        return super().parse_args(ctx, args)
 
 
 def verb(name: str | None = None) -> Callable[[Callable[..., Any]], click.Command]:

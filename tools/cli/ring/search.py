@@ -23,15 +23,16 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _IP = r"\d[\d.]*|\[[^\]]*\]"
 _VALUE = re.compile(
-    r"(?:d(?P<id>\d{1,9}))?(?:r(?P<region>\d{1,9}))?(?:z(?P<zone>\d{1,9}))?"
-    rf"-?(?P<ip>{_IP})?(?::(?P<port>\d{{1,5}}))?"
-    rf"(?:R(?P<replication_ip>{_IP})?(?::(?P<replication_port>\d{{1,5}}))?)?"
+    r"(?:d(?P<id>\d+))?(?:r(?P<region>\d+))?(?:z(?P<zone>\d+))?"
+    rf"-?(?P<ip>{_IP})?(?::(?P<port>\d+))?"
+    rf"(?:R(?P<replication_ip>{_IP})?(?::(?P<replication_port>\d+))?)?"
     r"(?:/(?P<name>[^_]*))?(?:_(?P<meta>.*))?",
     re.ASCII | re.DOTALL,
 )
 _HOST_LABEL = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)", re.ASCII)
 _NUMBERS = {"id", "region", "zone", "port", "replication_port"}
-WHOLE = click.IntRange(0, 10**9 - 1)
+_DIGITS_MAX = 9  # of any number but a weight: what every format holds
+WHOLE = click.IntRange(0, 10**_DIGITS_MAX - 1)
 SEARCH_HELP = """\b
 Search values: d<id>r<region>z<zone>-<ip>:<port>R<r_ip>:<r_port>/<name>_<meta>,
 each part optional, in this order:
@@ -104,7 +105,7 @@ def host(text: str) -> str:
 def parse_search(text: str) -> Search:
     match = _VALUE.fullmatch(text)
     given: dict[str, Any] = {} if match is None else {key: value for key, value in match.groupdict().items() if value is not None}
-    if not given:
+    if not given or any(len(given.get(key, "")) > _DIGITS_MAX for key in _NUMBERS):
         hint = "/sdb1 finds a device by its name, d3 by its id, z1-10.0.0.4:6200/sdb1_old by more; --help tells all"
         raise BadInput(f"not a search value: {text or 'nothing'}", hint=hint)
     for key in given.keys() & {"ip", "replication_ip"}:

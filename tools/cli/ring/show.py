@@ -177,7 +177,7 @@ def ring_state(file: RingFile, builder: Builder) -> tuple[str, str]:
     try:
         there = file.load_ring()
     except FormatError as error:
-        return INVALID, error.message
+        return INVALID, error.message.removeprefix(f"{file.ring_path}: ")
     if there is None:
         return NOT_FOUND, ""
     if not builder.table:
