@@ -60,12 +60,12 @@ class _Run:
 # ---- reading
 
 
-def decode(data: bytes) -> object:
+def decode(data: bytes, *, steps_max: int = STEPS_MAX) -> object:
     """None, bool, int, float, str, list, dict (keys: str, int, and tuples of them), and arrays of uint8, uint16 or uint32.
 
     Text that Python 2 wrote as bytes is decoded as UTF-8.  FormatError for anything else.
     """
-    return _Machine(data).run()
+    return _Machine(data).run(steps_max)
 
 
 class _Machine:
@@ -108,8 +108,8 @@ class _Machine:
             ord("R"): self._reduce,
         }
 
-    def run(self) -> object:
-        for _ in range(STEPS_MAX):
+    def run(self, steps_max: int) -> object:
+        for _ in range(steps_max):
             op = self._take(1)[0]
             if op == ord("."):
                 return self._stop()
@@ -118,7 +118,7 @@ class _Machine:
                 self.at -= 1
                 raise self._refused(f"opcode {chr(op) if 32 < op < 127 else hex(op)}, which no Swift builder has")
             step()
-        raise self._refused(f"more than {STEPS_MAX} values")
+        raise self._refused(f"more than {steps_max} values")
 
     def _refused(self, why: str, hint: str = "") -> FormatError:
         return FormatError(f"not a Swift builder file: {why} (byte {self.at})", hint=hint)
@@ -201,7 +201,7 @@ class _Machine:
     def _extend(self, items: list[object]) -> None:
         if not self.stack or type(self.stack[-1]) is not list:
             raise self._refused("items without a list")
-        self.stack[-1].extend(items)
+        self.stack[-1].extend(self._text(item) if isinstance(item, bytes) else item for item in items)
 
     def _set_item(self) -> None:
         value = self._pop()
@@ -229,7 +229,7 @@ class _Machine:
         """As it goes into a dict: text as text, many numbers as an array."""
         if isinstance(value, bytes):
             return self._text(value)
-        if type(value) is list and any(type(one) is _Run for one in value):
+        if type(value) is list and any(type(one) is _Run or one is _Used for one in value):
             return self._numbers(value)
         return value
 

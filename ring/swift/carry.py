@@ -8,7 +8,7 @@ docs/formats/swift-ring.md.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import msgspec
@@ -70,31 +70,43 @@ def device_record(device: Device) -> dict[str, str | int | float]:
     }
 
 
-def add_devices(builder: Builder, records: Sequence[Record | None]) -> None:
-    """Into an empty builder, under the ids that they have in Swift.  ``builder.version`` changes."""
+def devices_of(records: Sequence[Record | None]) -> list[Device | None]:
+    """Under the ids that they have in Swift."""
     if len(records) > NO_DEVICE:
         raise BadInput(f"device ids up to {len(records) - 1}; here they are below {NO_DEVICE}")
+    devices: list[Device | None] = []
+    seen: dict[tuple[str, int, str], int] = {}
     for index, record in enumerate(records):
         if record is None:
+            devices.append(None)
             continue
         if record.id != index:
             raise FormatError(f"device {index} of the Swift file has the id {record.id}")
-        try:
-            builder.add_device(
-                device_id=record.id,
-                region=record.region,
-                zone=record.zone,
-                ip=record.ip,
-                port=record.port,
-                name=record.device,
-                weight=record.weight,
-                meta=record.meta,
-                replication_ip=record.replication_ip or "",
-                replication_port=-1 if record.replication_port is None else record.replication_port,
-            )
-        except (BadInput, Conflict) as error:
-            raise type(error)(f"device {index} of the Swift file: {error.message}", hint=error.hint) from error
-    builder.devices.extend([None] * (len(records) - len(builder.devices)))
+        device = _device(record)
+        other = seen.setdefault((device.ip, device.port, device.name), index)
+        if other != index:
+            raise Conflict(f"devices {other} and {index} of the Swift file are both {device.address}/{device.name}")
+        devices.append(device)
+    return devices
+
+
+def _device(record: Record) -> Device:
+    """By the rules of a Builder, of one that has no other: thousands would be compared each with each."""
+    try:
+        device = Builder.create(0, 1, 0).add_device(
+            region=record.region,
+            zone=record.zone,
+            ip=record.ip,
+            port=record.port,
+            name=record.device,
+            weight=record.weight,
+            meta=record.meta,
+            replication_ip=record.replication_ip or "",
+            replication_port=-1 if record.replication_port is None else record.replication_port,
+        )
+    except BadInput as error:
+        raise BadInput(f"device {record.id} of the Swift file: {error.message}", hint=error.hint) from error
+    return replace(device, id=record.id)
 
 
 def table_of(rows: Iterable[NDArray[np.unsignedinteger]], part_power: int, devices: Sequence[Device | None]) -> Table:

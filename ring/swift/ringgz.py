@@ -3,7 +3,7 @@
 Reads both formats that Swift 2.38 has, writes the first, which every Swift reads; byte for byte: docs/formats/swift-ring.md.  Pure.
 
 A file says how much it unpacks to; nothing is unpacked beyond what its header accounts for, and the header's own size has a limit.
-Format 1 is checked by gzip's sum, format 2 by those of its sections, which stand at offsets of the packed file.
+Gzip's own sum is checked, and in format 2 those of its sections, which are found by offsets of the packed file.
 Neighbour: ``carry.py`` takes the devices and the table from here.
 """
 
@@ -27,10 +27,10 @@ from ring.swift.carry import (
     KnownRecord,
     Record,
     Whole,
-    add_devices,
     check_next_part_power,
     check_part_power,
     device_record,
+    devices_of,
     table_of,
 )
 
@@ -38,6 +38,7 @@ MAGIC = b"R1NG"
 MIN_PART_HOURS = 24  # what Swift assumes too where it makes a builder of a ring
 MTIME = 1300507380  # in the gzip header, always: the same ring is the same bytes, as Swift does it
 HEADER_BYTES_MAX = 32 << 20  # 65,535 devices of 500 bytes
+_CHUNK = 1 << 20
 _GZIP, _DEFLATE = 16 + zlib.MAX_WBITS, -zlib.MAX_WBITS
 _INDEX_AT: Final = -31  # of format 2: 18 bytes deflated that say where the index is, 13 that end a gzip file
 _DIGESTS = ("md5", "sha1", "sha256", "sha512")
@@ -85,7 +86,7 @@ def decode_ring_gz(data: bytes, *, min_part_hours: int = MIN_PART_HOURS) -> From
         raise BadInput("a Swift ring in which nothing is placed", hint="import its .builder instead")
     replicas = len(rows) - 1 + len(rows[-1]) / (1 << part_power)
     builder = Builder.create(part_power, replicas, min_part_hours)
-    add_devices(builder, header.devs)
+    builder.devices = devices_of(header.devs)
     builder.version = header.version or 0
     builder.next_part_power = check_next_part_power(header.next_part_power, part_power)
     builder.table = table_of(rows, part_power, builder.devices)
@@ -124,7 +125,7 @@ def _decode_1(data: bytes, notes: list[str]) -> tuple[_Header, Rows]:
 
 def _decode_2(data: bytes, notes: list[str]) -> tuple[_Header, Rows]:
     at = int.from_bytes(_Inflated(data, len(data) + _INDEX_AT, _DEFLATE).read(8), "big")
-    raw_index, _ = _Inflated(data, at, _DEFLATE).blob(HEADER_BYTES_MAX)
+    raw_index, prefix = _Inflated(data, at, _DEFLATE).blob(HEADER_BYTES_MAX)
     index = msgspec.json.decode(raw_index, type=Index)
     header = _read_json(_section(data, index, "metadata", HEADER_BYTES_MAX), _KnownHeader, _Header, notes)
     _check(header)
@@ -139,6 +140,9 @@ def _decode_2(data: bytes, notes: list[str]) -> tuple[_Header, Rows]:
         raise FormatError("a Swift ring file is cut short")
     flat = np.frombuffer(table, dtype).astype(dtype.newbyteorder("="))
     rows = [flat[start : start + (row_bytes // dtype.itemsize)] for start in range(0, len(flat), row_bytes // dtype.itemsize)]
+    whole = _Inflated(data, 0, _GZIP)
+    whole.skip(max(end for _, _, _, end, _, _ in index.values()) + len(prefix) + len(raw_index) + 16)
+    whole.finish()
     unknown = sorted(index.keys() - {f"swift/ring/{name}" for name in ("metadata", "devices", "assignments")})
     if unknown:
         notes.append(f"left behind: {', '.join(unknown)}")
@@ -186,12 +190,13 @@ class _Inflated:
         pieces = []
         missing = count
         while missing and not self._inflate.eof:
-            piece = self._inflate.decompress(self._packed, missing)
-            self._packed = memoryview(self._inflate.unconsumed_tail)
+            packed = self._packed[:_CHUNK]
+            piece = self._inflate.decompress(packed, missing)
+            self._packed = self._packed[len(packed) - len(self._inflate.unconsumed_tail or self._inflate.unused_data) :]
+            if not packed and not piece:
+                break
             pieces.append(piece)
             missing -= len(piece)
-            if not piece and not self._packed:
-                break
         if missing and not (short and self._inflate.eof):
             raise FormatError("a Swift ring file is cut short")
         return b"".join(pieces)
@@ -204,8 +209,12 @@ class _Inflated:
             raise FormatError(f"a Swift ring file with {length} bytes where at most {bytes_max} can be")
         return self.read(length), prefix
 
+    def skip(self, count: int) -> None:
+        for start in range(0, count, _CHUNK):
+            self.read(min(_CHUNK, count - start))
+
     def finish(self) -> None:
-        if self.read(1, short=True) or self._inflate.unused_data:
+        if self.read(1, short=True) or self._packed:
             raise FormatError("a Swift ring file with something behind its end")
 
 

@@ -24,10 +24,10 @@ from ring.swift.carry import (
     Place,
     Record,
     Whole,
-    add_devices,
     check_next_part_power,
     check_part_power,
     device_record,
+    devices_of,
     table_of,
 )
 
@@ -64,7 +64,7 @@ def decode_swift_builder(data: bytes) -> FromSwift:
     builder = Builder.create(plain.part_power, plain.replicas, plain.min_part_hours, builder_id=plain.id or "")
     unknown = sorted(str(name) for name in raw.keys() - _KNOWN)
     notes = [f"left behind: {', '.join(unknown)}"] if unknown else []
-    add_devices(builder, _records(_list(raw, "devs"), notes))
+    builder.devices = devices_of(_records(_list(raw, "devs"), notes))
     builder.set_overload(plain.overload or 0.0)
     builder.next_part_power = check_next_part_power(plain.next_part_power, plain.part_power)
     builder.version = plain.version
