@@ -196,7 +196,10 @@ def _level_dict(builder: Builder, level: LevelLoss) -> dict[str, Any]:
 
 def _random_text(loss: RandomLoss, seed: int, *, with_named: bool) -> str:
     rows = [["copies left", "mean", "worst trial"]]
-    rows += [[str(n), f"{mean:,.6g}", f"{worst:,}"] for n, (mean, worst) in enumerate(zip(loss.mean, loss.worst, strict=True))]
+    rows += [
+        [str(n), f"{mean:,.1f}" if mean >= 1000 else f"{mean:.4g}", f"{worst:,}"]
+        for n, (mean, worst) in enumerate(zip(loss.mean, loss.worst, strict=True))
+    ]
     if loss.exact:
         chance = f"{loss.any_lost:.6g}, exactly"
     else:
