@@ -65,9 +65,9 @@ class Result:
 
     def line(self) -> str:
         worth = self.worth
-        moves = " + ".join(f"{count:,}" for count in worth.moves)
+        moves = " + ".join(f"{count:,}" for count in worth.moves[:3])
         if len(worth.moves) > 1:
-            moves += f" = **{sum(worth.moves):,}**"
+            moves += f"{' + ...' if len(worth.moves) > 3 else ''} = **{sum(worth.moves):,}**"
         figures = (f"{self.seconds:.2f}", f"{self.peak_bytes / 2**20:.0f}", str(len(worth.moves)), moves, f"{worth.lower_bound:,}")
         cells = (self.scene.name, self.side, *figures, f"{worth.balance:.3f}", f"{worth.dispersion:.3f}")
         return "| " + " | ".join(cells) + " |"

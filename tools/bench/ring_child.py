@@ -12,7 +12,7 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -69,19 +69,13 @@ class Side(ABC):
 
 
 def run(side: Side) -> None:
-    job = json.load(sys.stdin)
-    match job.pop("do"):
-        case "rebalance":
-            answer = _rebalance(side, **job)
-        case "write":
-            rows = [Path(row).read_bytes() for row in job["rows"]]
-            side.write_ring(job["path"], job["part_power"], job["devices"], rows)
-            answer = {"file_bytes": Path(job["path"]).stat().st_size}
-        case "lookup":
-            answer = _lookup(side, **job)
-        case other:
-            raise ValueError(other)
-    json.dump(answer, sys.stdout)
+    json.dump(answer(side, json.load(sys.stdin)), sys.stdout)
+
+
+def answer(side: Side, job: Mapping[str, Any]) -> dict[str, Any]:
+    arguments = {name: value for name, value in job.items() if name != "do"}
+    work: dict[str, Callable[..., dict[str, Any]]] = {"rebalance": _rebalance, "write": _write, "lookup": _lookup}
+    return work[job["do"]](side, **arguments)
 
 
 def _rebalance(
@@ -123,13 +117,17 @@ def _rebalance(
     return {"seconds": seconds, "cpu": cpu, "tables": tables, "peak_bytes": _memory("VmHWM")}
 
 
-def _lookup(side: Side, path: str, part_power: int) -> dict[str, Any]:
+def _write(side: Side, path: str, part_power: int, devices: list[dict[str, Any]], rows: list[str]) -> dict[str, Any]:
+    side.write_ring(path, part_power, devices, [Path(row).read_bytes() for row in rows])
+    return {"file_bytes": Path(path).stat().st_size}
+
+
+def _lookup(side: Side, path: str, part_power: int, names: int = NAMES) -> dict[str, Any]:
     before = _memory("VmRSS")
     begin = time.perf_counter()
     side.open_ring(path)
     load = time.perf_counter() - begin
     resident = _memory("VmRSS") - before
-    names = [f"photos/{number:08d}.bin" for number in range(NAMES)]
     step = max(1, (1 << part_power) // 5000)
     partitions = range(0, 1 << part_power, step)
     given = {len(list(side.handoffs(partition))) for partition in partitions[:20]}
@@ -137,7 +135,7 @@ def _lookup(side: Side, path: str, part_power: int) -> dict[str, Any]:
         "load_s": load,
         "resident_bytes": resident,
         "peak_bytes": _memory("VmHWM") - before,
-        "nodes_us": _each_us(side.nodes, names),
+        "nodes_us": _each_us(side.nodes, [f"photos/{number:08d}.bin" for number in range(names)]),
         "first_handoffs_us": _each_us(lambda partition: list(islice(side.handoffs(partition), REPLICAS)), partitions),
         "all_handoffs_us": _each_us(lambda partition: deque(side.handoffs(partition), 0), partitions[:200]),
         "handoffs_given": [min(given), max(given)],
