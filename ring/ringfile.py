@@ -85,20 +85,22 @@ def _all_known(body: bytes, known: set[int]) -> bool:
     byte together.  High bytes with the same strangers form a class, and a class has one bit, set in the image of its high
     bytes, and in the image of the low bytes of its strangers.  An id whose two images share a bit is a stranger.
     """
-    strangers = [set(range(256)) for _ in range(256)]  # low bytes, by high byte
+    lows: dict[int, set[int]] = {}  # by high byte
     for device_id in known:
-        strangers[device_id >> 8].discard(device_id & 0xFF)
-    classes = [lows for lows in {frozenset(lows) for lows in strangers} if lows]
+        lows.setdefault(device_id >> 8, set()).add(device_id & 0xFF)
+    every = frozenset(range(256))
+    strangers = [every - lows[high] if high in lows else every for high in range(256)]
+    classes = [some for some in set(strangers) if some]
     images = []
     for first in range(0, len(classes), 8):
-        bits = {lows: 1 << bit for bit, lows in enumerate(classes[first : first + 8])}
-        of_high = bytes(bits.get(frozenset(lows), 0) for lows in strangers)
-        of_low = bytes(sum(bit for lows, bit in bits.items() if low in lows) for low in range(256))
+        bits = {some: 1 << bit for bit, some in enumerate(classes[first : first + 8])}
+        of_high = bytes(bits.get(some, 0) for some in strangers)
+        of_low = bytes(sum(bit for some, bit in bits.items() if low in some) for low in range(256))
         images.append((of_high, of_low))
     for start in range(0, len(body), _CHECKED_BYTES):
         piece = body[start : start + _CHECKED_BYTES]
-        lows, highs = piece[::2], piece[1::2]
+        low_bytes, high_bytes = piece[::2], piece[1::2]
         for of_high, of_low in images:
-            if int.from_bytes(highs.translate(of_high), "little") & int.from_bytes(lows.translate(of_low), "little"):
+            if int.from_bytes(high_bytes.translate(of_high), "little") & int.from_bytes(low_bytes.translate(of_low), "little"):
                 return False
     return True
