@@ -8,7 +8,9 @@
     measure.py      what a table is like: balance, dispersion, scatter
     certificate.py  the proof that goes with a table
     plan.py         what rebalances would move, and how long that takes
-    durability.py   what is lost with devices, servers, zones; plot.py draws a ring
+    loss.py         what is lost when devices, servers, zones fail together
+    durability.py   what that comes to in a year
+    plot.py         a picture of a ring
     builderfile.py  the builder file, byte for byte
     shuffle.py      chance from a seed
 

@@ -9,8 +9,8 @@ down, or in a server, zone or region that is down.  For alternating renewal unit
                                             q_u = w_u * repair_u: the part of time that it is down
 
 where P, the probability that all of the partition is down, is linear in each q.  That is exact, and holds for every distribution of
-the times with these means (Kumamoto and Henley, Probabilistic Risk Assessment, IEEE Press 1996, chapter 8, after Vesely 1970;
-Birnbaum 1969 for dP/dq).  The units above a partition's replicas are a tree, so P and its slope along w come from one walk up that
+the times with these means (Kumamoto and Henley, Probabilistic Risk Assessment, IEEE Press 1996, after Vesely 1970; Birnbaum 1969
+for dP/dq).  The units above a partition's replicas are a tree, so P and its slope along w come from one walk up that
 tree, with nothing enumerated, cut off, or averaged over the ring.  Sums over partitions are expectations, and need no independence
 between partitions.
 
@@ -26,7 +26,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ring.builder.loss import LEVELS
+from ring.builder.certificate import LEVELS
 from ring.builder.measure import Levels, Table, square
 from ring.device import Device
 from ring.errors import BadInput

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ring.builder.certificate import LEVELS
 from ring.builder.measure import IDS, Levels, Table, alike, square
 from ring.builder.quota import Tier
 from ring.builder.shuffle import Shuffler
@@ -24,7 +25,6 @@ from ring.errors import BadInput
 from ring.placement import NO_DEVICE
 
 Left = tuple[int, ...]
-LEVELS = ("region", "zone", "server", "device")
 Z_95 = 1.959964  # standard normal quantile of a two-sided 95 % interval
 # A trial that fails fewer devices than this walks only the partitions of those; else it counts all partitions at once.
 FEW = 64

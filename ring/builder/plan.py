@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ring.builder.builder import HOUR_S, Builder
-from ring.builder.loss import LEVELS
+from ring.builder.certificate import LEVELS
 from ring.builder.measure import Levels, Table, square
 from ring.builder.moves import Waits
 from ring.builder.quota import Tier

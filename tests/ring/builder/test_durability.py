@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pytest
 
+from ring.builder.certificate import LEVELS
 from ring.builder.durability import HOURS_PER_YEAR, Hazard, by_partition, loss_per_year, repair_hours, widths
-from ring.builder.loss import LEVELS
 from ring.builder.measure import Table
 from ring.device import Device
 from ring.errors import BadInput

@@ -8,4 +8,7 @@ devices.py    add, set_weight, set_info, set_region, set_zone, remove
 settings.py   create, replicas, overload, hours, partition power
 place.py      rebalance, validate, write_ring, write_builder
 look.py       search, list_parts, dispersion, version, id
+analysis.py   plan, certificate, plot
+simulation.py simulate
+amounts.py    bytes and hours as operators type and read them
 """

@@ -23,7 +23,7 @@ from ring.errors import BadInput, Conflict, RingfortError
 from ring.world.interface import Disk
 from tools.cli.ring.amounts import FILL_HINT, bytes_text, fill_of, fill_options, parse_rate, table, tier_text, time_text
 from tools.cli.ring.group import CHANGED, UNCHANGED, WARNING, RingFile, json_option, verb
-from tools.cli.ring.place import _seed
+from tools.cli.ring.place import seed_number
 
 TOP = 10  # servers and devices that are listed without --verbose
 SVG_HEAD = b"<svg "
@@ -80,8 +80,8 @@ def plan(
     if concurrency is not None and rate is None:
         raise BadInput("--concurrency needs --rate", hint="--rate 50MB/s")
     load = Load(size, rate, concurrency)
-    seed_number = None if seed is None else _seed(seed, 0)
-    planned = make_plan(builder, now=file.now(), seed=seed_number, load=load, passes=passes or None)
+    start = None if seed is None else seed_number(seed, 0)
+    planned = make_plan(builder, now=file.now(), seed=start, load=load, passes=passes or None)
     if as_json:
         click.echo(json.dumps(_plan_dict(builder, planned, load), indent=2))
     else:
@@ -301,11 +301,11 @@ def plot(file: RingFile, output: str | None, with_plan: bool, seed: str | None, 
       plot -o - | rsvg-convert > object.png
     """
     builder = file.load()
-    seed_number = None if seed is None else _seed(seed, 0)
-    planned = make_plan(builder, now=file.now(), seed=seed_number) if with_plan else None
+    start = None if seed is None else seed_number(seed, 0)
+    planned = make_plan(builder, now=file.now(), seed=start) if with_plan else None
     text = draw(builder, title=f"{file.name}, build version {builder.version}", plan=planned)
     if output == "-":
-        click.echo(text, nl=False)
+        click.echo(text.encode(), nl=False)  # as the file: whatever the terminal's encoding
         return CHANGED
     path = output if output is not None else file.path.removesuffix(".builder") + ".svg"
     _save_picture(file, path, text.encode(), force=force)

@@ -58,7 +58,7 @@ def rebalance(file: RingFile, seed_: str | None, seed: str | None, force: bool, 
     rows, version = [len(row) for row in builder.table], builder.version
     if builder.partition_count >= _LONG_WORK and sys.stderr.isatty():
         click.echo(f"Placing {sum(builder.rows)} replicas ...", err=True)
-    report = builder.rebalance(_seed(seed or seed_, version), file.now())
+    report = builder.rebalance(seed_number(seed or seed_, version), file.now())
     resized = rows != [len(row) for row in builder.table]
     if report.version == version and not force:
         return _nothing(file, builder, report, state, as_json)
@@ -80,7 +80,7 @@ def rebalance(file: RingFile, seed_: str | None, seed: str | None, force: bool, 
     return WARNING if notes else CHANGED
 
 
-def _seed(text: str | None, version: int) -> int:
+def seed_number(text: str | None, version: int) -> int:
     """A word becomes a number that is always the same."""
     if text is None:
         return version

@@ -14,8 +14,9 @@ from typing import Any
 import click
 
 from ring.builder.builder import Builder
+from ring.builder.certificate import LEVELS
 from ring.builder.durability import Hazard, LossPerYear, loss_per_year, repair_hours
-from ring.builder.loss import LEVELS, Left, LevelLoss, RandomLoss, by_level, copies_left, random_failures
+from ring.builder.loss import Left, LevelLoss, RandomLoss, by_level, copies_left, random_failures
 from ring.errors import BadInput, Conflict, NotFound
 from tools.cli.ring.amounts import bytes_text, fill_of, fill_options, parse_number, parse_rate, table, tier_text, time_text
 from tools.cli.ring.group import CHANGED, RingFile, json_option, verb
