@@ -16,9 +16,9 @@ import trio
 
 from ring.errors import BadInput, DiskFault, RingfortError, Unavailable
 from ring.names import Path
-from ring.placement import Ring
+from ring.service.overlap import Overlap
 from ring.timestamp import ZERO, Timestamp
-from storage.client.errors import ContainerNotEmpty, ContainerNotFound, NoQuorum
+from storage.client.errors import ContainerNotEmpty, ContainerNotFound
 from storage.client.fanout import Progress
 from storage.client.interface import BookMeta, Page, Query, Row
 from storage.client.local import LocalNode
@@ -35,7 +35,6 @@ class Known:
     """A container that was seen to exist."""
 
     policy: int
-    replicas: Replicas
     until: float
 
 
@@ -49,18 +48,22 @@ class BookOperations:
     async def container(self, path: Path) -> Known:
         """That it exists, by a majority not long ago.  ContainerNotFound; absence is never remembered."""
         known = self._known.get(path)
-        if known is not None and known.until > trio.current_time() and known.replicas.ring is self._reach.rings.container:
+        if known is not None and known.until > trio.current_time():
             return known
-        state = await self._state(self._reach.rings.container, path)
+        state = await self._reach.current(lambda: self._state(self._reach.rings.container, path))
         if state is None or not state.header.exists:
             self._known.pop(path, None)
             raise ContainerNotFound(f"{path} does not exist")
         if len(self._known) > 10_000:
             self._known.clear()
         until = trio.current_time() + self._reach.settings.container_cache_s
-        known = Known(state.header.policy, self._replicas(self._reach.rings.container, path), until)
+        known = Known(state.header.policy, until)
         self._known[path] = known
         return known
+
+    def listed_at(self, path: Path) -> Replicas:
+        """Where the rows of a container are, by the rings in force now."""
+        return self._reach.replicas(self._reach.rings.container, path)
 
     def last_known(self, path: Path) -> Known | None:
         """What a majority said of it last, however long ago."""
@@ -117,9 +120,9 @@ class BookOperations:
 
         replicas = self._replicas(self._ring_of(book), book)
         if await self._write(replicas, send) is not Verdict.STORED:
-            if len(missing) > len(replicas.nodes) // 2:
+            if replicas.voters.majority(sum(1 << index for index in missing)):
                 raise not_found(book)
-            raise NoQuorum(f"{book}: too few primaries took its rows")
+            raise replicas.short(f"{book}: too few primaries took its rows")
 
     # ---- accounts
 
@@ -142,10 +145,10 @@ class BookOperations:
 
     # ---- how
 
-    def _ring_of(self, book: Path) -> Ring:
+    def _ring_of(self, book: Path) -> Overlap:
         return self._reach.rings.container if book.container else self._reach.rings.account
 
-    def _replicas(self, ring: Ring, path: Path) -> Replicas:
+    def _replicas(self, ring: Overlap, path: Path) -> Replicas:
         return self._reach.replicas(ring, path)
 
     def _existing(self, path: Path, state: BookState | None) -> BookState:
@@ -153,10 +156,11 @@ class BookOperations:
             raise not_found(path)
         return state
 
-    async def _state(self, ring: Ring, path: Path) -> BookState | None:
+    async def _state(self, ring: Overlap, path: Path) -> BookState | None:
         """What a majority knows of it, merged; None when they know of nothing."""
-        nodes = self._replicas(ring, path).nodes
-        quorum = BookQuorum(len(nodes))
+        replicas = self._replicas(ring, path)
+        nodes = replicas.nodes
+        quorum = BookQuorum(replicas.voters)
         places = []
         for index, node in enumerate(nodes):
             if not isinstance(node, LocalNode):
@@ -165,14 +169,15 @@ class BookOperations:
                 try:
                     quorum.receive(index, await node.book(path))
                 except (Unavailable, DiskFault):
-                    quorum.fail()
+                    quorum.fail(index)
         if not quorum.settled:
             listening = True
 
             def receive(index: int, reply: BookState | RingfortError | None) -> Progress:
                 if not listening:
                     return Progress.SETTLED
-                settled = quorum.fail() if isinstance(reply, RingfortError) else quorum.receive(places[index], reply)
+                place = places[index]
+                settled = quorum.fail(place) if isinstance(reply, RingfortError) else quorum.receive(place, reply)
                 return Progress.SETTLED if settled else Progress.DECIDED if quorum.decided else Progress.OPEN
 
             async def ask(index: int, node: Node) -> BookState | None:
@@ -182,24 +187,25 @@ class BookOperations:
             await settling.wait(self._reach.settings.read_timeout_s, self._reach.settings.grace_s)
             listening = False
         if not quorum.decided:
-            raise NoQuorum(f"{path}: {len(quorum.answers)} of {len(nodes)} primaries answered")
+            raise replicas.short(f"{path}: {len(quorum.answers)} of {len(nodes)} primaries answered")
         states = [state for state in quorum.answers.values() if state is not None]
         return merge_states(states) if states else None
 
-    async def _post(self, ring: Ring, path: Path, metadata: Mapping[str, str]) -> None:
+    async def _post(self, ring: Overlap, path: Path, metadata: Mapping[str, str]) -> None:
         state = self._existing(path, await self._state(ring, path))
         await self._merge_header(ring, self._header(path, state, metadata, 0))
 
-    async def _merge_header(self, ring: Ring, header: BookHeader) -> None:
+    async def _merge_header(self, ring: Overlap, header: BookHeader) -> None:
         async def send(index: int, node: Node) -> bool:
             await node.merge_header(header)
             return True
 
-        if await self._write(self._replicas(ring, header.path), send) is not Verdict.STORED:
-            raise NoQuorum(f"{header.path}: too few primaries stored it")
+        replicas = self._replicas(ring, header.path)
+        if await self._write(replicas, send) is not Verdict.STORED:
+            raise replicas.short(f"{header.path}: too few primaries stored it")
 
     async def _write(self, replicas: Replicas, send: Callable[[int, Node], Awaitable[bool]]) -> Verdict:
-        quorum = self._reach.write_quorum(len(replicas.nodes))
+        quorum = self._reach.write_quorum(replicas.voters)
         verdict: Verdict | None = None
         refusal: BadInput | None = None
 
@@ -208,7 +214,7 @@ class BookOperations:
             if isinstance(reply, BadInput):
                 refusal = reply
             outcome = Outcome.STORED if reply is True else Outcome.FAILED
-            verdict = quorum.receive(Reply(outcome)) or verdict
+            verdict = quorum.receive(index, Reply(outcome)) or verdict
             return Progress.OPEN if verdict is None else Progress.SETTLED
 
         settling = self._reach.fanout.start(replicas.nodes, send, receive)

@@ -11,13 +11,15 @@ nursery and end with it.  Neighbours: interface (what it promises), node (what i
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 
 import trio
 
 from ring.device import Device
 from ring.names import Path
+from ring.service.overlap import Claim
+from ring.service.voters import Voters
 from ring.timestamp import Timestamp, TimestampSource
 from ring.world.interface import World
 from storage.client.books import BookOperations
@@ -52,16 +54,20 @@ class ClusterStorage:
         timestamps: TimestampSource,
         *,
         settings: Settings | None = None,
-        write_quorum: Callable[[int], WriteQuorum] = WriteQuorum,
+        write_quorum: Callable[[Voters], WriteQuorum] = WriteQuorum,
+        renew: Callable[[Claim], Awaitable[bool]] | None = None,
     ) -> None:
         """``nodes`` is asked for a device's node at every use, so it may change its mind.  ``nursery`` runs the calls in flight and
-        the repairs, and must outlive the last call."""
+        the repairs, and must outlive the last call.  ``renew``: see Reach."""
         settings = settings or Settings()
         reach = Reach(world, rings, nodes, timestamps, Fanout(nursery), settings, write_quorum)
+        if renew is not None:
+            reach.renew = renew
         self.reach = reach
         self.repairer = Repairer(reach)
         self._books = BookOperations(reach)
         self._objects = ObjectOperations(reach, self._books, self.repairer)
+        self._current = reach.current  # around what can be done again from its beginning
         nursery.start_soon(self.repairer.run)
 
     @classmethod
@@ -74,7 +80,7 @@ class ClusterStorage:
         timestamps: TimestampSource,
         *,
         settings: Settings | None = None,
-        write_quorum: Callable[[int], WriteQuorum] = WriteQuorum,
+        write_quorum: Callable[[Voters], WriteQuorum] = WriteQuorum,
     ) -> AsyncIterator[ClusterStorage]:
         """With a nursery of its own, cancelled at the end."""
         async with trio.open_nursery() as nursery:
@@ -87,7 +93,7 @@ class ClusterStorage:
     async def get_object(
         self, path: Path, *, offset: int = 0, length: int | None = None, version: Timestamp | None = None
     ) -> Reading:
-        return await self._objects.get(path, offset, length, version)
+        return await self._current(lambda: self._objects.get(path, offset, length, version))
 
     async def head_object(self, path: Path) -> ObjectMeta:
         return await self._objects.head(path)
@@ -96,31 +102,31 @@ class ClusterStorage:
         await self._objects.delete(path, condition)
 
     async def post_object(self, path: Path, metadata: Mapping[str, str], *, content_type: str = "") -> None:
-        await self._objects.post(path, metadata, content_type)
+        await self._current(lambda: self._objects.post(path, metadata, content_type))
 
     async def put_container(self, path: Path, metadata: Mapping[str, str], *, policy: int = 0) -> bool:
-        return await self._books.put_container(path, metadata, policy)
+        return await self._current(lambda: self._books.put_container(path, metadata, policy))
 
     async def head_container(self, path: Path) -> BookMeta:
-        return await self._books.head_container(path)
+        return await self._current(lambda: self._books.head_container(path))
 
     async def post_container(self, path: Path, metadata: Mapping[str, str]) -> None:
-        await self._books.post_container(path, metadata)
+        await self._current(lambda: self._books.post_container(path, metadata))
 
     async def delete_container(self, path: Path) -> None:
-        await self._books.delete_container(path)
+        await self._current(lambda: self._books.delete_container(path))
 
     async def list_container(self, path: Path, query: Query) -> Page:
-        return await self._books.list_container(path, query)
+        return await self._current(lambda: self._books.list_container(path, query))
 
     async def put_account(self, path: Path, metadata: Mapping[str, str]) -> bool:
-        return await self._books.put_account(path, metadata)
+        return await self._current(lambda: self._books.put_account(path, metadata))
 
     async def head_account(self, path: Path) -> BookMeta:
-        return await self._books.head_account(path)
+        return await self._current(lambda: self._books.head_account(path))
 
     async def post_account(self, path: Path, metadata: Mapping[str, str]) -> None:
-        await self._books.post_account(path, metadata)
+        await self._current(lambda: self._books.post_account(path, metadata))
 
     async def list_account(self, path: Path, query: Query) -> Page:
-        return await self._books.list_account(path, query)
+        return await self._current(lambda: self._books.list_account(path, query))

@@ -7,7 +7,7 @@ fails anyway.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 
 from ring.device import Device
 from ring.placement import Ring
@@ -16,11 +16,13 @@ from ring.placement import Ring
 class HandoffOrder:
     """The handoffs of one write; lazy, because a healthy write needs none."""
 
-    __slots__ = ("_devices", "_left", "_partition", "_ring")
+    __slots__ = ("_asked", "_devices", "_left", "_partition", "_ring")
 
-    def __init__(self, ring: Ring, partition: int) -> None:
+    def __init__(self, ring: Ring, partition: int, asked: Container[int] = ()) -> None:
+        """``asked``: ids of devices that are asked anyway."""
         self._ring = ring
         self._partition = partition
+        self._asked = asked
         self._left = ring.replica_count
         self._devices: Iterator[Device] | None = None
 
@@ -31,4 +33,4 @@ class HandoffOrder:
         self._left -= 1
         if self._devices is None:
             self._devices = self._ring.handoffs(self._partition)
-        return next(self._devices, None)
+        return next((device for device in self._devices if device.id not in self._asked), None)

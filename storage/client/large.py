@@ -4,6 +4,9 @@ Every replica has a short queue.  When a queue is full the body waits for it; wh
 chunk, that replica is left behind and is mended afterwards.  A primary that cannot begin is replaced by a handoff, which makes
 the object safer and does not count.  Nothing is visible before the commits.
 
+Newer rings may come into force while a body is on its way.  The devices then refuse its commit as it was begun; it is committed by
+the new rings where it lies, and a device that is new to it gets a copy from one that has committed.
+
 Neighbours: objects (the caller, which commits through writing.Write), local and remote (the uploads).
 """
 
@@ -17,29 +20,46 @@ import trio
 
 from ring.errors import BadInput, DiskFault, Unavailable
 from ring.names import Path
+from ring.service.errors import StaleRing
+from ring.service.overlap import Claim
 from ring.wire.message import Piece
 from storage.client.bodies import aclose, loaded
 from storage.client.errors import BadDigest, EntityTooLarge, NoQuorum
 from storage.client.interface import BodySource, NewObject
-from storage.client.node import Debt, Node, Upload, Version, WriteReply
-from storage.client.quorum import majority_of
+from storage.client.node import Debt, Node, NodeUpload, Version, WriteReply
 from storage.client.reach import Reach, Replicas
+from storage.client.repair import copy
 from storage.client.writing import Send
 
 ABORT_TIMEOUT_S = 2.0
+COPY_TIMEOUT_S = 10.0  # for somebody to have committed what is to be copied
 
 
 class LargeBody:
     """A body that lies, uncommitted, on the devices that kept up.  ``aclose`` forgets what was not committed."""
 
-    def __init__(self, places: Sequence[_Place], size: int, etag: str) -> None:
+    def __init__(self, places: Sequence[_Place], size: int, etag: str, pack_cut_bytes: int) -> None:
         self._places = places
+        self._pack_cut_bytes = pack_cut_bytes
         self.size = size
         self.etag = etag
 
-    def commits(self, version: Version) -> list[Send]:
-        """Per primary: commit its upload (or that of the handoff in its place, which still leaves the primary without)."""
-        return [place.commits(version) for place in self._places]
+    def commits(self, version: Version, replicas: Replicas) -> list[Send]:
+        """Per primary, by the rings of ``replicas``: commit its upload (or that of the handoff in its place, which still leaves the
+        primary without)."""
+        places = {place.node.device.id: place for place in self._places}
+        claim = replicas.overlap.claim if replicas.overlap.claim.edition else None
+        if all(node.device.id in places for node in replicas.nodes):
+            return [places[node.device.id].commits(version, claim) for node in replicas.nodes]
+        committed = _Committed()
+        sends: list[Send] = []
+        for node in replicas.nodes:
+            place = places.get(node.device.id)
+            if place is None:
+                sends.append(committed.copies(version, self._pack_cut_bytes))
+            else:
+                sends.append(committed.notes(place.commits(version, claim)))
+        return sends
 
     async def aclose(self) -> None:
         await _abort(self._places)
@@ -61,7 +81,7 @@ async def send_large(
     finally:
         if not complete:
             await _abort(sending.places)
-    return LargeBody(sending.places, sending.size, sending.digest.hexdigest())
+    return LargeBody(sending.places, sending.size, sending.digest.hexdigest(), reach.settings.pack_cut_bytes)
 
 
 class PiecesSource:
@@ -93,6 +113,7 @@ class _Sending:
         self._length = length
         self._changed = trio.Event()
         self._handoffs = replicas.handoffs()
+        self._voters = replicas.voters
         self.places = [_Place(self, node) for node in replicas.nodes]
         self.size = 0
         self.digest = hashlib.md5(usedforsecurity=False)
@@ -103,7 +124,7 @@ class _Sending:
         """A place has room, is through, or failed."""
         self._changed.set()
 
-    async def begin(self, place: _Place) -> Upload:
+    async def begin(self, place: _Place) -> NodeUpload:
         """An upload on the place's primary, or else on a handoff."""
         node: Node | None = place.node
         while node is not None:
@@ -168,17 +189,23 @@ class _Sending:
 
     async def _wait_for(self, ready: Callable[[_Place], bool]) -> None:
         """Until every live place is ready; the last ones are left behind once a majority waits for them too long."""
-        needed = majority_of(len(self.places))
+        voters = self._voters
+
+        def enough_of(places: Sequence[_Place]) -> bool:
+            return voters.majority(
+                sum(1 << number for number, place in enumerate(self.places) if place.on_primary and place in places)
+            )
+
         deadline: float | None = None
         while True:
             self._changed = trio.Event()
             live = [place for place in self.places if not place.failed]
-            if sum(place.on_primary for place in live) < needed:
+            if not enough_of(live):
                 raise NoQuorum(f"{self._path}: too few primaries take the body")
             waiting = [place for place in live if not ready(place)]
             if not waiting:
                 return
-            enough = sum(place.on_primary for place in live if place not in waiting) >= needed
+            enough = enough_of([place for place in live if place not in waiting])
             if deadline is None or (enough and deadline > trio.current_time() + self._settings.stall_s):
                 deadline = trio.current_time() + (self._settings.stall_s if enough else self._settings.write_timeout_s)
             with trio.move_on_at(deadline) as scope:
@@ -204,7 +231,8 @@ class _Place:
         self._wake = trio.Event()
         self._scope = trio.CancelScope()
         self._ended = trio.Event()
-        self._upload: Upload | None = None
+        self._upload: NodeUpload | None = None
+        self._reply: WriteReply | None = None  # when it was committed
 
     def offer(self, chunk: bytes, queue_chunks: int) -> bool:
         if len(self._queue) >= queue_chunks:
@@ -244,27 +272,66 @@ class _Place:
             self._wake = trio.Event()
             await self._wake.wait()
 
-    def commits(self, version: Version) -> Send:
+    def commits(self, version: Version, claim: Claim | None) -> Send:
         async def commit(node: Node, debt: Debt | None) -> WriteReply:
-            if self.failed or self._upload is None:
-                raise Unavailable(f"{node.device} was left behind")
-            upload, self._upload = self._upload, None  # from here on nobody aborts it: it ends by itself, asked for or not
-            try:
-                reply = await upload.commit(version, debt)
-            finally:
-                with trio.CancelScope(shield=True):
-                    await upload.abort()  # does nothing after a commit that came to its end
+            if self._reply is None:
+                self._reply = await self._commit(version, debt, claim)
             if not self.on_primary:
                 raise Unavailable(f"a handoff has the copy of {node.device}")
-            return reply
+            return self._reply
 
         return commit
+
+    async def _commit(self, version: Version, debt: Debt | None, claim: Claim | None) -> WriteReply:
+        if self.failed or self._upload is None:
+            raise Unavailable(f"{self.node.device} was left behind")
+        upload, self._upload = self._upload, None  # from here on nobody aborts it: it ends by itself, asked for or not
+        upload.claim = claim if self.on_primary else None
+        refused = False
+        try:
+            return await upload.commit(version, debt)
+        except StaleRing:
+            refused = True
+            self._upload = upload
+            raise
+        finally:
+            if not refused:
+                with trio.CancelScope(shield=True):
+                    await upload.abort()  # does nothing after a commit that came to its end
 
     async def abort(self) -> None:
         self._scope.cancel()
         await self._ended.wait()
         if self._upload is not None:
             await self._upload.abort()
+
+
+class _Committed:
+    """Where a body was committed first: from there it is copied to devices that newer rings name."""
+
+    def __init__(self) -> None:
+        self._node: Node | None = None
+        self._there = trio.Event()
+
+    def notes(self, send: Send) -> Send:
+        async def commit(node: Node, debt: Debt | None) -> WriteReply:
+            reply = await send(node, debt)
+            self._node = self._node or node
+            self._there.set()
+            return reply
+
+        return commit
+
+    def copies(self, version: Version, pack_cut_bytes: int) -> Send:
+        async def bring(node: Node, debt: Debt | None) -> WriteReply:
+            with trio.move_on_after(COPY_TIMEOUT_S):
+                await self._there.wait()
+            reading = await self._node.get(version.path, version.timestamp, 0, None) if self._node is not None else None
+            if reading is None:
+                raise Unavailable(f"nobody has the body for {node.device}")
+            return await copy(reading, node, pack_cut_bytes, debt)
+
+        return bring
 
 
 async def _abort(places: Sequence[_Place]) -> None:

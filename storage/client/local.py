@@ -12,10 +12,24 @@ from typing import Protocol, TypeVar
 from ring.device import Device
 from ring.errors import DiskFault, Unavailable
 from ring.names import Path, Span
+from ring.service.errors import StaleRing
+from ring.service.gate import Gate
+from ring.service.overlap import Claim
 from ring.timestamp import Timestamp
 from ring.world.interface import Buffer
 from storage.client.interface import Row
-from storage.client.node import BookHeader, BookState, Debt, LeafDigests, NodeReading, RowPage, Upload, Version, WriteReply
+from storage.client.node import (
+    BookHeader,
+    BookState,
+    Debt,
+    LeafDigests,
+    NodeReading,
+    NodeUpload,
+    RowPage,
+    Upload,
+    Version,
+    WriteReply,
+)
 from storage.client.payer import RowPayer
 
 T = TypeVar("T")
@@ -61,54 +75,123 @@ class BookEngine(Protocol):
 
 
 class LocalNode:
-    """Implements storage.client.node.Node."""
+    """Implements storage.client.node.Node.  ``gate``: that of the rings of this process."""
 
-    def __init__(self, device: Device, store: ObjectEngine, books: BookEngine, pay: RowPayer) -> None:
+    def __init__(
+        self,
+        device: Device,
+        store: ObjectEngine,
+        books: BookEngine,
+        pay: RowPayer,
+        gate: Gate | None = None,
+        claim: Claim | None = None,
+    ) -> None:
         self.device = device
         self.store = store
         self.books = books
         self._payer = pay
+        self.gate = gate or Gate()
+        self._claim = claim
+        self._edition = claim.edition if claim is not None else 0
+        self._bound: LocalNode | None = None  # under the claim that was last in use
+
+    def under(self, claim: Claim | None) -> LocalNode:
+        if claim is self._claim:
+            return self
+        bound = self._bound
+        if bound is None or bound._claim is not claim:
+            bound = self._bound = LocalNode(self.device, self.store, self.books, self._payer, self.gate, claim)
+        return bound
 
     async def put_small(self, version: Version, data: Buffer, debt: Debt | None) -> WriteReply:
-        reply = await self._ask(self.store.put_small(version, data, debt))
+        at = self._enter()
+        try:
+            reply = await self._ask(self.store.put_small(version, data, debt))
+        finally:
+            self.gate.leave(at)
         return await self._pay(version, debt, reply)
 
-    async def put_large(self, path: Path, size: int | None) -> Upload:
+    async def put_large(self, path: Path, size: int | None) -> NodeUpload:
         return _PayingUpload(self, await self._ask(self.store.put_large(path, size)))
 
     async def post(self, path: Path, metadata: Mapping[str, str], content_type: str, timestamp: Timestamp) -> WriteReply:
-        return await self._ask(self.store.post(path, metadata, content_type, timestamp))
+        at = self._enter()
+        try:
+            return await self._ask(self.store.post(path, metadata, content_type, timestamp))
+        finally:
+            self.gate.leave(at)
 
     async def head(self, path: Path) -> Version | None:
+        self._check()
         return await self._ask(self.store.head(path))
 
     async def get(self, path: Path, timestamp: Timestamp | None, offset: int, length: int | None) -> NodeReading | None:
         return await self._ask(self.store.get(path, timestamp, offset, length))
 
     async def merge_header(self, header: BookHeader) -> BookState:
-        return await self._ask(self.books.merge_header(header))
+        at = self._enter()
+        try:
+            return await self._ask(self.books.merge_header(header))
+        finally:
+            self.gate.leave(at)
 
     async def merge_rows(self, book: Path, rows: Sequence[Row]) -> BookState | None:
-        return await self._ask(self.books.merge_rows(book, rows))
+        at = self._enter()
+        try:
+            return await self._ask(self.books.merge_rows(book, rows))
+        finally:
+            self.gate.leave(at)
 
     async def book(self, path: Path) -> BookState | None:
+        self._check()
         return await self._ask(self.books.book(path))
 
     async def rows(self, path: Path, *, start: str, end: str, limit: int, reverse: bool) -> RowPage | None:
+        self._check()
         return await self._ask(self.books.rows(path, start=start, end=end, limit=limit, reverse=reverse))
 
     async def digests(self, kind: str, span: Span) -> LeafDigests:
+        self._check(known=True)
         if kind == "object":
             return await self._ask(self.store.digests(span))
         return await self._ask(self.books.digests(kind, span))
 
     async def leaf(self, kind: str, span: Span, leaf: int) -> Sequence[tuple[bytes, bytes]]:
+        self._check(known=True)
         if kind == "object":
             return await self._ask(self.store.leaf(span, leaf))
         return await self._ask(self.books.leaf(kind, span, leaf))
 
     async def object_by_key(self, key: bytes) -> NodeReading | None:
         return await self._ask(self.store.object_by_key(key))
+
+    async def edition_file(self) -> bytes:
+        raise Unavailable("a device of this process knows what this process knows")
+
+    async def ring_part(self, name: str, version: int, offset: int) -> bytes:
+        raise Unavailable("a device of this process knows what this process knows")
+
+    def _check(self, *, known: bool = False) -> None:
+        edition = self._edition
+        if edition == self.gate.edition or not edition:
+            return
+        try:
+            (self.gate.check_known if known else self.gate.check)(edition)
+        except StaleRing as error:
+            self._refused(error)
+            raise
+
+    def _refused(self, error: StaleRing) -> None:
+        if self._claim is not None:
+            self._claim.refused(error, None)
+
+    def _enter(self) -> int:
+        """Before a write; ``gate.leave`` when it is durable, or failed."""
+        try:
+            return self.gate.enter(self._edition)
+        except StaleRing as error:
+            self._refused(error)
+            raise
 
     async def _ask(self, call: Awaitable[T]) -> T:
         try:
@@ -129,6 +212,7 @@ class LocalNode:
 
 class _PayingUpload:
     def __init__(self, node: LocalNode, upload: Upload) -> None:
+        self.claim: Claim | None = node._claim
         self._node = node
         self._upload = upload
 
@@ -136,8 +220,13 @@ class _PayingUpload:
         await self._node._ask(self._upload.write(data))
 
     async def commit(self, version: Version, debt: Debt | None) -> WriteReply:
-        reply = await self._node._ask(self._upload.commit(version, debt))
-        return await self._node._pay(version, debt, reply)
+        node = self._node.under(self.claim)
+        at = node._enter()
+        try:
+            reply = await node._ask(self._upload.commit(version, debt))
+        finally:
+            node.gate.leave(at)
+        return await node._pay(version, debt, reply)
 
     async def abort(self) -> None:
         await self._upload.abort()

@@ -16,6 +16,7 @@ from typing import Protocol
 
 from ring.device import Device
 from ring.names import Path, Span
+from ring.service.overlap import Claim
 from ring.timestamp import Timestamp
 from ring.wire.message import Piece
 from ring.world.interface import Buffer
@@ -71,6 +72,12 @@ class Upload(Protocol):
         """Forget it.  Also right after an error or a commit (then it does nothing)."""
 
 
+class NodeUpload(Upload, Protocol):
+    """As a Node gives it.  After StaleRing it is as it was, and can be committed by another claim."""
+
+    claim: Claim | None  # by which it is committed; first that of the node
+
+
 @dataclass(slots=True)
 class NodeReading:
     version: Version
@@ -124,12 +131,17 @@ class LeafDigests:
 class Node(Protocol):
     device: Device
 
+    def under(self, claim: Claim | None) -> Node:
+        """The same device, asked by the rules of an edition: StaleRing when it keeps to a newer one.  Bodies of versions that are
+        known by name are given to anybody (``get`` and ``object_by_key``); ``digests`` and ``leaf`` are refused also when the
+        device does not know the edition yet.  None: by none."""
+
     # objects
 
     async def put_small(self, version: Version, data: Buffer, debt: Debt | None) -> WriteReply:
         """A whole object at once (data up to the pack cut), or a tombstone (data empty).  Durable when it returns."""
 
-    async def put_large(self, path: Path, size: int | None) -> Upload:
+    async def put_large(self, path: Path, size: int | None) -> NodeUpload:
         """Begin a body larger than the pack cut, or of unknown size."""
 
     async def post(self, path: Path, metadata: Mapping[str, str], content_type: str, timestamp: Timestamp) -> WriteReply:
@@ -165,3 +177,9 @@ class Node(Protocol):
 
     async def object_by_key(self, key: bytes) -> NodeReading | None:
         """The version with that key, data and all (a tombstone's has no bytes)."""
+
+    # the rings in force where the device is (ring.service.overlap.RingSource)
+
+    async def edition_file(self) -> bytes: ...
+
+    async def ring_part(self, name: str, version: int, offset: int) -> bytes: ...

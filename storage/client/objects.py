@@ -36,7 +36,7 @@ from storage.client.interface import BodySource, Condition, NewObject, ObjectMet
 from storage.client.large import LargeBody, PiecesSource, send_large
 from storage.client.node import Debt, Kind, Node, Version, WriteReply
 from storage.client.quorum import Outcome, Reply, Verdict
-from storage.client.reach import Reach, Replicas
+from storage.client.reach import Outdated, Reach, Replicas
 from storage.client.reading import Finding, find, open_body, open_version
 from storage.client.repair import Repairer
 from storage.client.writing import Write, at_once, debts_of
@@ -60,30 +60,30 @@ class ObjectOperations:
         if new.timestamp is not None:
             self._reach.timestamps.admit(new.timestamp)
         container = await self._books.container(path.parent)
-        replicas = self._reach.replicas(self._reach.rings.of_policy(container.policy), path)
-        if new.condition is not None:
-            await self._check(replicas, path, new.condition)  # before the body is asked for; again before the write
+        policy = container.policy
+        if new.condition is not None:  # before the body is asked for; again before the write
+            _evaluate(new.condition, (await self._look(policy, path)).data)
         start = await self._read_start(new, body)
         if isinstance(start, bytes):
             etag = await self._md5(start)
             _check_body(new, etag, len(start))
             large = None
         else:
-            large = await send_large(self._reach, replicas, path, new, start, body)
+            large = await send_large(self._reach, self._replicas(policy, path), path, new, start, body)
             etag = large.etag
         async with aclosing(large or _NOTHING), self._locks.holding(path, always=new.condition is not None or large is not None):
             floor: Timestamp | None = None
             if new.condition is not None or large is not None:
-                found = await find(self._reach, replicas, path)
+                found = await self._look(policy, path, shown=new.condition is not None)
                 if new.condition is not None:
                     _evaluate(new.condition, found.data)
                 floor = found.version.timestamp if found.version is not None else None
             size = large.size if large is not None else len(start)
             version = _version(path, new, new.timestamp or self._reach.timestamps.next(floor), size, etag)
             if isinstance(start, bytes):
-                return await self._store_small(replicas, container.replicas, version, start, movable=new.timestamp is None)
+                return await self._store_small(policy, version, start, movable=new.timestamp is None)
             assert large is not None
-            return await self._store_large(replicas, container.replicas, version, large, movable=new.timestamp is None)
+            return await self._store_large(policy, version, large, movable=new.timestamp is None)
 
     async def head(self, path: Path) -> ObjectMeta:
         found = await self._find(path)
@@ -94,10 +94,8 @@ class ObjectOperations:
             raise BadInput("offset and length cannot be negative")
         found = await self._find(path)
         if version is not None and (found.data is None or found.data.timestamp != version):
-            reading, without = await open_version(self._reach, found.replicas, path, version)
+            reading = await open_version(found.replicas, path, version)
             if reading is None:
-                if without <= len(found.replicas.nodes) // 2:
-                    raise NoQuorum(f"{path}: too few primaries answered for version {version}")
                 raise ObjectNotFound(f"{path} has no version {version}")
             wanted = reading.version
             found = Finding(wanted, found.replicas, found.replicas.nodes, (), ())
@@ -107,8 +105,8 @@ class ObjectOperations:
             try:
                 return Reading(_meta(wanted), await open_body(self._reach, found, wanted, offset, length))
             except Unavailable:
-                found = await self._find(path)
-                if found.data is not None and found.data.timestamp == wanted.timestamp:
+                before, found = found.replicas.overlap, await self._find(path)
+                if found.data is not None and found.data.timestamp == wanted.timestamp and found.replicas.overlap is before:
                     raise
                 # Replaced or deleted between the look and the reading: what is there now is the answer.
                 if version is not None:
@@ -121,34 +119,33 @@ class ObjectOperations:
             container = await self._books.container(path.parent)
         except ContainerNotFound:
             raise ObjectNotFound(f"{path} does not exist") from None
-        replicas = self._reach.replicas(self._reach.rings.of_policy(container.policy), path)
         async with self._locks.holding(path, always=condition is not None):
-            found = await find(self._reach, replicas, path)
+            found = await self._look(container.policy, path)
             newest = _existing(found, path)
             if condition is not None:
                 _evaluate(condition, newest)
             above = max(newest.timestamp, newest.metadata_timestamp or ZERO)
             tombstone = Version(path, self._reach.timestamps.next(above), Kind.TOMBSTONE)
-            await self._store_small(replicas, container.replicas, tombstone, b"", movable=True)
+            await self._store_small(container.policy, tombstone, b"", movable=True)
 
     async def post(self, path: Path, metadata: Mapping[str, str], content_type: str) -> None:
         _check_text(metadata, content_type)
         found = await self._find(path)
         old = _existing(found, path)
         timestamp = self._reach.timestamps.next(max(old.timestamp, old.metadata_timestamp or ZERO))
-        quorum = self._reach.write_quorum(len(found.replicas.nodes))
+        quorum = self._reach.write_quorum(found.replicas.voters)
 
         async def send(index: int, node: Node) -> WriteReply:
             return await node.post(path, metadata, content_type, timestamp)
 
         def receive(index: int, reply: WriteReply | RingfortError) -> Progress:
             outcome = Outcome.FAILED if isinstance(reply, RingfortError) else Outcome.STORED
-            return Progress.OPEN if quorum.receive(Reply(outcome)) is None else Progress.SETTLED
+            return Progress.OPEN if quorum.receive(index, Reply(outcome)) is None else Progress.SETTLED
 
         settling = self._reach.fanout.start(found.replicas.nodes, send, receive)
         await settling.wait(self._reach.settings.write_timeout_s, 0)
         if quorum.verdict() is not Verdict.STORED:
-            raise NoQuorum(f"{path}: too few primaries took the metadata")
+            raise found.replicas.short(f"{path}: too few primaries took the metadata")
         if found.stale or found.silent:
             self._repairer.request(found.replicas, path)
         if content_type and content_type != old.content_type:
@@ -173,15 +170,18 @@ class ObjectOperations:
             if last is None:
                 raise
             container, sure = last, False
-        found = await find(self._reach, self._reach.replicas(self._reach.rings.of_policy(container.policy), path), path)
+        found = await self._look(container.policy, path)
         if found.data is None and not sure:
             raise NoQuorum(f"{path}: too few primaries of its container answered")
         if found.stale:
             self._repairer.request(found.replicas, path)
         return found
 
-    async def _check(self, replicas: Replicas, path: Path, condition: Condition) -> None:
-        _evaluate(condition, (await find(self._reach, replicas, path)).data)
+    def _replicas(self, policy: int, path: Path) -> Replicas:
+        return self._reach.replicas(self._reach.rings.of_policy(policy), path)
+
+    async def _look(self, policy: int, path: Path, *, shown: bool = True) -> Finding:
+        return await self._reach.current(lambda: find(self._reach, self._replicas(policy, path), path, shown=shown))
 
     async def _read_start(self, new: NewObject, body: BodySource) -> bytes | list[bytes]:
         """The whole body when it fits a pack record; else the chunks read so far."""
@@ -209,13 +209,18 @@ class ObjectOperations:
             return hashlib.md5(data, usedforsecurity=False).hexdigest()
         return await self._reach.world.offload.run(_md5_hex, data)
 
-    async def _store_small(
-        self, replicas: Replicas, listed_at: Replicas, version: Version, data: Buffer, *, movable: bool
-    ) -> Stored:
+    async def _store_small(self, policy: int, version: Version, data: Buffer, *, movable: bool) -> Stored:
         for attempt in range(self._reach.settings.write_attempts):
             if attempt:
                 await self._reach.step_aside(attempt)
-            write = Write(self._reach, replicas, version.timestamp, *_debts(version, replicas, listed_at))
+            replicas, listed_at = self._replicas(policy, version.path), self._books.listed_at(version.path.parent)
+            write = Write(
+                self._reach,
+                replicas,
+                version.timestamp,
+                debts_of(_row(version), version.path.parent, replicas, listed_at),
+                listed_at,
+            )
             this = version
 
             async def send(node: Node, debt: Debt | None, this: Version = this) -> WriteReply:
@@ -225,33 +230,49 @@ class ObjectOperations:
                 case Verdict.STORED:
                     return Stored(_meta(version), write.listed)
                 case Verdict.UNAVAILABLE:
-                    raise write.refusal or NoQuorum(f"{version.path}: too few primaries stored it")
+                    short = write.refusal or replicas.short(f"{version.path}: too few primaries stored it")
+                    if isinstance(short, Outdated) and await self._reach.renew(short.claim):
+                        continue  # the same version, by newer rings: whoever has it already says so
+                    raise short
             version = self._above(version, write.newest, movable=movable)
         raise NoQuorum(f"{version.path}: others keep writing newer versions")
 
-    async def _store_large(
-        self, replicas: Replicas, listed_at: Replicas, version: Version, large: LargeBody, *, movable: bool
-    ) -> Stored:
-        write = Write(self._reach, replicas, version.timestamp, *_debts(version, replicas, listed_at))
-        verdict = await write.run(large.commits(version), None)
-        if verdict is Verdict.UNAVAILABLE:
-            raise write.refusal or NoQuorum(f"{version.path}: too few primaries stored it")
-        if verdict is Verdict.STORED:
-            if len(write.stored) < len(replicas.nodes):
-                self._repairer.request(replicas, version.path)
-            return Stored(_meta(version), write.listed)
-        # Someone wrote between our look and our commit.  The body is spent; a replica that took it has it to write again above.
+    async def _store_large(self, policy: int, version: Version, large: LargeBody, *, movable: bool) -> Stored:
+        for _ in range(self._reach.settings.edition_attempts):
+            replicas, listed_at = self._replicas(policy, version.path), self._books.listed_at(version.path.parent)
+            write = Write(
+                self._reach,
+                replicas,
+                version.timestamp,
+                debts_of(_row(version), version.path.parent, replicas, listed_at),
+                listed_at,
+            )
+            verdict = await write.run(large.commits(version, replicas), None)
+            if verdict is Verdict.STORED:
+                if len(write.stored) < len(replicas.nodes):
+                    self._repairer.request(replicas, version.path)
+                return Stored(_meta(version), write.listed)
+            if verdict is Verdict.SUPERSEDED:
+                return await self._again_above(policy, version, write, movable=movable)
+            short = write.refusal or replicas.short(f"{version.path}: too few primaries stored it")
+            if not (isinstance(short, Outdated) and await self._reach.renew(short.claim)):
+                raise short
+        raise short
+
+    async def _again_above(self, policy: int, version: Version, write: Write, *, movable: bool) -> Stored:
+        """Someone wrote between our look and our commit.  The body is spent; a replica that took it has it to write again above."""
         above = self._above(version, write.newest, movable=movable)
-        for node in write.stored:
+        for node in write.stored.values():
             reading = await node.get(version.path, version.timestamp, 0, None)
             if reading is None:
                 continue
+            replicas = self._replicas(policy, version.path)
             async with aclosing(PiecesSource(reading.pieces, version.size)) as source:
                 again = await send_large(self._reach, replicas, version.path, NewObject(), [], source)
             async with aclosing(again):
                 if again.etag != version.etag:
                     continue
-                return await self._store_large(replicas, listed_at, above, again, movable=movable)
+                return await self._store_large(policy, above, again, movable=movable)
         raise NoQuorum(f"{version.path}: a newer version came first, and no replica took this one", hint="send it again")
 
     def _above(self, version: Version, newest: Timestamp, *, movable: bool) -> Version:
@@ -278,10 +299,6 @@ def _row(version: Version) -> Row:
     size = int(version.metadata.get(LISTING_SIZE, version.size))
     etag = version.metadata.get(LISTING_ETAG, version.etag)
     return Row(version.path.object, version.timestamp, size, etag, version.content_type)
-
-
-def _debts(version: Version, replicas: Replicas, listed_at: Replicas) -> tuple[list[Debt | None], int]:
-    return debts_of(_row(version), version.path.parent, replicas, listed_at), len(listed_at.nodes)
 
 
 def _meta(version: Version) -> ObjectMeta:

@@ -13,12 +13,12 @@ from collections.abc import Sequence
 
 from ring.errors import DiskFault, NotFound, RingfortError, Unavailable
 from ring.names import Path
-from storage.client.errors import AccountNotFound, ContainerNotFound, NoQuorum
+from ring.service.voters import Voters
+from storage.client.errors import AccountNotFound, ContainerNotFound
 from storage.client.fanout import Progress
 from storage.client.interface import Page, Query
 from storage.client.local import LocalNode
 from storage.client.node import BookHeader, BookState, Node, RowPage
-from storage.client.quorum import majority_of
 from storage.client.reach import Reach, Replicas
 from storage.container.listing import Fetch, ListingMerge
 
@@ -29,11 +29,11 @@ def not_found(path: Path) -> NotFound:
 
 async def list_page(reach: Reach, replicas: Replicas, path: Path, query: Query) -> Page:
     """NoQuorum; ContainerNotFound or AccountNotFound when a majority knows of none."""
-    needed = majority_of(len(replicas.nodes))
-    usable = sorted(replicas.nodes, key=lambda node: not isinstance(node, LocalNode))
-    count = needed
-    while len(usable) >= needed:
-        asked = usable[:count]
+    usable = sorted(range(len(replicas.nodes)), key=lambda place: not isinstance(replicas.nodes[place], LocalNode))
+    everybody = False
+    while replicas.voters.majority(_bits(usable)):
+        chosen = usable if everybody else _fewest(usable, replicas.voters)
+        asked = [replicas.nodes[place] for place in chosen]
         merge = ListingMerge(query, len(asked))
         failed: set[int] = set()
         absent = 0
@@ -47,14 +47,32 @@ async def list_page(reach: Reach, replicas: Replicas, path: Path, query: Query) 
                 [_absent(path) if answer is None else answer for answer in answers if not isinstance(answer, RingfortError)]
             )
         if failed:
-            usable = [node for node in usable if node not in [asked[place] for place in failed]]
+            lost = {chosen[place] for place in failed}
+            usable = [place for place in usable if place not in lost]
         elif absent and len(asked) < len(usable):
-            count = len(usable)
+            everybody = True
         else:
             if not merge.state.header.exists:
                 raise not_found(path)
             return merge.page()
-    raise NoQuorum(f"{path}: too few primaries can be asked for its rows")
+    raise replicas.short(f"{path}: too few primaries can be asked for its rows")
+
+
+def _fewest(usable: Sequence[int], voters: Voters) -> list[int]:
+    """The first of them that make a majority."""
+    chosen: list[int] = []
+    bits = 0
+    for place in usable:
+        if voters.majority(bits):
+            break
+        if any(members >> place & 1 and (bits & members).bit_count() < needed for members, needed in voters.groups):
+            chosen.append(place)
+            bits |= 1 << place
+    return chosen
+
+
+def _bits(places: Sequence[int]) -> int:
+    return sum(1 << place for place in places)
 
 
 async def _fetch(reach: Reach, nodes: Sequence[Node], path: Path, fetch: Fetch) -> list[RowPage | RingfortError | None]:

@@ -20,6 +20,8 @@ from zlib import crc32
 import trio
 
 from ring.errors import FormatError, RingfortError, Unavailable
+from ring.service.errors import StaleRing
+from ring.service.overlap import Claim, RingSource
 from ring.wire.message import Piece
 from ring.world.interface import Address, Buffer, World
 from storage.client import protocol as wire
@@ -88,7 +90,7 @@ class Peer:
 
     # ---- questions
 
-    async def ask(self, device: int, question: wire.Question, shape: wire.Shape[S]) -> S:
+    async def ask(self, device: int, question: wire.Question, shape: wire.Shape[S], edition: int = 0) -> S:
         """Raises what the node raised, or Unavailable."""
         if self._running is None:
             if trio.current_time() < self._retry_at:
@@ -100,7 +102,7 @@ class Peer:
         self._next_id += 1
         number, waiting = self._next_id, _Waiting()
         self._waiting[number] = waiting
-        self._outbox.append(wire.Ask(number, device, question))
+        self._outbox.append(wire.Ask(number, device, question, edition))
         self._wake.set()
         asked = trio.current_time()
         try:
@@ -312,6 +314,8 @@ class RemoteUpload:
     """Implements storage.client.node.Upload."""
 
     def __init__(self, peer: Peer, frames: Frames) -> None:
+        self.claim: Claim | None = None
+        self.source: RingSource | None = None  # the node that it was begun at
         self._peer = peer
         self._frames: Frames | None = frames
 
@@ -321,7 +325,8 @@ class RemoteUpload:
             await self._send(wire.encode_head(FrameType.DATA, len(piece), crc32(piece)), piece)
 
     async def commit(self, version: Version, debt: Debt | None) -> WriteReply:
-        await self._send(wire.encode_frame(FrameType.COMMIT, wire.encode(wire.Commit(version, debt))), b"")
+        edition = self.claim.edition if self.claim is not None else 0
+        await self._send(wire.encode_frame(FrameType.COMMIT, wire.encode(wire.Commit(version, debt, edition))), b"")
         assert self._frames is not None
         frames = self._frames
         try:
@@ -329,10 +334,15 @@ class RemoteUpload:
                 kind, payload = await frames.expect(FrameType.DONE, FrameType.FAILED)
         except FormatError as error:
             raise Unavailable(f"the node at {self._peer.address} sent what cannot be read: {error.message}") from error
+        refusal = wire.error_of(wire.decode(payload, wire.FAILURE)) if kind is FrameType.FAILED else None
+        if isinstance(refusal, StaleRing):
+            if self.claim is not None:
+                self.claim.refused(refusal, self.source)
+            raise refusal  # the upload is still there
         self._frames = None
         self._peer.give_back(frames)
-        if kind is FrameType.FAILED:
-            raise wire.error_of(wire.decode(payload, wire.FAILURE))
+        if refusal is not None:
+            raise refusal
         return wire.decode(payload, wire.WRITE_REPLY)
 
     async def abort(self) -> None:

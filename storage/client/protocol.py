@@ -23,6 +23,7 @@ import msgspec
 
 from ring.errors import BadInput, Conflict, DiskFault, FormatError, NotFound, RingfortError, Unavailable
 from ring.names import Path, Span
+from ring.service.errors import StaleRing
 from ring.timestamp import Timestamp
 from ring.world.interface import Buffer
 from storage.client.errors import AccountNotFound, ContainerNotFound, NoQuorum, ObjectNotFound, Superseded
@@ -30,7 +31,7 @@ from storage.client.interface import Row
 from storage.client.node import BookHeader, BookState, Debt, LeafDigests, Version, WriteReply
 
 MAGIC = "ringfort-node"
-MAJOR, MINOR = 1, 1
+MAJOR, MINOR = 1, 2
 NONCE_BYTES = 32
 HEAD = struct.Struct(">IBI")
 HANDSHAKE_BYTES_MAX = 4096
@@ -242,8 +243,18 @@ class Leaf(msgspec.Struct, tag="leaf", frozen=True):
     part_power: int | None = None
 
 
-Question = PutSmall | Post | Head | Get | ByKey | MergeHeader | MergeRows | Book | Rows | Digests | Leaf
-_SINCE_MINOR: Mapping[type, int] = {Digests: 1, Leaf: 1}
+class EditionFile(msgspec.Struct, tag="edition", frozen=True):
+    """Since 1.2, as is ``RingPart``: asked of the process, whatever device is named."""
+
+
+class RingPart(msgspec.Struct, tag="ring_part", frozen=True):
+    name: str
+    version: int
+    offset: int
+
+
+Question = PutSmall | Post | Head | Get | ByKey | MergeHeader | MergeRows | Book | Rows | Digests | Leaf | EditionFile | RingPart
+_SINCE_MINOR: Mapping[type, int] = {Digests: 1, Leaf: 1, EditionFile: 2, RingPart: 2}
 
 
 def minor_of(question: Question) -> int:
@@ -265,6 +276,7 @@ class Ask(msgspec.Struct, array_like=True, frozen=True):
     id: int
     device: int
     question: Question
+    edition: int = 0  # since 1.2: of the rings by which it is asked; 0: none
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -272,6 +284,7 @@ class Failure(msgspec.Struct, frozen=True):
     message: str
     hint: str = ""
     newest: Timestamp | None = None
+    edition: int = 0  # of a StaleRing
 
 
 class Answer(msgspec.Struct, array_like=True, frozen=True):
@@ -313,6 +326,7 @@ class PutBody(msgspec.Struct, frozen=True):
 class Commit(msgspec.Struct, frozen=True):
     version: Version
     debt: Debt | None
+    edition: int = 0
 
 
 # ---- codec
@@ -333,6 +347,7 @@ BOOK_STATE = Shape(BookState)
 BOOK_STATE_IF_ANY: Shape[BookState | None] = Shape(BookState | None)
 PAGE: Shape[PageOfRows | None] = Shape(PageOfRows | None)
 LEAF_DIGESTS = Shape(LeafDigests)
+BYTES = Shape(bytes)
 LEAF_KEYS = Shape(list[tuple[bytes, bytes]])
 GET_BODY = Shape(GetBody)
 PUT_BODY = Shape(PutBody)
@@ -359,6 +374,7 @@ _ERRORS: Mapping[str, type[RingfortError]] = {
     for error in (
         Unavailable,
         NoQuorum,
+        StaleRing,
         DiskFault,
         NotFound,
         ObjectNotFound,
@@ -375,10 +391,13 @@ _ERRORS: Mapping[str, type[RingfortError]] = {
 def failure_of(error: RingfortError) -> Failure:
     """The nearest kind that the other side knows."""
     name = next((kind.__name__ for kind in type(error).__mro__ if kind.__name__ in _ERRORS), "Unavailable")
-    return Failure(name, error.message, error.hint, error.newest if isinstance(error, Superseded) else None)
+    newest = error.newest if isinstance(error, Superseded) else None
+    return Failure(name, error.message, error.hint, newest, error.edition if isinstance(error, StaleRing) else 0)
 
 
 def error_of(failure: Failure) -> RingfortError:
     if failure.name == "Superseded" and failure.newest is not None:
         return Superseded(failure.message, failure.newest)
+    if failure.name == "StaleRing":
+        return StaleRing(failure.message, edition=failure.edition, hint=failure.hint)
     return _ERRORS.get(failure.name, Unavailable)(failure.message, hint=failure.hint)

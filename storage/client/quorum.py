@@ -6,6 +6,10 @@ door word it.
 The rule (policy ``quorum``): a write stands when a majority of the primaries has it durably.  A copy on a handoff makes it
 safer and counts for nothing.  A read asks a majority of the primaries, so it meets at least one that took part in any write
 that stood.  A reply that did not come is unknown: never "no", never "not there".
+
+While a partition moves, "a majority" is one of the new ring's primaries and one of the settled ring's (``Voters``): whoever goes by
+another ring in between shares the settled ring's majority, so both see each other's writes.  And a read answers with what a
+majority holds only: otherwise the next read could meet a majority that does not have it, and would take back what was shown.
 """
 
 from __future__ import annotations
@@ -13,12 +17,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
+from ring.service.voters import Voters, majority_of, plain
 from ring.timestamp import ZERO, Timestamp
 from storage.client.node import BookState, Kind, Version
 
-
-def majority_of(replica_count: int) -> int:
-    return replica_count // 2 + 1
+__all__ = ["BookQuorum", "Outcome", "ReadQuorum", "Reply", "Verdict", "Voters", "WriteQuorum", "majority_of", "plain", "rank"]
 
 
 # ---- writes
@@ -35,7 +38,6 @@ class Outcome(Enum):
 @dataclass(frozen=True, slots=True)
 class Reply:
     outcome: Outcome
-    primary: bool = True
     newest: Timestamp = ZERO  # of a superseded write: what the device holds
 
 
@@ -47,36 +49,36 @@ class Verdict(Enum):
 
 @dataclass(slots=True)
 class WriteQuorum:
-    """Of one write to ``replica_count`` primaries.
+    """Of one write.  Replies of replicas that have no vote (handoffs) change nothing.
 
     One superseded primary is enough to write again: the newer version may have been acknowledged, and an answer of "stored" would
     then hide behind it."""
 
-    replica_count: int
-    stored: int = 0
+    voters: Voters
+    stored: int = 0  # bits of replicas, as in Voters
     failed: int = 0
     newest: Timestamp = ZERO
     superseded: bool = False
 
-    def receive(self, reply: Reply) -> Verdict | None:
+    def receive(self, replica: int, reply: Reply) -> Verdict | None:
         """Take one reply; a Verdict as soon as later replies cannot change what to do."""
-        if reply.primary:
+        if replica < self.voters.count:
             match reply.outcome:
                 case Outcome.STORED:
-                    self.stored += 1
+                    self.stored |= 1 << replica
                 case Outcome.SUPERSEDED:
                     self.superseded = True
                     self.newest = max(self.newest, reply.newest)
                 case Outcome.FAILED:
-                    self.failed += 1
+                    self.failed |= 1 << replica
         return self.verdict()
 
     def verdict(self) -> Verdict | None:
         if self.superseded:
             return Verdict.SUPERSEDED
-        if self.stored >= majority_of(self.replica_count):
+        if self.voters.majority(self.stored):
             return Verdict.STORED
-        if self.replica_count - self.failed < majority_of(self.replica_count):
+        if not self.voters.majority(~self.failed):
             return Verdict.UNAVAILABLE
         return None
 
@@ -91,32 +93,43 @@ class ReadQuorum:
     Settled early only when a majority says the same; while they differ, or know of nothing, the others are worth a short wait:
     they tell what to repair, and a device that was just emptied should not speak for the object's absence."""
 
-    replica_count: int
+    voters: Voters
     answers: dict[int, Version | None] = field(default_factory=dict)
-    failed: set[int] = field(default_factory=set)
+    answered: int = 0  # bits of replicas
+    failed: int = 0
 
     def receive(self, replica: int, version: Version | None) -> bool:
         """True when settled for good."""
         self.answers[replica] = version
+        self.answered |= 1 << replica
         return self.settled
 
     def fail(self, replica: int) -> bool:
-        self.failed.add(replica)
+        self.failed |= 1 << replica
         return self.settled
 
     @property
     def decided(self) -> bool:
         """A majority answered: ``newest`` may be believed."""
-        return len(self.answers) >= majority_of(self.replica_count)
+        return self.voters.majority(self.answered)
 
     @property
     def settled(self) -> bool:
-        if len(self.answers) + len(self.failed) >= self.replica_count:
+        if self.answered | self.failed == self.voters.everybody:
             return True
         if not self.decided:
-            return self.replica_count - len(self.failed) < majority_of(self.replica_count)
+            return not self.voters.majority(~self.failed)
         newest = self.newest
         return newest is not None and not self.stale
+
+    @property
+    def held(self) -> int:
+        """Bits of the replicas that are known to hold the newest, metadata and all."""
+        newest = self.newest
+        if newest is None:
+            return 0
+        best = rank(newest)
+        return sum(1 << i for i, version in self.answers.items() if version is not None and rank(version) == best)
 
     @property
     def newest(self) -> Version | None:
@@ -161,28 +174,30 @@ class BookQuorum:
     """What do the replicas of a container or account know of it?  Their states are merged, so any majority will do; but while they
     differ, or know of nothing, the others are worth a short wait."""
 
-    replica_count: int
+    voters: Voters
     answers: dict[int, BookState | None] = field(default_factory=dict)
+    answered: int = 0  # bits of replicas
     failed: int = 0
 
     def receive(self, replica: int, state: BookState | None) -> bool:
         """True when settled."""
         self.answers[replica] = state
+        self.answered |= 1 << replica
         return self.settled
 
-    def fail(self) -> bool:
-        self.failed += 1
+    def fail(self, replica: int) -> bool:
+        self.failed |= 1 << replica
         return self.settled
 
     @property
     def decided(self) -> bool:
-        return len(self.answers) >= majority_of(self.replica_count)
+        return self.voters.majority(self.answered)
 
     @property
     def settled(self) -> bool:
-        if len(self.answers) + self.failed >= self.replica_count:
+        if self.answered | self.failed == self.voters.everybody:
             return True
         if not self.decided:
-            return self.replica_count - self.failed < majority_of(self.replica_count)
+            return not self.voters.majority(~self.failed)
         first, *others = self.answers.values()
         return first is not None and all(state == first for state in others)

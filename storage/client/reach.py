@@ -5,32 +5,50 @@ Holds no decision.  Neighbours: objects, books and large (its users), cluster (w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
 
 import trio
 
 from ring.device import Device
 from ring.errors import BadInput
 from ring.names import Path
-from ring.placement import Ring
+from ring.service.errors import StaleRing
+from ring.service.overlap import Claim, Overlap
+from ring.service.voters import Voters
 from ring.timestamp import TimestampSource
 from ring.world.interface import World
+from storage.client.errors import NoQuorum
 from storage.client.fanout import Fanout
 from storage.client.handoff import HandoffOrder
 from storage.client.node import Node
 from storage.client.quorum import WriteQuorum
 
+T = TypeVar("T")
+
 
 @dataclass(slots=True)
 class Rings:
-    """The rings in force; a reload replaces the fields.  ``objects`` by policy index."""
+    """The rings in force, each with the settled one before it.  Those of a newer edition replace the fields; who took one goes on
+    with it.  ``objects`` by policy index."""
 
-    account: Ring
-    container: Ring
-    objects: Mapping[int, Ring]
+    account: Overlap
+    container: Overlap
+    objects: Mapping[int, Overlap]
 
-    def of_policy(self, policy: int) -> Ring:
+    def take(self, overlaps: Mapping[str, Overlap]) -> None:
+        """Those of an edition, by name."""
+        self.account, self.container = overlaps["account"], overlaps["container"]
+        self.objects = {policy: overlaps[name] for name, policy in _policies(overlaps).items()}
+
+    @classmethod
+    def of(cls, overlaps: Mapping[str, Overlap]) -> Rings:
+        rings = cls(overlaps["account"], overlaps["container"], {})
+        rings.take(overlaps)
+        return rings
+
+    def of_policy(self, policy: int) -> Overlap:
         try:
             return self.objects[policy]
         except KeyError:
@@ -56,18 +74,37 @@ class Settings:
     write_attempts: int = 10  # to get above what others write at the same time
     aside_s: float = 0.002  # the first wait between them, at most; each next one may be twice as long
     read_attempts: int = 4  # of a body that is replaced between the look at it and the reading of it
+    edition_attempts: int = 5  # of an operation that devices refuse, because newer rings are in force with them
 
 
 @dataclass(slots=True)
 class Replicas:
-    """The nodes of one partition."""
+    """The nodes of a path, those of the ring in force first, and whose majority counts."""
 
-    ring: Ring
-    partition: int
+    overlap: Overlap
+    partition: int  # of the ring in force
     nodes: Sequence[Node]
+    voters: Voters
 
     def handoffs(self) -> HandoffOrder:
-        return HandoffOrder(self.ring, self.partition)
+        return HandoffOrder(self.overlap.ring, self.partition, {node.device.id for node in self.nodes})
+
+    def short(self, message: str) -> NoQuorum | StaleRing:
+        """Too few answered: because they go by newer rings, or for another reason."""
+        outdated = self.overlap.claim.outdated
+        return NoQuorum(message) if outdated is None else Outdated(message, self.overlap.claim)
+
+
+class Outdated(StaleRing):
+    """Too few devices go by the rings of this claim any more."""
+
+    def __init__(self, message: str, claim: Claim) -> None:
+        super().__init__(message, edition=claim.edition)
+        self.claim = claim
+
+
+async def _cannot_renew(claim: Claim) -> bool:
+    return False
 
 
 @dataclass(slots=True)
@@ -78,12 +115,35 @@ class Reach:
     timestamps: TimestampSource
     fanout: Fanout
     settings: Settings
-    write_quorum: Callable[[int], WriteQuorum]
+    write_quorum: Callable[[Voters], WriteQuorum]
+    renew: Callable[[Claim], Awaitable[bool]] = field(default=_cannot_renew)  # brings newer rings in force; False: not now
 
-    def replicas(self, ring: Ring, path: Path) -> Replicas:
-        partition = ring.partition(path)
-        return Replicas(ring, partition, [self.nodes(device) for device in ring.primaries(partition)])
+    def replicas(self, overlap: Overlap, path: Path) -> Replicas:
+        places = overlap.places(path)
+        claim = overlap.claim
+        nodes = self.nodes
+        if claim.edition:
+            found = [nodes(device).under(claim) for device in places.devices]
+        else:
+            found = [nodes(device) for device in places.devices]
+        return Replicas(overlap, places.partition, found, places.voters)
+
+    async def current(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """The outcome of ``attempt``, made again by newer rings when devices refuse those it went by."""
+        for _ in range(self.settings.edition_attempts):
+            try:
+                return await attempt()
+            except Outdated as error:
+                last = error
+                if not await self.renew(error.claim):
+                    break
+        raise NoQuorum(last.message, hint="the devices go by newer rings, which cannot be fetched now") from last
 
     async def step_aside(self, attempt: int) -> None:
         """Wait for a while that is drawn by lot, longer from attempt to attempt: of many writers of one key, some get through."""
         await trio.sleep(self.world.rng.random() * self.settings.aside_s * 2**attempt)
+
+
+def _policies(names: Mapping[str, Overlap]) -> dict[str, int]:
+    """The object rings among these names: ``object`` is policy 0, ``object-N`` is N."""
+    return {name: int(name.partition("-")[2] or 0) for name in names if name.partition("-")[0] == "object"}

@@ -3,6 +3,9 @@
 Devices of this worker are asked first and in line: their index answers without waiting, so when they make a majority a read costs
 no task.  A body moves on to another replica when a block is bad or a node is lost; what was sent already is not sent again.
 
+What only a minority holds is brought to a majority before anybody is told of it (``_secure``): a write that was not acknowledged
+may be seen or not, but once it was seen it stays.
+
 Neighbours: quorum (decides), fanout (carries), repair (is told what is stale), objects (the caller).
 """
 
@@ -16,12 +19,12 @@ from ring.names import Path
 from ring.timestamp import Timestamp
 from ring.wire.message import Piece
 from storage.client.bodies import OnePiece, aclose
-from storage.client.errors import NoQuorum
 from storage.client.fanout import Progress
 from storage.client.local import LocalNode
 from storage.client.node import Kind, Node, NodeReading, Version
-from storage.client.quorum import ReadQuorum
+from storage.client.quorum import ReadQuorum, rank
 from storage.client.reach import Reach, Replicas
+from storage.client.repair import bring
 
 
 @dataclass(slots=True)
@@ -40,10 +43,11 @@ class Finding:
         return self.version if self.version is not None and self.version.kind is Kind.OBJECT else None
 
 
-async def find(reach: Reach, replicas: Replicas, path: Path) -> Finding:
-    """The newest version of ``path``.  NoQuorum when fewer than a majority of the primaries answer."""
+async def find(reach: Reach, replicas: Replicas, path: Path, *, shown: bool = True) -> Finding:
+    """The newest version of ``path``; when it is to be ``shown``, a majority holds it.  NoQuorum when too few primaries answer, or
+    can be brought to it; Outdated when that is because newer rings are in force."""
     nodes = replicas.nodes
-    quorum = ReadQuorum(len(nodes))
+    quorum = ReadQuorum(replicas.voters)
     for index, node in enumerate(nodes):
         if isinstance(node, LocalNode):
             try:
@@ -54,15 +58,19 @@ async def find(reach: Reach, replicas: Replicas, path: Path) -> Finding:
     if not quorum.settled:
         await _ask_others(reach, nodes, quorum, path)
     if not quorum.decided:
-        raise NoQuorum(f"{path}: {len(quorum.answers)} of {len(nodes)} primaries answered")
+        raise replicas.short(f"{path}: {len(quorum.answers)} of {len(nodes)} primaries answered")
+    newest = quorum.newest
+    if shown and newest is not None and not _enough(reach, replicas, newest, held := quorum.held):
+        await _secure(reach, replicas, quorum, newest, held)
     holders = [nodes[index] for index in quorum.holders]
     holders.sort(key=lambda node: not isinstance(node, LocalNode))
     silent = [node for index, node in enumerate(nodes) if index not in quorum.answers]
-    return Finding(quorum.newest, replicas, holders, [nodes[index] for index in quorum.stale], silent)
+    return Finding(newest, replicas, holders, [nodes[index] for index in quorum.stale], silent)
 
 
 async def _ask_others(reach: Reach, nodes: Sequence[Node], quorum: ReadQuorum, path: Path) -> None:
-    places = [i for i in range(len(nodes)) if i not in quorum.answers and i not in quorum.failed]
+    asked = quorum.answered | quorum.failed
+    places = [i for i in range(len(nodes)) if not asked >> i & 1]
     open_for_answers = True
 
     def receive(index: int, reply: Version | RingfortError | None) -> Progress:
@@ -82,6 +90,50 @@ async def _ask_others(reach: Reach, nodes: Sequence[Node], quorum: ReadQuorum, p
     open_for_answers = False  # what comes now must not change a quorum that was acted on
 
 
+def _enough(reach: Reach, replicas: Replicas, newest: Version, held: int) -> bool:
+    """Whether what these replicas hold may be shown.
+
+    A large body that a majority of the settled ring's primaries holds may be shown before it was moved: their replicators bring it
+    to the new ring's.  To bring it first would make each read of it wait for its move."""
+    voters = replicas.voters
+    if voters.majority(held):
+        return True
+    if len(voters.groups) == 1 or newest.size <= reach.settings.pack_cut_bytes:
+        return False
+    members, needed = voters.groups[-1]
+    return (held & members).bit_count() >= needed
+
+
+async def _secure(reach: Reach, replicas: Replicas, quorum: ReadQuorum, newest: Version, held: int) -> None:
+    """Bring ``newest`` to those that answered and lack it, until a majority holds it.  NoQuorum when that does not come about in
+    the time that a write has; it goes on behind."""
+    nodes = replicas.nodes
+    answers = dict(quorum.answers)
+    targets = [i for i in answers if not held >> i & 1]
+    sources = [nodes[i] for i in quorum.holders]
+    failed = 0
+
+    async def call(index: int, node: Node) -> bool:
+        has = answers[targets[index]]
+        same = has is not None and rank(has)[:3] == rank(newest)[:3]
+        return await bring(newest, sources, node, reach.settings.pack_cut_bytes, has_data=same)
+
+    def receive(index: int, reply: bool | RingfortError) -> Progress:
+        nonlocal held, failed
+        if reply is True:
+            held |= 1 << targets[index]
+        else:
+            failed += 1
+        done = _enough(reach, replicas, newest, held) or failed == len(targets)
+        return Progress.SETTLED if done else Progress.OPEN
+
+    if targets:
+        settling = reach.fanout.start([nodes[i] for i in targets], call, receive)
+        await settling.wait(reach.settings.write_timeout_s, 0)
+    if not _enough(reach, replicas, newest, held):
+        raise replicas.short(f"{newest.path}: too few primaries hold its newest version, and more cannot be brought to it now")
+
+
 async def open_body(reach: Reach, finding: Finding, version: Version, offset: int, length: int | None) -> AsyncIterator[Piece]:
     """The bytes [offset, offset + length) of ``version``, from whoever has it.  Unavailable when nobody can give them now."""
     end = version.size if length is None else min(version.size, offset + length)
@@ -97,9 +149,8 @@ async def open_body(reach: Reach, finding: Finding, version: Version, offset: in
 
 
 def _sources(reach: Reach, finding: Finding) -> Iterator[Node]:
-    yield from finding.holders
-    yield from finding.silent
-    yield from finding.stale
+    for node in (*finding.holders, *finding.silent, *finding.stale):
+        yield node.under(None) if finding.replicas.overlap.claim.edition else node
     order = finding.replicas.handoffs()
     while (device := order.next()) is not None:
         yield reach.nodes(device)
@@ -148,15 +199,17 @@ async def _failing_over(
             await aclose(current.pieces)
 
 
-async def open_version(reach: Reach, replicas: Replicas, path: Path, timestamp: Timestamp) -> tuple[NodeReading | None, int]:
-    """That very version from the first primary that has it; and how many primaries said that they do not."""
+async def open_version(replicas: Replicas, path: Path, timestamp: Timestamp) -> NodeReading | None:
+    """That very version from the first primary that has it; None when a majority said that they do not.  NoQuorum, Outdated."""
     without = 0
-    for node in sorted(replicas.nodes, key=lambda node: not isinstance(node, LocalNode)):
+    for index, node in sorted(enumerate(replicas.nodes), key=lambda place: not isinstance(place[1], LocalNode)):
         try:
             reading = await node.get(path, timestamp, 0, 0)
         except (Unavailable, DiskFault):
             continue
         if reading is not None:
-            return reading, without
-        without += 1
-    return None, without
+            return reading
+        without |= 1 << index
+    if not replicas.voters.majority(without):
+        raise replicas.short(f"{path}: too few primaries answered for version {timestamp}")
+    return None

@@ -6,67 +6,100 @@ Decides nothing.  Neighbours: peer (the connections), local (the other Node), pr
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 from ring.device import Device
 from ring.names import Path, Span
+from ring.service.errors import StaleRing
+from ring.service.overlap import Claim
 from ring.timestamp import Timestamp
 from ring.world.interface import Buffer
 from storage.client import protocol as wire
 from storage.client.bodies import OnePiece
 from storage.client.interface import Row
-from storage.client.node import BookHeader, BookState, Debt, LeafDigests, NodeReading, RowPage, Upload, Version, WriteReply
+from storage.client.node import BookHeader, BookState, Debt, LeafDigests, NodeReading, NodeUpload, RowPage, Version, WriteReply
 from storage.client.peer import Peer
 from storage.rows.page import PackedRows
+
+S = TypeVar("S")
 
 
 class RemoteNode:
     """Implements storage.client.node.Node."""
 
-    def __init__(self, device: Device, peer: Peer) -> None:
+    def __init__(self, device: Device, peer: Peer, claim: Claim | None = None) -> None:
         self.device = device
         self._peer = peer
+        self._claim = claim
+        self._bound: RemoteNode | None = None  # under the claim that was last in use
+
+    def under(self, claim: Claim | None) -> RemoteNode:
+        if claim is self._claim:
+            return self
+        bound = self._bound
+        if bound is None or bound._claim is not claim:
+            bound = self._bound = RemoteNode(self.device, self._peer, claim)
+        return bound
+
+    async def _ask(self, question: wire.Question, shape: wire.Shape[S]) -> S:
+        claim = self._claim
+        if claim is None:
+            return await self._peer.ask(self.device.id, question, shape)
+        try:
+            return await self._peer.ask(self.device.id, question, shape, claim.edition)
+        except StaleRing as error:
+            claim.refused(error, self)
+            raise
 
     async def put_small(self, version: Version, data: Buffer, debt: Debt | None) -> WriteReply:
-        return await self._peer.ask(self.device.id, wire.PutSmall(version, _bytes(data), debt), wire.WRITE_REPLY)
+        return await self._ask(wire.PutSmall(version, _bytes(data), debt), wire.WRITE_REPLY)
 
-    async def put_large(self, path: Path, size: int | None) -> Upload:
-        return await self._peer.put_body(wire.PutBody(self.device.id, path, size))
+    async def put_large(self, path: Path, size: int | None) -> NodeUpload:
+        upload = await self._peer.put_body(wire.PutBody(self.device.id, path, size))
+        upload.claim, upload.source = self._claim, self
+        return upload
 
     async def post(self, path: Path, metadata: Mapping[str, str], content_type: str, timestamp: Timestamp) -> WriteReply:
-        return await self._peer.ask(self.device.id, wire.Post(path, dict(metadata), content_type, timestamp), wire.WRITE_REPLY)
+        return await self._ask(wire.Post(path, dict(metadata), content_type, timestamp), wire.WRITE_REPLY)
 
     async def head(self, path: Path) -> Version | None:
-        return await self._peer.ask(self.device.id, wire.Head(path), wire.VERSION)
+        return await self._ask(wire.Head(path), wire.VERSION)
 
     async def get(self, path: Path, timestamp: Timestamp | None, offset: int, length: int | None) -> NodeReading | None:
         return await self._reading(wire.Get(path, timestamp, offset, length), offset, length)
 
     async def merge_header(self, header: BookHeader) -> BookState:
-        return await self._peer.ask(self.device.id, wire.MergeHeader(header), wire.BOOK_STATE)
+        return await self._ask(wire.MergeHeader(header), wire.BOOK_STATE)
 
     async def merge_rows(self, book: Path, rows: Sequence[Row]) -> BookState | None:
-        return await self._peer.ask(self.device.id, wire.MergeRows(book, list(rows)), wire.BOOK_STATE_IF_ANY)
+        return await self._ask(wire.MergeRows(book, list(rows)), wire.BOOK_STATE_IF_ANY)
 
     async def book(self, path: Path) -> BookState | None:
-        return await self._peer.ask(self.device.id, wire.Book(path), wire.BOOK_STATE_IF_ANY)
+        return await self._ask(wire.Book(path), wire.BOOK_STATE_IF_ANY)
 
     async def rows(self, path: Path, *, start: str, end: str, limit: int, reverse: bool) -> RowPage | None:
-        page = await self._peer.ask(self.device.id, wire.Rows(path, start, end, limit, reverse), wire.PAGE)
+        page = await self._ask(wire.Rows(path, start, end, limit, reverse), wire.PAGE)
         return None if page is None else RowPage(page.state, PackedRows(page.packed), page.complete)
 
     async def digests(self, kind: str, span: Span) -> LeafDigests:
         question = wire.Digests(kind, span.partition, span.part_power)
-        return await self._peer.ask(self.device.id, question, wire.LEAF_DIGESTS)
+        return await self._ask(question, wire.LEAF_DIGESTS)
 
     async def leaf(self, kind: str, span: Span, leaf: int) -> Sequence[tuple[bytes, bytes]]:
         question = wire.Leaf(kind, span.partition, leaf, span.part_power)
-        return await self._peer.ask(self.device.id, question, wire.LEAF_KEYS)
+        return await self._ask(question, wire.LEAF_KEYS)
 
     async def object_by_key(self, key: bytes) -> NodeReading | None:
         return await self._reading(wire.ByKey(key), 0, None)
 
+    async def edition_file(self) -> bytes:
+        return await self._ask(wire.EditionFile(), wire.BYTES)
+
+    async def ring_part(self, name: str, version: int, offset: int) -> bytes:
+        return await self._ask(wire.RingPart(name, version, offset), wire.BYTES)
+
     async def _reading(self, question: wire.Get | wire.ByKey, offset: int, length: int | None) -> NodeReading | None:
-        found = await self._peer.ask(self.device.id, question, wire.FOUND)
+        found = await self._ask(question, wire.FOUND)
         if found is None:
             return None
         if found.data is not None:

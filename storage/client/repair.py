@@ -8,33 +8,61 @@ Neighbours: reading (finds), large (leaves replicas behind), storage.object.repl
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
+
 import trio
 
-from ring.errors import RingfortError
+from ring.errors import DiskFault, RingfortError, Unavailable
 from ring.names import Path
 from storage.client.bodies import aclose, drained, loaded
 from storage.client.local import ObjectEngine
-from storage.client.node import Kind, Node, NodeReading, Version, WriteReply
+from storage.client.node import Debt, Kind, Node, NodeReading, Version, WriteReply
 from storage.client.quorum import rank
 from storage.client.reach import Reach, Replicas
 
 
-async def copy(reading: NodeReading, target: Node | ObjectEngine, pack_cut_bytes: int) -> WriteReply:
+async def copy(reading: NodeReading, target: Node | ObjectEngine, pack_cut_bytes: int, debt: Debt | None = None) -> WriteReply:
     """Bring a version, tombstone or data, to ``target``; closes the reading.  Raises Unavailable, DiskFault."""
     version = reading.version
     if version.kind is Kind.TOMBSTONE or version.size <= pack_cut_bytes:
-        return await target.put_small(version, await drained(reading.pieces), None)
+        return await target.put_small(version, await drained(reading.pieces), debt)
     try:
         upload = await target.put_large(version.path, version.size)
         try:
             async for piece in reading.pieces:
                 await upload.write(await loaded(piece))
-            return await upload.commit(version, None)
+            return await upload.commit(version, debt)
         finally:
             with trio.CancelScope(shield=True):
                 await upload.abort()
     finally:
         await aclose(reading.pieces)
+
+
+async def bring(version: Version, sources: Sequence[Node], target: Node, pack_cut_bytes: int, *, has_data: bool) -> bool:
+    """``version`` to ``target``, from the first source that can; False when none can.  True also when the target holds something
+    newer by now.  ``has_data``: only the metadata of it is older there.  Raises what the target raises."""
+    if version.kind is Kind.TOMBSTONE:
+        await target.put_small(version, b"", None)
+        return True
+    if has_data and version.size > pack_cut_bytes and version.metadata_timestamp is not None:
+        metadata = {name: value for name, value in version.metadata.items() if not name.startswith("x-sysmeta-")}
+        await target.post(version.path, metadata, version.content_type, version.metadata_timestamp)
+        return True
+    for source in sources:
+        try:
+            reading = await source.get(version.path, version.timestamp, 0, None)
+        except (Unavailable, DiskFault):
+            continue
+        if reading is None:
+            continue
+        if rank(reading.version) < rank(version):  # its metadata is older there
+            await aclose(reading.pieces)
+            continue
+        await copy(reading, target, pack_cut_bytes)
+        return True
+    return False
 
 
 class Repairer:
@@ -74,22 +102,11 @@ class Repairer:
         if not known:
             return 0
         newest = max(known, key=rank)
+        sources = [node for node, version in versions if version is not None and rank(version) == rank(newest)]
         repaired = 0
         for target, has in versions:
             if has is None or rank(has) < rank(newest):
-                repaired += await self._bring(newest, [node for node, version in versions if version == newest], target)
+                same = has is not None and rank(has)[:3] == rank(newest)[:3]
+                with suppress(RingfortError):  # another time; or the replicator
+                    repaired += await bring(newest, sources, target, self._reach.settings.pack_cut_bytes, has_data=same)
         return repaired
-
-    async def _bring(self, version: Version, sources: list[Node], target: Node) -> bool:
-        for source in sources:
-            try:
-                if version.kind is Kind.TOMBSTONE:
-                    await target.put_small(version, b"", None)
-                    return True
-                reading = await source.get(version.path, version.timestamp, 0, None)
-                if reading is not None:
-                    await copy(reading, target, self._reach.settings.pack_cut_bytes)
-                    return True
-            except RingfortError:
-                continue  # another source, or another time
-        return False

@@ -10,17 +10,19 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import trio
 
 from ring.errors import DiskFault, FormatError, RingfortError, Unavailable
+from ring.service.errors import StaleRing
+from ring.service.overlap import Claim, RingSource
 from ring.wire.message import FileSlice
 from ring.world.interface import Listener, Stream, World
 from storage.client import protocol as wire
 from storage.client.bodies import aclose, drained
 from storage.client.frames import Frames
-from storage.client.node import Node, NodeReading, Upload
+from storage.client.node import Node, NodeReading, NodeUpload
 from storage.client.protocol import FrameType
 from storage.rows.page import PackedRows
 
@@ -36,15 +38,29 @@ class NodeServer:
     """``nodes`` by device id; looked up at every question, so a device may come and go."""
 
     def __init__(
-        self, world: World, nodes: Mapping[int, Node], secret: bytes, *, ring_version: Callable[[], int] = lambda: 0
+        self,
+        world: World,
+        nodes: Mapping[int, Node],
+        secret: bytes,
+        *,
+        ring_version: Callable[[], int] = lambda: 0,
+        rings: RingSource | None = None,
     ) -> None:
         self._world = world
         self.nodes = nodes
         self._secret = secret
         self._ring_version = ring_version
+        self.rings = rings
+        self._claim = Claim()
         self.refused = 0  # connections that did not know the key, since the start
         self.frames_received = 0  # of questions, likewise
         self.peer_ring_version = 0  # the newest that a peer stated: above our own means that ours is stale
+
+    def claim(self, edition: int) -> Claim:
+        """The one for what is asked by this edition; always the same one while nobody asks by another."""
+        if self._claim.edition != edition:
+            self._claim = Claim(edition)
+        return self._claim
 
     async def serve(self, listener: Listener, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Until cancelled; connections are cut then.  The listener is closed at the end."""
@@ -143,14 +159,21 @@ class NodeServer:
                         raise  # more data is on its way: only closing ends it
                 else:
                     commit = wire.decode(payload, wire.COMMIT)
-                    reply = await _told(frames, upload.commit(commit.version, commit.debt))
+                    upload.claim = self.claim(commit.edition)
+                    try:
+                        reply = await upload.commit(commit.version, commit.debt)
+                    except StaleRing as error:  # the upload is as it was: it may be committed by a newer edition
+                        await frames.send(wire.encode_frame(FrameType.FAILED, wire.encode(wire.failure_of(error))))
+                        continue
+                    except RingfortError as error:
+                        await _tell(frames, error)
                     await frames.send(wire.encode_frame(FrameType.DONE, wire.encode(reply)))
                     return
         finally:
             with trio.CancelScope(shield=True):
                 await upload.abort()
 
-    async def _begin(self, ask: wire.PutBody) -> Upload:
+    async def _begin(self, ask: wire.PutBody) -> NodeUpload:
         return await _node(self.nodes, ask.device).put_large(ask.path, ask.size)
 
 
@@ -163,8 +186,12 @@ async def _told(frames: Frames, call: Awaitable[T]) -> T:
     try:
         return await call
     except RingfortError as error:
-        await frames.send(wire.encode_frame(FrameType.FAILED, wire.encode(wire.failure_of(_plain(error)))))
-        raise _Told from error
+        await _tell(frames, error)
+
+
+async def _tell(frames: Frames, error: RingfortError) -> NoReturn:
+    await frames.send(wire.encode_frame(FrameType.FAILED, wire.encode(wire.failure_of(_plain(error)))))
+    raise _Told from error
 
 
 async def _send_file(frames: Frames, piece: FileSlice) -> None:
@@ -254,7 +281,11 @@ class _Questions:
             self._room.set()
 
     async def _do(self, ask: wire.Ask) -> object:
+        if isinstance(ask.question, wire.EditionFile | wire.RingPart):
+            return await self._tell_rings(ask.question)
         node = _node(self._server.nodes, ask.device)
+        if ask.edition:
+            node = node.under(self._server.claim(ask.edition))
         match ask.question:
             case wire.PutSmall(version, data, debt):
                 return await node.put_small(version, data, debt)
@@ -282,6 +313,14 @@ class _Questions:
                 return await node.digests(kind, wire.span_of(question))
             case wire.Leaf(kind, _, leaf) as question:
                 return await node.leaf(kind, wire.span_of(question), leaf)
+
+    async def _tell_rings(self, question: wire.EditionFile | wire.RingPart) -> bytes:
+        rings = self._server.rings
+        if rings is None:
+            raise Unavailable("this node does not tell its rings")
+        if isinstance(question, wire.EditionFile):
+            return await rings.edition_file()
+        return await rings.ring_part(question.name, question.version, question.offset)
 
 
 async def _found(reading: NodeReading | None, offset: int, length: int | None) -> wire.Found | None:

@@ -12,12 +12,13 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from ring.errors import BadInput, RingfortError
 from ring.names import Path
+from ring.service.errors import StaleRing
 from ring.timestamp import Timestamp
 from storage.client.debts import assign
 from storage.client.fanout import Progress
 from storage.client.interface import Row
 from storage.client.node import Debt, Node, WriteReply
-from storage.client.quorum import Outcome, Reply, Verdict, majority_of
+from storage.client.quorum import Outcome, Reply, Verdict
 from storage.client.reach import Reach, Replicas
 
 Send = Callable[[Node, Debt | None], Awaitable[WriteReply]]
@@ -32,24 +33,27 @@ def debts_of(row: Row, container: Path, replicas: Replicas, listed_at: Replicas)
 class Write:
     """One version on its way.  ``debts`` per primary; a handoff takes over the debt of the primary that it stands in for."""
 
-    def __init__(self, reach: Reach, replicas: Replicas, timestamp: Timestamp, debts: Sequence[Debt | None], rows: int) -> None:
+    def __init__(
+        self, reach: Reach, replicas: Replicas, timestamp: Timestamp, debts: Sequence[Debt | None], listed_at: Replicas
+    ) -> None:
         self._reach = reach
         self._timestamp = timestamp
         self._debts = list(debts)
-        self._quorum = reach.write_quorum(len(replicas.nodes))
+        self._quorum = reach.write_quorum(replicas.voters)
         self._replicas = replicas
         self._handoffs = replicas.handoffs()
-        self._rows_paid = 0
-        self._rows_needed = majority_of(rows) if rows else 0
+        self._listed_at = {node.device.id: 1 << index for index, node in enumerate(listed_at.nodes)}
+        self._row_voters = listed_at.voters
+        self._rows_paid = 0  # bits of the container's replicas
         self.verdict: Verdict | None = None
         self.newest = timestamp  # what superseded it
-        self.stored: list[Node] = []  # primaries that have it
+        self.stored: dict[int, Node] = {}  # primaries that have it
         self.refusal: BadInput | None = None  # what a device would never take
 
     @property
     def listed(self) -> bool:
         """A majority of the container's devices has the row."""
-        return self._rows_paid >= self._rows_needed
+        return self._row_voters.majority(self._rows_paid)
 
     async def run(self, send: Sequence[Send], send_handoff: Send | None) -> Verdict:
         """``send`` per primary.  Returns at the verdict, or a little later for the rows' sake."""
@@ -62,26 +66,27 @@ class Write:
             return await send_handoff(node, self._debts[index])
 
         def receive(index: int, reply: WriteReply | RingfortError) -> Progress:
-            primary = index < len(primaries)
             if isinstance(reply, BadInput):
                 self.refusal = reply
-                self._take(Reply(Outcome.FAILED, primary))
+                self._take(index, Reply(Outcome.FAILED))
             elif isinstance(reply, RingfortError):
-                self._take(Reply(Outcome.FAILED, primary))
-                if send_handoff is not None and self.verdict in (None, Verdict.STORED):
+                self._take(index, Reply(Outcome.FAILED))
+                refused = isinstance(reply, StaleRing)  # by a device that works: nobody needs to stand in for it
+                if send_handoff is not None and not refused and self.verdict in (None, Verdict.STORED):
                     device = self._handoffs.next()
                     if device is not None:
                         self._debts.append(self._debts[index])
                         self._reach.fanout.add(settling, len(self._debts) - 1, self._reach.nodes(device), call, receive)
             elif reply.newest > self._timestamp:
-                self._take(Reply(Outcome.SUPERSEDED, primary, reply.newest))
+                self._take(index, Reply(Outcome.SUPERSEDED, reply.newest))
             else:
-                if primary:
-                    self.stored.append(primaries[index])
+                if index < len(primaries):
+                    self.stored[index] = primaries[index]
                 debt = self._debts[index]
                 if reply.paid and debt is not None:
-                    self._rows_paid += len(debt.device_ids)
-                self._take(Reply(Outcome.STORED, primary))
+                    for device_id in debt.device_ids:
+                        self._rows_paid |= self._listed_at[device_id]
+                self._take(index, Reply(Outcome.STORED))
             return self._progress(not settling.missing)
 
         settling = self._reach.fanout.settling()
@@ -92,8 +97,8 @@ class Write:
             self.verdict = Verdict.UNAVAILABLE
         return self.verdict
 
-    def _take(self, reply: Reply) -> None:
-        verdict = self._quorum.receive(reply)
+    def _take(self, replica: int, reply: Reply) -> None:
+        verdict = self._quorum.receive(replica, reply)
         if self.verdict is None:
             self.verdict = verdict
             self.newest = max(self.newest, self._quorum.newest)

@@ -1,8 +1,9 @@
 """The book replicator of a device: makes the replicas of its containers and accounts equal, by merging both ways.
 
-A Worker: one partition at a time.  It compares set-hash trees with each other primary; of a book that differs, headers are
-merged first, then rows, page by page over the same range of names on both sides: what is missing or older on either side goes
-there.  A device that is no primary of a book drops it only when every primary holds exactly this content.
+A Worker: one partition at a time.  It compares set-hash trees with each other primary; of a book that differs, headers are merged
+first, then rows, page by page over the same range of names on both sides: what is missing or older on either side goes there.  A
+device that is no primary of a book drops it only when every primary holds exactly this content, and not while a new ring is not
+settled and the one before it names this device.
 
 Neighbours: storage.rows.books (this device), storage.rows.merge (the rule), storage.client nodes (the others).
 """
@@ -12,15 +13,18 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
+import trio
+
 from ring.daemon.worker import Busy, Idle
 from ring.device import Device
 from ring.errors import DiskFault, Unavailable
 from ring.names import Path, Span
-from ring.placement import Ring
+from ring.service.overlap import Overlap
 from storage.client.interface import Row
 from storage.client.node import Node, RowPage
 from storage.rows.books import Books
 from storage.rows.merge import supersedes
+from storage.sync.moving import AGAIN_S, Moving, Watcher
 from storage.sync.tree import differing
 
 INTERVAL_S = 30.0
@@ -29,16 +33,17 @@ KINDS = ("container", "account")
 
 
 class BookReplicator:
-    """``rings`` gives the ring in force for "container" and "account"."""
+    """``overlaps`` gives the ring in force for "container" and "account"; ``watchers`` likewise."""
 
     def __init__(
         self,
         device: Device,
         books: Books,
-        rings: Callable[[str], Ring],
+        overlaps: Callable[[str], Overlap],
         nodes: Callable[[Device], Node],
         *,
         interval_s: float = INTERVAL_S,
+        watchers: Callable[[str], Watcher] = lambda kind: Watcher(),
     ) -> None:
         self.name = f"book-replicator d{device.id}"
         self.merged = 0  # books, since the start
@@ -46,43 +51,81 @@ class BookReplicator:
         self.unanswered = 0  # comparisons that a node did not answer
         self._device = device
         self._books = books
-        self._rings = rings
+        self._overlaps = overlaps
         self._nodes = nodes
         self._interval_s = interval_s
+        self.moving = {kind: Moving(watchers(kind)) for kind in KINDS}
         self._todo = _everything()
 
     async def work(self) -> Busy | Idle:
         """One partition of one kind."""
-        if not self._todo:
-            self._todo = _everything()
-            return Idle.after(self._interval_s)
+        for kind, moving in self.moving.items():
+            overlap = self._overlaps(kind)
+            if wait_s := moving.wait_s(overlap):
+                return Idle.after(wait_s)
+            if moving.begins(overlap):
+                self._walk(kind)
+            span = moving.again(trio.current_time())
+            if span is not None:
+                return Busy(max(1, await self._look(overlap, kind, span)))
+        if not self._todo and (idle := self._rest()):
+            return idle
         kind, start = self._todo.popleft()
-        ring = self._rings(kind)
-        span = await self._books.partition_from(kind, start, ring.part_power)
-        if span is None:
-            return await self.work()
-        end = span.bounds[1]
+        overlap = self._overlaps(kind)
+        span = await self._books.partition_from(kind, start, overlap.ring.part_power)
+        end = span.bounds[1] if span is not None else None
         if end is not None:
             self._todo.appendleft((kind, end))
-        return Busy(max(1, await self._partition(ring, kind, span)))
+        merged = await self._look(overlap, kind, span) if span is not None else 0
+        if end is None:
+            self.moving[kind].walked(trio.current_time())
+        return Busy(max(1, merged))
 
-    async def _partition(self, ring: Ring, kind: str, span: Span) -> int:
-        primaries = ring.primaries(span.partition)
+    def _rest(self) -> Idle | None:
+        """Everything was looked at: wait, or None when there is more to do at once."""
+        waiting = [kind for kind, moving in self.moving.items() if not moving.confirmed]
+        if not waiting:
+            self._todo = _everything()
+            return Idle.after(self._interval_s)
+        for kind in waiting:
+            if self.moving[kind].too_many:
+                self.moving[kind].restart()
+                self._walk(kind)
+        return None if self._todo else Idle.after(AGAIN_S)
+
+    def _walk(self, kind: str) -> None:
+        """From the beginning, over all of this kind."""
+        self._todo = deque([(kind, b""), *(todo for todo in self._todo if todo[0] != kind)])
+
+    async def _look(self, overlap: Overlap, kind: str, span: Span) -> int:
+        self.moving[kind].look(span)
+        merged, whole = await self._partition(overlap, kind, span)
+        if whole and self._overlaps(kind) is overlap:
+            self.moving[kind].found(span, trio.current_time())
+        return merged
+
+    async def _partition(self, overlap: Overlap, kind: str, span: Span) -> tuple[int, bool]:
+        """(books, whether all of it is at all primaries)."""
+        primaries = overlap.ring.primaries(span.partition)
         merged = 0
         reached: list[Node] = []
         for device in primaries:
             if device.id == self._device.id:
                 continue
             node = self._nodes(device)
+            if overlap.claim.edition:
+                node = node.under(overlap.claim)
             try:
                 merged += await self._merge_with(node, kind, span)
                 reached.append(node)
             except (Unavailable, DiskFault):
                 self.unanswered += 1  # unknown: nothing follows from it
-        if all(device.id != self._device.id for device in primaries) and len(reached) == len(primaries):
+        is_primary = any(device.id == self._device.id for device in primaries)
+        whole = len(reached) == len(primaries) - is_primary
+        if whole and not is_primary and not (overlap.moving and self._device.id in overlap.settled_at(span)):
             await self._drop(reached, kind, span)
         self.merged += merged
-        return merged
+        return merged, whole
 
     async def _merge_with(self, node: Node, kind: str, span: Span) -> int:
         merged = 0

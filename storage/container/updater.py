@@ -1,9 +1,9 @@
 """The container updater of a device: tells accounts how many objects and bytes their containers hold.
 
 A Worker: one batch of reports at a time.  ``Books`` keeps which containers owe a report, durably; every replica reports for
-itself and the account keeps the latest (storage.container.stats, storage.rows.merge).  A report is settled when a majority of
-the account's primaries has it.  It also finishes what a creation left half done: an account that was to be made with its first
-container.
+itself and the account keeps the latest (storage.container.stats, storage.rows.merge).  A report is settled when a majority of the
+account's primaries has it (while it moves, of those by both rings).  It also finishes what a creation left half done: an account
+that was to be made with its first container.
 
 Neighbours: storage.rows.books (owes), the account's nodes.
 """
@@ -16,9 +16,8 @@ from ring.daemon.worker import Busy, Idle
 from ring.device import Device
 from ring.errors import DiskFault, Unavailable
 from ring.names import Path
-from ring.placement import Ring
+from ring.service.overlap import Overlap
 from storage.client.node import BookHeader, Node
-from storage.client.quorum import majority_of
 from storage.container.stats import StatsMark
 from storage.rows.books import Books
 
@@ -27,13 +26,13 @@ MARKS_AT_ONCE = 200
 
 
 class ContainerUpdater:
-    """``ring`` gives the account ring in force."""
+    """``overlap`` gives the account ring in force."""
 
     def __init__(
         self,
         device: Device,
         books: Books,
-        ring: Callable[[], Ring],
+        overlap: Callable[[], Overlap],
         nodes: Callable[[Device], Node],
         *,
         interval_s: float = INTERVAL_S,
@@ -41,7 +40,7 @@ class ContainerUpdater:
         self.name = f"container-updater d{device.id}"
         self.reported = 0  # since the start
         self._books = books
-        self._ring = ring
+        self._overlap = overlap
         self._nodes = nodes
         self._interval_s = interval_s
 
@@ -58,11 +57,10 @@ class ContainerUpdater:
         return Busy(len(settled)) if settled else Idle.after(self._interval_s)
 
     async def _report(self, account: Path, marks: Sequence[StatsMark]) -> bool:
-        ring = self._ring()
-        primaries = ring.primaries(ring.partition(account))
+        places = self._overlap().places(account)
         rows = [mark.row for mark in marks]
         took = 0
-        for device in primaries:
+        for index, device in enumerate(places.devices):
             node = self._nodes(device)
             try:
                 if await node.merge_rows(account, rows) is None:
@@ -71,7 +69,7 @@ class ContainerUpdater:
                         continue
                     await node.merge_header(BookHeader(account, min(live), None))
                     await node.merge_rows(account, rows)
-                took += 1
+                took |= 1 << index
             except (Unavailable, DiskFault):
                 continue  # unknown: another majority, or another time
-        return took >= majority_of(len(primaries))
+        return places.voters.majority(took)

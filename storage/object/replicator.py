@@ -4,7 +4,7 @@ A Worker: one partition, or part of a large one, at a time.  It compares set-has
 primary and pushes versions that are missing or older there; what is newer there, the other side pushes here.  A device that is
 no primary of a partition (a handoff, or one that the ring moved it away from) drops a version only when every primary has said
 that it holds this very version with this very digest, or a newer one.  A primary that does not answer has said nothing: then
-nothing is dropped.
+nothing is dropped.  Nor while a new ring is not settled and the one before it names this device.
 
 Neighbours: store (this device), storage.client nodes (the others), storage.sync.tree (what is compared), storage.client.repair
 (copies).
@@ -20,12 +20,13 @@ from ring.daemon.worker import Busy, Idle
 from ring.device import Device
 from ring.errors import Conflict, DiskFault, NotFound, Unavailable
 from ring.names import Span
-from ring.placement import Ring
+from ring.service.overlap import Overlap
 from storage.client.bodies import aclose
 from storage.client.node import Node, NodeReading
 from storage.client.quorum import rank
 from storage.client.repair import copy
 from storage.object.store import SYSTEM_METADATA, ObjectStore
+from storage.sync.moving import AGAIN_S, Moving, Watcher
 from storage.sync.tree import differing
 
 INTERVAL_S = 30.0
@@ -34,17 +35,18 @@ HASH_BYTES = 16
 
 
 class ObjectReplicator:
-    """``ring`` gives the object ring in force; ``nodes`` the node of a device."""
+    """``overlap`` gives the object ring in force; ``nodes`` the node of a device."""
 
     def __init__(
         self,
         device: Device,
         store: ObjectStore,
-        ring: Callable[[], Ring],
+        overlap: Callable[[], Overlap],
         nodes: Callable[[Device], Node],
         *,
         interval_s: float = INTERVAL_S,
         pack_cut_bytes: int = 256 << 10,
+        watcher: Watcher = Watcher(),  # noqa: B008 - frozen
     ) -> None:
         self.name = f"object-replicator d{device.id}"
         self.pushed = 0  # facts since the start
@@ -52,30 +54,53 @@ class ObjectReplicator:
         self.unanswered = 0  # comparisons that a node did not answer
         self._device = device
         self._store = store
-        self._ring = ring
+        self._overlap = overlap
         self._nodes = nodes
         self._interval_s = interval_s
         self._pack_cut_bytes = pack_cut_bytes
+        self.moving = Moving(watcher)
         self._start: bytes | None = b""  # hashes from here on are this pass's still; None: it is over
 
     async def work(self) -> Busy | Idle:
         """One partition."""
+        overlap = self._overlap()
+        if wait_s := self.moving.wait_s(overlap):
+            return Idle.after(wait_s)
+        if self.moving.begins(overlap):
+            self._start = b""
+        span = self.moving.again(trio.current_time())
+        if span is not None:
+            pushed, pushed_bytes, _ = await self._look(overlap, span)
+            return Busy(max(1, pushed), pushed_bytes)
         if self._start is None:
             self._start = b""
-            return Idle.after(self._interval_s)
-        ring = self._ring()
-        span = await self._store.partition_from(self._start, ring.part_power)
+            if self.moving.confirmed:
+                return Idle.after(self._interval_s)
+            if not self.moving.too_many:
+                self._start = None
+                return Idle.after(AGAIN_S)
+            self.moving.restart()
+        span = await self._store.partition_from(self._start, overlap.ring.part_power)
         if span is None:
             self._start = None
+            self.moving.walked(trio.current_time())
             return await self.work()
         start, self._start = span.bounds  # an error must not keep the pass at this one
-        pushed, pushed_bytes, more = await self._partition(ring, span)
+        pushed, pushed_bytes, more = await self._look(overlap, span)
         if more:
             self._start = start
         return Busy(max(1, pushed), pushed_bytes)
 
-    async def _partition(self, ring: Ring, span: Span) -> tuple[int, int, bool]:
-        primaries = ring.primaries(span.partition)
+    async def _look(self, overlap: Overlap, span: Span) -> tuple[int, int, bool]:
+        self.moving.look(span)
+        pushed, pushed_bytes, more, whole = await self._partition(overlap, span)
+        if whole and self._overlap() is overlap:
+            self.moving.found(span, trio.current_time())
+        return pushed, pushed_bytes, more
+
+    async def _partition(self, overlap: Overlap, span: Span) -> tuple[int, int, bool, bool]:
+        """(versions, bytes, whether some are left, whether all of it is at all primaries)."""
+        primaries = overlap.ring.primaries(span.partition)
         is_primary = any(device.id == self._device.id for device in primaries)
         total, total_bytes, more = 0, 0, False
         reached: list[Node] = []
@@ -83,6 +108,8 @@ class ObjectReplicator:
             if device.id == self._device.id:
                 continue
             node = self._nodes(device)
+            if overlap.claim.edition:
+                node = node.under(overlap.claim)
             try:
                 pushed, pushed_bytes, left = await self._push(span, node)
             except (Unavailable, DiskFault, NotFound):
@@ -90,13 +117,15 @@ class ObjectReplicator:
                 continue
             reached.append(node)
             total, total_bytes, more = total + pushed, total_bytes + pushed_bytes, more or left
-        if not is_primary and not more and len(reached) == len(primaries):
+        whole = not more and len(reached) == len(primaries) - is_primary
+        if whole and not is_primary and not (overlap.moving and self._device.id in overlap.settled_at(span)):
             await self._drop(span, reached)
-        return total, total_bytes, more
+        return total, total_bytes, more, whole
 
     async def _push(self, span: Span, node: Node) -> tuple[int, int, bool]:
         """(versions, bytes, whether some are left).  Raises Unavailable."""
         pushed = pushed_bytes = 0
+        replaced = False
         leaves = differing(await self._store.digests(span), await node.digests("object", span))
         for leaf in leaves:
             theirs = _by_hash(await node.leaf("object", span, leaf))
@@ -108,7 +137,8 @@ class ObjectReplicator:
                     return pushed, pushed_bytes, True
                 reading = await self._store.object_by_key(key)
                 if reading is None:
-                    continue  # replaced meanwhile
+                    replaced = True  # meanwhile, by what is to be looked at anew
+                    continue
                 if held is not None and held[0] == key:
                     await self._settle(reading, key, node)
                 else:
@@ -116,7 +146,7 @@ class ObjectReplicator:
                 pushed += 1
                 pushed_bytes += reading.version.size
                 self.pushed += 1
-        return pushed, pushed_bytes, False
+        return pushed, pushed_bytes, replaced
 
     async def _settle(self, reading: NodeReading, key: bytes, node: Node) -> None:
         """One version that is not the same here and there: its metadata differs, or two writes were given one timestamp.  The

@@ -1,21 +1,21 @@
 """The object updater of a device: sends again the container rows that its objects still owe.
 
 A Worker: one batch at a time.  A row goes where the record says; when the container has moved away from there, to all of its
-primaries. Rows are last-write-wins, so sending twice does no harm.  A debt is settled only when every device it names took the
-row: one that does not answer, or knows of no such container, leaves it owed.
+primaries (while it moves, of the settled ring too).  Rows are last-write-wins, so sending twice does no harm.  A debt is settled
+only when every device it names took the row: one that does not answer, or knows of no such container, leaves it owed.
 
 Neighbours: store (keeps the debts), storage.client.payer (pays them at once, most of the time), the container's nodes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ring.daemon.worker import Busy, Idle
 from ring.device import Device
 from ring.errors import DiskFault, Unavailable
 from ring.names import Path
-from ring.placement import Ring
+from ring.service.overlap import Overlap
 from ring.world.interface import World
 from storage.client.interface import Row
 from storage.client.node import Debt, Node
@@ -28,13 +28,13 @@ ROWS_AT_ONCE = 500
 
 
 class ObjectUpdater:
-    """``ring`` gives the container ring in force."""
+    """``overlap`` gives the container ring in force."""
 
     def __init__(
         self,
         world: World,
         store: ObjectStore,
-        ring: Callable[[], Ring],
+        overlap: Callable[[], Overlap],
         nodes: Callable[[Device], Node],
         *,
         interval_s: float = INTERVAL_S,
@@ -45,7 +45,7 @@ class ObjectUpdater:
         self.unpaid = 0  # at the last pass
         self._world = world
         self._store = store
-        self._ring = ring
+        self._overlap = overlap
         self._nodes = nodes
         self._interval_s = interval_s
         self._grace_s = grace_s
@@ -57,32 +57,33 @@ class ObjectUpdater:
         for key, version, debt in self._store.unpaid(DEBTS_AT_ONCE):
             if not 0 <= now - version.timestamp.seconds < self._grace_s:
                 debts[key] = debt
-        owing = {key: {device.id for device in self._targets(debt)} for key, debt in debts.items()}
-        batches: dict[tuple[int, Path], list[bytes]] = {}
-        for key, targets in owing.items():
-            for device_id in targets:
-                batches.setdefault((device_id, debts[key].container), []).append(key)
-        for (device_id, container), keys in batches.items():
+        owing: dict[bytes, set[int]] = {}
+        batches: dict[tuple[Device, Path], list[bytes]] = {}
+        for key, debt in debts.items():
+            targets = self._targets(debt)
+            owing[key] = {device.id for device in targets}
+            for device in targets:
+                batches.setdefault((device, debt.container), []).append(key)
+        for (device, container), keys in batches.items():
             for at in range(0, len(keys), ROWS_AT_ONCE):
                 some = keys[at : at + ROWS_AT_ONCE]
-                if not await self._send(device_id, container, [debts[key].row for key in some]):
+                if not await self._send(device, container, [debts[key].row for key in some]):
                     break  # the rest of them would not get there either
                 for key in some:
-                    owing[key].discard(device_id)
-        settled = [key for key, targets in owing.items() if not targets]
+                    owing[key].discard(device.id)
+        settled = [key for key, unpaid in owing.items() if not unpaid]
         self._store.mark_paid(settled)
         self.paid += len(settled)
         self.unpaid = len(owing) - len(settled)
         return Busy(len(settled)) if settled else Idle.after(self._interval_s)
 
-    def _targets(self, debt: Debt) -> list[Device]:
-        ring = self._ring()
-        primaries = ring.primaries(ring.partition(debt.container))
+    def _targets(self, debt: Debt) -> Sequence[Device]:
+        primaries = self._overlap().places(debt.container).devices
         named = [device for device in primaries if device.id in debt.device_ids]
         return named if len(named) == len(debt.device_ids) else primaries
 
-    async def _send(self, device_id: int, container: Path, rows: list[Row]) -> bool:
+    async def _send(self, device: Device, container: Path, rows: list[Row]) -> bool:
         try:
-            return await self._nodes(self._ring().device(device_id)).merge_rows(container, rows) is not None
+            return await self._nodes(device).merge_rows(container, rows) is not None
         except (Unavailable, DiskFault):
             return False  # unknown: it stays owed

@@ -3,13 +3,12 @@
 Every member is a front door too: clients (workload.py) ask any of them.  A member's ``run`` is its init system: it starts what a
 machine runs, and starts it again after a crash once the nemesis lets it.
 
-    Member   one machine: its SimNode, its open devices, its facade
-    Cluster  all of them, the rings, and how one reaches another (DirectNode, or the node protocol)
+    Member   one machine: its SimNode, its open devices, its facade, its rings
+    Cluster  all of them, and how one reaches another (DirectNode, or the node protocol)
 """
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -21,8 +20,14 @@ from ring.daemon.pacing import Pacing
 from ring.daemon.worker import Worker, once, run_worker
 from ring.device import Device
 from ring.errors import DiskFault, FormatError, RingfortError, Unavailable
-from ring.names import NameHasher
-from ring.placement import Ring
+from ring.kv.memory import MemoryKV
+from ring.ringfile import encode
+from ring.service.agent import AgentSettings, Confirmations, RingAgent
+from ring.service.follow import Renewal
+from ring.service.keeper import Keeper
+from ring.service.overlap import Overlap, RingSource
+from ring.service.register import Register
+from ring.service.voters import Voters
 from ring.timestamp import TimestampSource
 from ring.world.interface import TcpAddress, World
 from ring.world.sim import SimNode, Simulation
@@ -44,16 +49,18 @@ from storage.object.replicator import ObjectReplicator
 from storage.object.store import ObjectStore
 from storage.object.updater import ObjectUpdater
 from storage.rows.books import Books
+from storage.sync.moving import Watcher
 from tests.sim.direct import Answer, DirectNode
+from tests.sim.rings import HASHER, NAMES, SharedKV, device_of, first_ring
 
 CLUSTER_ID = "simulated"
 SECRET = b"cluster key"
-PART_POWER = 2
-REPLICAS = 3
-HASHER = NameHasher(b"prefix", b"suffix")
 RETRY_DEVICE_S = 5.0
 REPLICATE_EVERY_S = 10.0
 ROOT = "/srv/disk"
+RINGS = "/srv/rings"  # on the machine's own disk
+PUBLISHED = "/srv/published"
+AGENT = AgentSettings(look_s=1.0, patience_s=30.0)
 
 
 SETTINGS = Settings(  # impatient, so that a short run sees much; small, so that bodies of a few KiB are large ones
@@ -72,18 +79,15 @@ LIMITS = PeerLimits(connect_s=1.0, answer_s=5.0, stall_s=2.0)
 class Options:
     """What a run is made of; mutants change some of it."""
 
-    members: int = 5
+    members: int = 7
+    in_first_ring: int = 5
+    ring_changes: float = 0.6  # the chance that rings change in a run
     wire: bool = False  # members talk over the node protocol's real bytes, and not by DirectNode
     settings: Settings = SETTINGS
-    write_quorum: Callable[[int], WriteQuorum] = WriteQuorum
+    write_quorum: Callable[[Voters], WriteQuorum] = WriteQuorum
     wrap_node: Callable[[Node], Node] = lambda node: node  # how a facade and the workers see nodes
     ignores_sync: bool = False
-
-
-def make_ring(members: int) -> Ring:
-    devices = tuple(Device(n, 1, n, f"n{n}", 6200, "disk", 100.0) for n in range(members))
-    table = tuple(array("H", [(p + replica) % members for p in range(1 << PART_POWER)]) for replica in range(REPLICAS))
-    return Ring(1, PART_POWER, devices, table, HASHER)
+    waits_for: Callable[[str, Overlap, set[int]], bool] | None = None  # in place of the agent's rule
 
 
 class Member:
@@ -101,6 +105,9 @@ class Member:
         self.audited = trio.Event()
         self.may_start = trio.Event()
         self.silent = False  # it lost its power: callers hear nothing
+        self.lost = False  # its device is gone for good
+        self.kv = SharedKV(cluster.kv)
+        self.keeper: Keeper | None = None  # the rings, while it is up
         self._nursery: trio.Nursery | None = None
         self._peers: dict[int, Node] = {}  # the other devices, as this life reaches them
         self._served: dict[int, Node] = {}  # our own, for the others
@@ -116,7 +123,7 @@ class Member:
     async def run(self) -> None:
         while True:
             await self.node.run(self._main)
-            self.local = self.store = self.books = self.facade = self._nursery = None
+            self.local = self.store = self.books = self.facade = self._nursery = self.keeper = None
             await self.may_start.wait()
             self.node.restart()
             self.silent = False
@@ -125,7 +132,7 @@ class Member:
         self.may_start = trio.Event()
         self.silent = silent
         self.node.crash(power=power, silent=silent)
-        self.local = self.store = self.books = self.facade = self._nursery = None
+        self.local = self.store = self.books = self.facade = self._nursery = self.keeper = None
 
     def start(self) -> None:
         self.may_start.set()
@@ -135,25 +142,73 @@ class Member:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             self._peers.clear()
+            keeper = await self._load_rings(world)
             if cluster.options.wire:
                 listener = await world.net.listen(TcpAddress(self.name, self.device.port))
-                server = NodeServer(world, self._served, SECRET)
+                server = NodeServer(world, self._served, SECRET, rings=keeper, ring_version=lambda: keeper.edition.number)
                 nursery.start_soon(server.serve, listener)
-            nursery.start_soon(self._keep_device, world)
+            register = Register(self.kv)
+            confirmations = Confirmations(keeper, register)
+            nursery.start_soon(confirmations.run)
+            agent = RingAgent(
+                world,
+                keeper,
+                register,
+                HASHER,
+                sources=self._sources,
+                published=world.open_disk(PUBLISHED),
+                settings=AGENT,
+                note=lambda event, detail: cluster.simulation.trace(f"{self.name} {event}: {detail}"),
+                waits_for=cluster.options.waits_for,
+            )
+            nursery.start_soon(agent.run)
+            nursery.start_soon(self._keep_device, world, keeper, confirmations)
+            rings = Rings.of(keeper.overlaps)
+            keeper.tell(rings.take)
             self.facade = ClusterStorage(
                 world,
                 nursery,
-                cluster.rings,
+                rings,
                 lambda device: self.reach(device.id),
                 TimestampSource(world.clock),
                 settings=cluster.options.settings,
                 write_quorum=cluster.options.write_quorum,
+                renew=Renewal(keeper, timeout_s=3.0),
             )
             await trio.sleep_forever()
 
-    async def _keep_device(self, world: World) -> None:
+    async def _load_rings(self, world: World) -> Keeper:
+        disk = world.open_disk(RINGS)
+        await disk.make_dirs("")
+        await world.open_disk(PUBLISHED).make_dirs("")
+        keeper = Keeper(world, disk, HASHER)
+        first = encode(self.cluster.first)
+        await keeper.load(dict.fromkeys(NAMES, first))
+        self.keeper = keeper
+        return keeper
+
+    @property
+    def rings(self) -> RingSource:
+        if self.keeper is None:
+            raise Unavailable(f"{self.name} is down")
+        return self.keeper
+
+    def _sources(self) -> list[RingSource]:
+        others = [member for member in self.cluster.members if member is not self]
+        self.cluster.simulation.network.rng.shuffle(others)
+        return [self.reach(member.device.id) for member in others]
+
+    async def publish(self, name: str, data: bytes) -> bool:
+        """What an operator does at this machine; False when it is down."""
+        if self._nursery is None or self.keeper is None:
+            return False
+        disk = self.node.world.open_disk(PUBLISHED)
+        self._nursery.start_soon(disk.replace_file, f"{name}.ring", data)
+        return True
+
+    async def _keep_device(self, world: World, keeper: Keeper, confirmations: Confirmations) -> None:
         """Serve the device; when it is out of service try again now and then, as an operator would."""
-        while True:
+        while not self.lost:
             try:
                 opened = await open_device(world, ROOT, CLUSTER_ID, self.device.id)
             except (DeviceOutOfService, FormatError) as error:
@@ -168,8 +223,8 @@ class Member:
                     await nursery.start(books.run)
                     payer = RowPayer(nursery, self.reach)
                     self.store, self.books = store, books
-                    self._start_workers(nursery, world, store, books)
-                    self.local = self._served[self.device.id] = LocalNode(self.device, store, books, payer)
+                    self._start_workers(nursery, world, store, books, keeper, confirmations)
+                    self.local = self._served[self.device.id] = LocalNode(self.device, store, books, payer, keeper.gate)
                     self.cluster.simulation.trace(f"{self.name} serves, {store.report}")
                     while not opened.fault:
                         await trio.sleep(1.0)
@@ -185,21 +240,40 @@ class Member:
             self.cluster.simulation.trace(f"{self.name} device left: {opened.fault}")
             await trio.sleep(RETRY_DEVICE_S)
 
-    def _start_workers(self, nursery: trio.Nursery, world: World, store: ObjectStore, books: Books) -> None:
+    def _start_workers(
+        self,
+        nursery: trio.Nursery,
+        world: World,
+        store: ObjectStore,
+        books: Books,
+        keeper: Keeper,
+        confirmations: Confirmations,
+    ) -> None:
         cluster, device = self.cluster, self.device
 
-        def ring() -> Ring:
-            return cluster.ring
+        def overlap(name: str) -> Overlap:
+            return keeper.overlaps[name]
 
         def nodes(device: Device) -> Node:
             return self.reach(device.id)
 
+        def watcher(name: str) -> Watcher:
+            return Watcher(keeper.gate.clear, lambda overlap: confirmations.confirm(name, device.id, overlap))
+
         cut = cluster.options.settings.pack_cut_bytes
         workers: list[Worker] = [
-            ObjectReplicator(device, store, ring, nodes, interval_s=REPLICATE_EVERY_S, pack_cut_bytes=cut),
-            ObjectUpdater(world, store, ring, nodes),
-            BookReplicator(device, books, lambda kind: cluster.ring, nodes, interval_s=REPLICATE_EVERY_S),
-            ContainerUpdater(device, books, ring, nodes),
+            ObjectReplicator(
+                device,
+                store,
+                lambda: overlap("object"),
+                nodes,
+                interval_s=REPLICATE_EVERY_S,
+                pack_cut_bytes=cut,
+                watcher=watcher("object"),
+            ),
+            ObjectUpdater(world, store, lambda: overlap("container"), nodes),
+            BookReplicator(device, books, overlap, nodes, interval_s=REPLICATE_EVERY_S, watchers=watcher),
+            ContainerUpdater(device, books, lambda: overlap("account"), nodes),
         ]
         log = Log(lambda line: cluster.simulation.trace(f"{self.name} {line}"), world.clock, level=Level.WARNING)
         for worker in workers:
@@ -265,9 +339,9 @@ class Cluster:
     def __init__(self, simulation: Simulation, options: Options) -> None:
         self.simulation = simulation
         self.options = options
-        self.ring = make_ring(options.members)
-        self.rings = Rings(self.ring, self.ring, {0: self.ring})
-        self.members = [Member(self, device) for device in self.ring.devices if device is not None]
+        self.kv = MemoryKV()
+        self.first = first_ring(options.in_first_ring)
+        self.members = [Member(self, device_of(number)) for number in range(options.members)]
 
     async def format(self) -> None:
         async with trio.open_nursery() as nursery:

@@ -14,13 +14,26 @@ import trio
 from ring.device import Device
 from ring.errors import RingfortError, Unavailable
 from ring.names import Path, Span
+from ring.service.errors import StaleRing
+from ring.service.overlap import Claim
 from ring.timestamp import Timestamp
 from ring.wire.message import Piece
 from ring.world.interface import Buffer
 from ring.world.sim import NodeCrashed
 from storage.client.bodies import aclose, loaded
 from storage.client.interface import Row
-from storage.client.node import BookHeader, BookState, Debt, LeafDigests, Node, NodeReading, RowPage, Upload, Version, WriteReply
+from storage.client.node import (
+    BookHeader,
+    BookState,
+    Debt,
+    LeafDigests,
+    Node,
+    NodeReading,
+    NodeUpload,
+    RowPage,
+    Version,
+    WriteReply,
+)
 
 if TYPE_CHECKING:
     from tests.sim.cluster import Member
@@ -33,16 +46,26 @@ GONE = object()
 class DirectNode:
     """Implements storage.client.node.Node for ``device`` of ``target``, as ``source`` reaches it."""
 
-    def __init__(self, source: Member, target: Member, device: Device) -> None:
+    def __init__(self, source: Member, target: Member, device: Device, claim: Claim | None = None) -> None:
         self.device = device
         self._source = source
         self._target = target
+        self._claim = claim
+
+    def under(self, claim: Claim | None) -> Node:
+        return DirectNode(self._source, self._target, self.device, claim)
+
+    async def edition_file(self) -> bytes:
+        return await self._call(lambda node: self._target.rings.edition_file())
+
+    async def ring_part(self, name: str, version: int, offset: int) -> bytes:
+        return await self._call(lambda node: self._target.rings.ring_part(name, version, offset))
 
     async def put_small(self, version: Version, data: Buffer, debt: Debt | None) -> WriteReply:
         copy = bytes(data)
         return await self._call(lambda node: node.put_small(version, copy, debt))
 
-    async def put_large(self, path: Path, size: int | None) -> Upload:
+    async def put_large(self, path: Path, size: int | None) -> NodeUpload:
         return _DirectUpload(self, await self._call(lambda node: node.put_large(path, size)))
 
     async def post(self, path: Path, metadata: Mapping[str, str], content_type: str, timestamp: Timestamp) -> WriteReply:
@@ -103,13 +126,16 @@ class DirectNode:
                 await trio.sleep_forever()
             if there.reset_chance and network.rng.random() < there.reset_chance:
                 raise Unavailable(f"{self.device}: the connection was reset before the request came through")
-            answer = self._target.serve(self.device.id, call)
+            edition = self._claim.edition if self._claim is not None else 0
+            answer = self._target.serve(self.device.id, lambda node: call(node.under(Claim(edition))))
             await answer.done.wait()
             await trio.sleep(network.latency(self._target.name, self._source.name))
             if network.link(self._target.name, self._source.name).cut or answer.silent:
                 await trio.sleep_forever()
             if back.reset_chance and network.rng.random() < back.reset_chance:
                 raise Unavailable(f"{self.device}: the connection was reset before the reply came through")
+            if isinstance(answer.error, StaleRing) and self._claim is not None:
+                self._claim.refused(answer.error, self)
             if answer.error is not None:
                 raise answer.error
             result = answer.value
@@ -145,7 +171,8 @@ class Answer:
 class _DirectUpload:
     """What runs at the server runs in turn: it notices that the connection has ended after what it is doing."""
 
-    def __init__(self, node: DirectNode, upload: Upload) -> None:
+    def __init__(self, node: DirectNode, upload: NodeUpload) -> None:
+        self.claim = node._claim
         self._node = node
         self._upload = upload
         self._turn = trio.Lock()
@@ -156,7 +183,18 @@ class _DirectUpload:
         await self._call(lambda: self._upload.write(copy))
 
     async def commit(self, version: Version, debt: Debt | None) -> WriteReply:
-        return await self._call(lambda: self._upload.commit(version, debt))
+        edition = self.claim.edition if self.claim is not None else 0
+
+        async def commit() -> WriteReply:
+            self._upload.claim = Claim(edition)
+            return await self._upload.commit(version, debt)
+
+        try:
+            return await self._call(commit)
+        except StaleRing as error:
+            if self.claim is not None:
+                self.claim.refused(error, self._node)
+            raise
 
     async def abort(self) -> None:
         async def abort(node: Node) -> None:

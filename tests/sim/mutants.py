@@ -3,6 +3,8 @@
 skip-fsync           disks acknowledge a sync and make nothing durable
 ack-at-one-replica   a write stands as soon as one primary has it
 delete-on-timeout    a node that cannot be reached counts as one that has nothing
+forget-the-old-ring  while a partition moves, a write stands when a majority by the new ring has it
+settle-at-once       a new ring is settled as soon as it is in force: no replicator was asked
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ from typing import Any, cast
 
 from ring.errors import Unavailable
 from ring.names import Path
+from ring.service.overlap import Claim
+from ring.service.voters import Voters
 from ring.timestamp import Timestamp
 from storage.client.node import Debt, Node, NodeReading, Version, WriteReply
 from storage.client.quorum import Verdict, WriteQuorum
@@ -24,7 +28,7 @@ def skip_fsync(options: Options) -> None:
 
 class OneReplica(WriteQuorum):
     def verdict(self) -> Verdict | None:
-        if self.stored >= 1:
+        if self.stored:
             return Verdict.STORED
         return super().verdict()
 
@@ -39,6 +43,9 @@ class TakesSilenceForAbsence:
     def __init__(self, node: Node) -> None:
         self._node = node
         self.device = node.device
+
+    def under(self, claim: Claim | None) -> Node:
+        return cast(Node, TakesSilenceForAbsence(self._node.under(claim)))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._node, name)
@@ -68,8 +75,27 @@ def delete_on_timeout(options: Options) -> None:
     options.wrap_node = lambda node: cast(Node, TakesSilenceForAbsence(node))  # the rest goes through __getattr__
 
 
+class NewRingOnly(WriteQuorum):
+    """Asks everybody, and believes a majority by the new ring."""
+
+    def __init__(self, voters: Voters) -> None:
+        super().__init__(Voters(voters.count, voters.groups[:1]))
+
+
+def forget_the_old_ring(options: Options) -> None:
+    options.write_quorum = NewRingOnly
+    options.ring_changes = 1.0
+
+
+def settle_at_once(options: Options) -> None:
+    options.waits_for = lambda name, overlap, confirmed: False
+    options.ring_changes = 1.0
+
+
 MUTANTS: dict[str, Callable[[Options], None]] = {
     "skip-fsync": skip_fsync,
     "ack-at-one-replica": ack_at_one_replica,
     "delete-on-timeout": delete_on_timeout,
+    "forget-the-old-ring": forget_the_old_ring,
+    "settle-at-once": settle_at_once,
 }

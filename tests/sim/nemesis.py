@@ -34,6 +34,7 @@ class Nemesis:
             *(self.set_clock,) * 2,
             *(self.slow_disk,) * 2,
             self.fill_disk,
+            *(self.deafen,) * 2,
         ]
         if destructive:
             self._deeds += [self.rot, self.rot, self.fail_sync, self.lose_write, self.disk_errors, self.empty_disk, self.swap_disks]
@@ -51,11 +52,14 @@ class Nemesis:
                     self._network.heal()
                     for member in self._cluster.members:
                         member.medium.heal()
+                        member.kv.away = False
                     self._trace("the faults of the network and the disks end")
 
     def rest(self) -> None:
         """All faults end; every machine comes up.  What was destroyed stays so."""
         self._network.heal()
+        for member in self._cluster.members:
+            member.kv.away = False
         if self._swapped is not None:
             for member in (self.unlucky, self._swapped):
                 if member.node.up:
@@ -125,6 +129,12 @@ class Nemesis:
     def fill_disk(self, nursery: trio.Nursery) -> None:
         self._rng.choice(self._cluster.members).medium.room_bytes = self._rng.randrange(20_000)
         self._trace("a disk is nearly full")
+
+    def deafen(self, nursery: trio.Nursery) -> None:
+        """Some machines hear nothing of the control state: they learn of new rings when others refuse their requests."""
+        for member in self._rng.sample(self._cluster.members, self._rng.randrange(1, len(self._cluster.members))):
+            member.kv.away = True
+        self._trace("some machines have no control state")
 
     # ---- to the unlucky one (while its disk is in it)
 

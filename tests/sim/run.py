@@ -13,12 +13,14 @@ import trio
 
 from ring.errors import RingfortError
 from ring.names import Span
+from ring.service.register import Register
 from ring.world.sim import Simulation, run
 from tests.sim import checkers
-from tests.sim.cluster import Cluster, Options
+from tests.sim.cluster import Cluster, Member, Options
 from tests.sim.history import History, Kind, Outcome
 from tests.sim.mutants import MUTANTS
 from tests.sim.nemesis import Nemesis
+from tests.sim.rings import Operator
 from tests.sim.workload import ACCOUNT, CONTAINERS, NAMES, Workload
 
 CLIENTS = 7
@@ -67,15 +69,25 @@ async def _play(simulation: Simulation, options: Options, report: Report) -> Non
         await workload.prepare()
         destructive = rng.random() < 0.4
         nemesis = Nemesis(cluster, simulation.derive("nemesis"), destructive=destructive)
+        operator = Operator(cluster, simulation.derive("operator"))
+        changing = rng.random() < options.ring_changes
+        losing = changing and not destructive and rng.random() < 0.3
         until = trio.current_time() + FAULTS_S
         async with trio.open_nursery() as busy:
+            if changing:
+                busy.start_soon(operator.run, until)
+            if losing:
+                busy.start_soon(_lose, cluster, operator, nemesis.unlucky, until - rng.uniform(5, FAULTS_S - 10))
             for number in range(CLIENTS):
                 busy.start_soon(workload.client, number, until)
             busy.start_soon(nemesis.run, until)
         simulation.trace("---- rest")
         nemesis.rest()
         await _replace_disks(cluster)
-        nemesis.unlucky.audit.set()
+        if changing:
+            await operator.finish()
+        if not nemesis.unlucky.lost:
+            nemesis.unlucky.audit.set()
         rest = trio.current_time()
         report.violations += await _converge(cluster)
         report.violations += await _final_reads(cluster, workload)
@@ -93,6 +105,17 @@ async def _play(simulation: Simulation, options: Options, report: Report) -> Non
     for operation in history.operations:
         key = f"{operation.kind.value} {operation.outcome.value}"
         report.counts[key] = report.counts.get(key, 0) + 1
+
+
+async def _lose(cluster: Cluster, operator: Operator, member: Member, at: float) -> None:
+    """A device is gone for good, and the rings go without it."""
+    await trio.sleep_until(at)
+    cluster.simulation.trace(f"{member.name} loses its device for good")
+    if member.node.up:
+        member.crash(power=True, silent=False)
+    operator.lose(member)
+    await trio.sleep(2)
+    member.start()
 
 
 async def _replace_disks(cluster: Cluster) -> None:
@@ -120,30 +143,38 @@ async def _converge(cluster: Cluster) -> list[str]:
 
 
 async def _differences(cluster: Cluster) -> list[str]:
-    found = [f"{member.name} does not serve" for member in cluster.members if member.local is None]
+    newest = await Register(cluster.kv).newest()
+    found = [f"{m.name} does not serve" for m in cluster.members if m.keeper is None or (m.local is None and not m.lost)]
     found += [f"{m.name} is not audited" for m in cluster.members if m.audit.is_set() and not m.audited.is_set()]
-    if found:
+    found += [f"{m.name} has another edition" for m in cluster.members if m.keeper is not None and m.keeper.edition != newest]
+    if newest is not None:
+        found += [f"ring {name} is not settled" for name, ring in newest.rings.items() if ring.newest != ring.settled]
+    keeper = cluster.members[0].keeper
+    if found or keeper is None:
         return found
     roots: dict[tuple[str, int], dict[str, bytes]] = {}
     for member in cluster.members:
         store, books = member.store, member.books
+        if member.lost:
+            continue
         if store is None or books is None:
             return [f"{member.name} does not serve"]
         try:
             owed = store.unpaid(10)
             if owed:
                 found.append(f"{member.name} owes {owed}")
-            for partition in range(cluster.ring.partition_count):
-                span = Span(cluster.ring.part_power, partition)
-                roots.setdefault(("object", partition), {})[member.name] = (await store.digests(span)).root
-                roots.setdefault(("book", partition), {})[member.name] = (await books.digests("book", span)).root
+            for kind, overlap in keeper.overlaps.items():
+                for partition in range(overlap.ring.partition_count):
+                    span = Span(overlap.ring.part_power, partition)
+                    held = await (store.digests(span) if kind == "object" else books.digests(kind, span))
+                    roots.setdefault((kind, partition), {})[member.name] = held.root
         except RingfortError as error:
             return [f"{member.name}: {error}"]
     for (kind, partition), answers in roots.items():
-        primaries = {device.ip for device in cluster.ring.primaries(partition)}
+        primaries = {device.ip for device in keeper.overlaps[kind].ring.primaries(partition)}
         for name, root in answers.items():
             if name not in primaries and any(root):
-                found.append(f"{kind} partition {partition}: {name} is a handoff and still holds something")
+                found.append(f"{kind} partition {partition}: {name} is no primary and still holds something")
         roots[kind, partition] = {name: root for name, root in answers.items() if name in primaries}
     return found + checkers.replicas_agree(roots)
 

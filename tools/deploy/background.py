@@ -15,7 +15,7 @@ from ring.daemon.pacing import Pacing
 from ring.daemon.worker import Worker, run_worker
 from ring.device import Device
 from ring.errors import Unavailable
-from ring.placement import Ring
+from ring.service.overlap import Overlap
 from ring.world.interface import World
 from storage.client.node import Node
 from storage.container.replicator import BookReplicator
@@ -51,7 +51,7 @@ def _of_device(world: World, storage: StorageRoom, own: OwnDevice, rates: Backgr
     device = own.device
     nodes = _resolver(storage)
 
-    def book_ring(kind: str) -> Ring:
+    def book_ring(kind: str) -> Overlap:
         return rings.account if kind == "account" else rings.container
 
     def repair() -> Pacing:

@@ -21,6 +21,7 @@ from ring.kv.local import FILE as LOG_FILE
 from ring.kv.local import LOGS_MAX
 from ring.names import NameHasher
 from ring.ringfile import read_ring
+from ring.service.overlap import Overlap
 from ring.timestamp import TimestampSource
 from ring.world.interface import Disk, UnixAddress, World
 from storage.client.cluster import ClusterStorage
@@ -103,12 +104,10 @@ async def start_storage(
     hasher = load_hasher(layout)
     secret = read_secret(layout.secrets / "cluster.key")
     disk = world.open_disk(str(layout.rings))
-    rings = Rings(
-        await read_ring(disk, "account.ring", hasher),
-        await read_ring(disk, "container.ring", hasher),
-        {0: await read_ring(disk, "object.ring", hasher)},
+    rings = Rings.of(
+        {name: Overlap.of(await read_ring(disk, f"{name}.ring", hasher)) for name in ("account", "container", "object")}
     )
-    devices = {device.id: device for device in rings.objects[0].devices if device is not None}
+    devices = {device.id: device for device in rings.objects[0].ring.devices if device is not None}
     timestamps = TimestampSource(world.clock)
     nodes: dict[int, Node] = {}
 

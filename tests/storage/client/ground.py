@@ -13,6 +13,8 @@ from ring.device import Device
 from ring.errors import Unavailable
 from ring.names import NameHasher
 from ring.placement import Ring
+from ring.service.overlap import Overlap
+from ring.service.voters import Voters
 from ring.timestamp import TimestampSource
 from ring.world.interface import Buffer, World
 from ring.world.sim import SimWorld
@@ -92,16 +94,16 @@ class Ground:
         device_count: int = 4,
         replicas: int = 3,
         settings: Settings | None = None,
-        write_quorum: Callable[[int], WriteQuorum] = WriteQuorum,
+        write_quorum: Callable[[Voters], WriteQuorum] = WriteQuorum,
         wrap: Callable[[LocalNode], Node] | None = None,
         world: World | None = None,
         engines: Sequence[tuple[ObjectStore, Books]] = (),
     ) -> Ground:
         world = world or SimWorld(1)
         rings = Rings(
-            make_ring(device_count, replicas, shift=2),
-            make_ring(device_count, replicas, shift=1),
-            {0: make_ring(device_count, replicas)},
+            Overlap.of(make_ring(device_count, replicas, shift=2)),
+            Overlap.of(make_ring(device_count, replicas, shift=1)),
+            {0: Overlap.of(make_ring(device_count, replicas))},
         )
         objects = [FakeObjects(HASHER) for _ in range(device_count)]
         books = [FakeBooks(HASHER) for _ in range(device_count)]

@@ -30,7 +30,7 @@ SIZES = [10, 3 * CUT]
 
 
 def primaries(ground: Ground, path: Path = OBJECT) -> list[int]:
-    ring = ground.rings.objects[0]
+    ring = ground.rings.objects[0].ring
     return [device.id for device in ring.primaries(ring.partition(path))]
 
 
@@ -329,7 +329,7 @@ async def test_a_cancelled_write_leaves_no_upload(autojump_clock: trio.testing.M
 
 
 async def test_a_row_that_is_late_is_said_to_be_late(far: Ground) -> None:
-    ring = far.rings.container
+    ring = far.rings.container.ring
     listed_at = [device.id for device in ring.primaries(ring.partition(CONTAINER))]
     await far.storage.head_container(CONTAINER)
     await put(far, b"data")  # its container is known now
@@ -346,7 +346,7 @@ async def test_a_row_that_is_late_is_said_to_be_late(far: Ground) -> None:
 async def test_a_hanging_container_device_costs_at_most_the_wait_for_rows(
     autojump_clock: trio.testing.MockClock, far: Ground
 ) -> None:
-    ring = far.rings.container
+    ring = far.rings.container.ring
     listed_at = [device.id for device in ring.primaries(ring.partition(CONTAINER))]
     (line,) = lines(far, listed_at[:1])
 
@@ -394,7 +394,7 @@ async def test_objects_are_read_while_their_container_cannot_be_asked(
 
 
 class AckAtOne(WriteQuorum):
-    def receive(self, reply: Reply) -> Verdict | None:
+    def receive(self, replica: int, reply: Reply) -> Verdict | None:
         return Verdict.STORED if reply.outcome is Outcome.STORED else None
 
 

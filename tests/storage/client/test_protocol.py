@@ -13,6 +13,7 @@ import trio.testing
 
 from ring.errors import DiskFault, FormatError, RingfortError, Unavailable
 from ring.names import Path, Span
+from ring.service.errors import StaleRing
 from ring.timestamp import Timestamp
 from ring.world.interface import Stream, TcpAddress
 from ring.world.sim import SimWorld
@@ -37,7 +38,7 @@ GOLDEN = pathlib.Path(__file__).parents[2] / "golden" / "node-protocol.bin"
 
 
 def golden() -> bytes:
-    """A handshake with fixed nonces, two frames of questions and one of answers."""
+    """A handshake with fixed nonces, three frames of questions and one of answers."""
     server = wire.Handshake(SECRET, b"S" * 32, 7)
     client = wire.Handshake(SECRET, b"C" * 32, 6)
     challenge = server.challenge()
@@ -49,8 +50,14 @@ def golden() -> bytes:
     debt = Debt(Row("o", Timestamp(5), 4, "e", "text/plain"), OBJECT.parent, (1, 2))
     asks = [wire.Ask(1, 3, wire.PutSmall(version, b"data", debt)), wire.Ask(2, 3, wire.Head(OBJECT))]
     compare = [wire.Ask(3, 3, wire.Digests("object", 5, 6)), wire.Ask(4, 3, wire.Leaf("container", 2, 9, 6))]
+    rings = [
+        wire.Ask(5, 3, wire.Head(OBJECT), 8),
+        wire.Ask(6, 0, wire.EditionFile()),
+        wire.Ask(7, 0, wire.RingPart("object", 4, 9)),
+    ]
     failure = wire.failure_of(Superseded("newer", Timestamp(9)))
-    answers = [wire.Answer(2, wire.raw(version)), wire.Answer(1, wire.raw(None), failure)]
+    stale = wire.failure_of(StaleRing("older", edition=9))
+    answers = [wire.Answer(2, wire.raw(version)), wire.Answer(1, wire.raw(None), failure), wire.Answer(5, wire.raw(None), stale)]
     return b"".join(
         [
             challenge,
@@ -58,6 +65,7 @@ def golden() -> bytes:
             welcome,
             wire.encode_frame(wire.FrameType.QUESTIONS, wire.encode(asks)),
             wire.encode_frame(wire.FrameType.QUESTIONS, wire.encode(compare)),
+            wire.encode_frame(wire.FrameType.QUESTIONS, wire.encode(rings)),
             wire.encode_frame(wire.FrameType.ANSWERS, wire.encode(answers)),
             wire.encode_frame(wire.FrameType.DATA, b"data"),
             wire.encode_head(wire.FrameType.DATA_PLAIN, 4, 0) + b"data",
@@ -65,7 +73,7 @@ def golden() -> bytes:
     )
 
 
-def test_the_bytes_are_those_of_version_1_1() -> None:
+def test_the_bytes_are_those_of_version_1_2() -> None:
     assert golden() == GOLDEN.read_bytes()
 
 
@@ -78,6 +86,7 @@ def test_the_bytes_are_those_of_version_1_1() -> None:
         (DiskFault("x"), "DiskFault"),
         (ObjectNotFound("x", hint="h"), "ObjectNotFound"),
         (Superseded("x", Timestamp(3)), "Superseded"),
+        (StaleRing("x", edition=4), "StaleRing"),
         (RingfortError("x"), "Unavailable"),
     ],
 )
@@ -88,6 +97,8 @@ def test_errors_cross_the_wire(error: RingfortError, name: str) -> None:
     assert (type(back).__name__, back.message, back.hint) == (name, error.message, error.hint)
     if isinstance(error, Superseded):
         assert isinstance(back, Superseded) and back.newest == error.newest
+    if isinstance(error, StaleRing):
+        assert isinstance(back, StaleRing) and back.edition == error.edition
 
 
 def test_an_unknown_error_is_unavailable() -> None:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import pytest
 
 from ring.names import Path
+from ring.service.voters import majority_of, plain
 from ring.timestamp import ZERO, Timestamp
 from storage.client.node import BookHeader, BookState, Kind, Version
-from storage.client.quorum import BookQuorum, Outcome, ReadQuorum, Reply, Verdict, WriteQuorum, majority_of
+from storage.client.quorum import BookQuorum, Outcome, ReadQuorum, Reply, Verdict, WriteQuorum
 
 PATH = Path("a", "c", "o")
 STORED = Reply(Outcome.STORED)
 FAILED = Reply(Outcome.FAILED)
 NEWER = Reply(Outcome.SUPERSEDED, newest=Timestamp(9))
-HANDOFF = Reply(Outcome.STORED, primary=False)
+BY_HANDOFF = Reply(Outcome.STORED)
+HANDOFF = 5  # a replica number that no voter has
 
 
 @pytest.mark.parametrize(
@@ -23,7 +25,7 @@ HANDOFF = Reply(Outcome.STORED, primary=False)
         (3, [STORED, FAILED, STORED], [None, None, Verdict.STORED]),
         (3, [FAILED, STORED, FAILED], [None, None, Verdict.UNAVAILABLE]),
         (3, [FAILED, FAILED], [None, Verdict.UNAVAILABLE]),
-        (3, [STORED, FAILED, HANDOFF, FAILED], [None, None, None, Verdict.UNAVAILABLE]),
+        (3, [STORED, FAILED, BY_HANDOFF, FAILED], [None, None, None, Verdict.UNAVAILABLE]),
         (3, [STORED, NEWER], [None, Verdict.SUPERSEDED]),
         (3, [NEWER, STORED, STORED], [Verdict.SUPERSEDED] * 3),
         (1, [STORED], [Verdict.STORED]),
@@ -35,14 +37,15 @@ HANDOFF = Reply(Outcome.STORED, primary=False)
     ],
 )
 def test_a_write_stands_at_a_majority_of_primaries(replicas: int, replies: list[Reply], verdicts: list[Verdict | None]) -> None:
-    quorum = WriteQuorum(replicas)
-    assert [quorum.receive(reply) for reply in replies] == verdicts
+    quorum = WriteQuorum(plain(replicas))
+    voting = iter(range(replicas))
+    assert [quorum.receive(HANDOFF if reply is BY_HANDOFF else next(voting), reply) for reply in replies] == verdicts
 
 
 def test_a_superseded_write_names_the_newest() -> None:
-    quorum = WriteQuorum(3)
-    quorum.receive(Reply(Outcome.SUPERSEDED, newest=Timestamp(5)))
-    quorum.receive(Reply(Outcome.SUPERSEDED, newest=Timestamp(4)))
+    quorum = WriteQuorum(plain(3))
+    quorum.receive(0, Reply(Outcome.SUPERSEDED, newest=Timestamp(5)))
+    quorum.receive(1, Reply(Outcome.SUPERSEDED, newest=Timestamp(4)))
     assert quorum.newest == Timestamp(5)
 
 
@@ -80,7 +83,7 @@ OLD, NEW, POSTED, GONE = version(1), version(2), version(2, posted=3), version(4
 def test_reading(
     answers: list[Version | str | None], settled: bool, newest: Version | None, holders: list[int], stale: list[int]
 ) -> None:
-    quorum = ReadQuorum(3)
+    quorum = ReadQuorum(plain(3))
     for replica, answer in enumerate(answers):
         if isinstance(answer, str):
             quorum.fail(replica)
@@ -91,7 +94,7 @@ def test_reading(
 
 
 def test_at_one_time_a_tombstone_is_above_data_and_the_greater_digest_wins() -> None:
-    quorum = ReadQuorum(4)
+    quorum = ReadQuorum(plain(4))
     for replica, answer in enumerate([version(4, "a"), version(4, "b")]):
         quorum.receive(replica, answer)
     assert quorum.newest == version(4, "b")
@@ -117,14 +120,14 @@ def state(count: int) -> BookState:
     ],
 )
 def test_books(answers: list[BookState | str | None], decided: bool, settled: bool) -> None:
-    quorum = BookQuorum(3)
+    quorum = BookQuorum(plain(3))
     for replica, answer in enumerate(answers):
         if isinstance(answer, str):
-            quorum.fail()
+            quorum.fail(replica)
         else:
             quorum.receive(replica, answer)
     assert (quorum.decided, quorum.settled) == (decided, settled)
 
 
 def test_zero_is_below_all() -> None:
-    assert WriteQuorum(3).newest == ZERO
+    assert WriteQuorum(plain(3)).newest == ZERO

@@ -8,7 +8,7 @@ import trio
 from ring.daemon.worker import once
 from ring.device import Device
 from ring.names import Path
-from ring.placement import Ring
+from ring.service.overlap import Overlap
 from ring.timestamp import Timestamp
 from storage.client.interface import Row
 from storage.client.local import LocalNode
@@ -28,7 +28,7 @@ async def ground(nursery: trio.Nursery) -> Ground:
     return ground
 
 
-def rings(ground: Ground, kind: str) -> Ring:
+def rings(ground: Ground, kind: str) -> Overlap:
     return ground.rings.account if kind == "account" else ground.rings.container
 
 
@@ -36,11 +36,13 @@ def replicator(ground: Ground, number: int) -> BookReplicator:
     def nodes(device: Device):  # type: ignore[no-untyped-def]  # a Node by its shape
         return ground.nodes[device.id]
 
-    return BookReplicator(ground.rings.container.device(number), ground.engines[number][1], lambda kind: rings(ground, kind), nodes)
+    return BookReplicator(
+        ground.rings.container.ring.device(number), ground.engines[number][1], lambda kind: rings(ground, kind), nodes
+    )
 
 
 def primaries(ground: Ground, path: Path) -> list[int]:
-    ring = rings(ground, "container" if path.container else "account")
+    ring = rings(ground, "container" if path.container else "account").ring
     return [device.id for device in ring.primaries(ring.partition(path))]
 
 
@@ -107,7 +109,7 @@ async def test_a_book_that_moved_is_dropped_where_it_was_when_all_have_it(
 ) -> None:
     container = CONTAINERS[0]
     old = primaries(ground, container)
-    ground.rings.container = make_ring(4, 3, shift=2)
+    ground.rings.container = Overlap.of(make_ring(4, 3, shift=2))
     new = primaries(ground, container)
     (left,) = set(old) - set(new)
     (joined,) = set(new) - set(old)

@@ -20,7 +20,9 @@ def updater(ground: Ground, number: int) -> ContainerUpdater:
     def nodes(device: Device):  # type: ignore[no-untyped-def]  # a Node by its shape
         return ground.nodes[device.id]
 
-    return ContainerUpdater(ground.rings.account.device(number), ground.engines[number][1], lambda: ground.rings.account, nodes)
+    return ContainerUpdater(
+        ground.rings.account.ring.device(number), ground.engines[number][1], lambda: ground.rings.account, nodes
+    )
 
 
 async def pass_all(ground: Ground) -> None:
@@ -55,7 +57,7 @@ async def test_a_report_of_a_replica_that_missed_the_deletion_loses(
 ) -> None:
     ground = await Ground.with_engines(nursery)
     await ground.storage.put_container(CONTAINER, {})
-    ring = ground.rings.container
+    ring = ground.rings.container.ring
     missed = ring.primaries(ring.partition(CONTAINER))[0].id
     node = ground.nodes[missed]
     assert isinstance(node, LocalNode)
@@ -87,7 +89,7 @@ async def test_without_a_majority_the_report_is_owed_still(nursery: trio.Nursery
     ground = await Ground.with_engines(nursery)
     await ground.storage.put_container(CONTAINER, {})
     await put(ground, "a", b"12345")
-    ring = ground.rings.account
+    ring = ground.rings.account.ring
     nodes = list(ground.nodes)
     for device in ring.primaries(ring.partition(ACCOUNT))[:2]:
         node = nodes[device.id]

@@ -36,7 +36,7 @@ async def ground(nursery: trio.Nursery) -> Ground:
 
 
 def replicator(ground: Ground, number: int, nodes: list[Node] | None = None) -> ObjectReplicator:
-    device = ground.rings.objects[0].device(number)
+    device = ground.rings.objects[0].ring.device(number)
     others = nodes or ground.nodes
     return ObjectReplicator(
         device, ground.engines[number][0], lambda: ground.rings.objects[0], lambda device: others[device.id], pack_cut_bytes=CUT
@@ -57,12 +57,12 @@ async def get_from(ground: Ground, number: int, path: Path) -> bytes | None:
 
 
 def primaries(ground: Ground, path: Path) -> list[int]:
-    ring = ground.rings.objects[0]
+    ring = ground.rings.objects[0].ring
     return [device.id for device in ring.primaries(ring.partition(path))]
 
 
 async def roots(ground: Ground, partition: int) -> set[bytes]:
-    ring = ground.rings.objects[0]
+    ring = ground.rings.objects[0].ring
     span = Span(ring.part_power, partition)
     return {(await ground.nodes[device.id].digests("object", span)).root for device in ring.primaries(partition)}
 
@@ -125,7 +125,7 @@ async def test_newer_metadata_travels(ground: Ground, autojump_clock: trio.testi
         version = await ground.nodes[number].head(path)
         assert version is not None
         assert (dict(version.metadata), version.content_type) == ({"x-object-meta-b": "2"}, "a/b")
-    assert len(await roots(ground, ground.rings.objects[0].partition(path))) == 1
+    assert len(await roots(ground, ground.rings.objects[0].ring.partition(path))) == 1
 
 
 @pytest.mark.parametrize("size", [10, 3 * CUT])

@@ -6,6 +6,7 @@ import trio
 
 from ring.daemon.worker import once
 from ring.names import Path
+from ring.service.overlap import Overlap
 from ring.wire.message import BytesBody
 from storage.client.interface import NewObject
 from storage.client.local import LocalNode
@@ -22,7 +23,7 @@ async def ground_with_late_rows(nursery: trio.Nursery) -> tuple[Ground, list[int
     ground = await Ground.with_engines(nursery, Settings(pack_cut_bytes=4096, repair_delay_s=1e6))
     await ground.storage.put_container(CONTAINER, {})
     await ground.storage.put_object(Path("AUTH_a", "c", "first"), NewObject(), BytesBody(b"x"))
-    ring = ground.rings.container
+    ring = ground.rings.container.ring
     late = [device.id for device in ring.primaries(ring.partition(CONTAINER))][:2]
     good = {number: ground.nodes[number] for number in late}
 
@@ -87,8 +88,8 @@ async def test_a_device_that_does_not_answer_is_owed_still(nursery: trio.Nursery
 
 async def test_a_container_that_moved_is_paid_where_it_is(nursery: trio.Nursery, autojump_clock: trio.testing.MockClock) -> None:
     ground, _ = await ground_with_late_rows(nursery)
-    ground.rings.container = make_ring(4, 3, shift=2)
-    ring = ground.rings.container
+    ground.rings.container = Overlap.of(make_ring(4, 3, shift=2))
+    ring = ground.rings.container.ring
     now = [device.id for device in ring.primaries(ring.partition(CONTAINER))]
     state = await ground.storage.head_container(CONTAINER)
     header = (await ground.nodes[(now[0] + 1) % 4].book(CONTAINER)) or (await ground.nodes[now[0]].book(CONTAINER))

@@ -18,6 +18,7 @@ from ring.daemon.worker import Busy, once
 from ring.device import Device
 from ring.names import Path, Span
 from ring.placement import Ring
+from ring.service.overlap import Overlap
 from ring.timestamp import Timestamp
 from ring.world.interface import TcpAddress
 from ring.world.sim import SimWorld
@@ -73,9 +74,12 @@ class Machine:
     def replicators(self) -> tuple[ObjectReplicator, BookReplicator]:
         device = make_device(self.number)
         return (
-            ObjectReplicator(device, self.store, lambda: self.rings["object"], self.node),
-            BookReplicator(device, self.books, lambda kind: self.rings[kind], self.node),
+            ObjectReplicator(device, self.store, lambda: self.overlap("object"), self.node),
+            BookReplicator(device, self.books, self.overlap, self.node),
         )
+
+    def overlap(self, kind: str) -> Overlap:
+        return Overlap.of(self.rings[kind])
 
     def node(self, device: Device) -> Node:
         return self.nodes[device.id]

@@ -1,0 +1,47 @@
+"""Register: the one order of editions of a cluster, in control state, and which devices confirmed a ring.
+
+Compare and set: of two steps that follow the same edition one comes first, and the other is made again above it.  Only steps need
+it; reading and writing never do.  Neighbours: edition, agent, ring.kv.
+
+    rings/edition               the newest edition (as in its file)
+    rings/confirmed/NAME/ID     the RingId that device ID has confirmed: all that it holds is at that ring's primaries
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from ring.kv.interface import KV, Put, Unchanged
+from ring.service.edition import Edition, RingId, decode, encode
+
+EDITION = "rings/edition"
+CONFIRMED = "rings/confirmed/"
+
+
+class Register:
+    """Errors of every call: Unavailable."""
+
+    def __init__(self, kv: KV) -> None:
+        self._kv = kv
+
+    async def newest(self) -> Edition | None:
+        entry = await self._kv.get(EDITION)
+        return None if entry is None else decode(entry.value)
+
+    async def advance(self, old: Edition | None, new: Edition) -> bool:
+        """``new`` follows ``old``; False when something else does, and nothing was changed."""
+        entry = await self._kv.get(EDITION)
+        if (None if entry is None else decode(entry.value)) != old:
+            return False
+        modified = 0 if entry is None else entry.modified
+        outcome = await self._kv.transact([Unchanged(EDITION, modified)], [Put(EDITION, encode(new))])
+        return outcome.succeeded
+
+    async def confirm(self, name: str, device_id: int, ring: RingId) -> None:
+        await self._kv.transact([], [Put(f"{CONFIRMED}{name}/{device_id}", msgspec.json.encode(ring))])
+
+    async def confirmed(self, name: str, ring: RingId) -> set[int]:
+        """The devices that confirmed this ring."""
+        prefix = f"{CONFIRMED}{name}/"
+        entries = await self._kv.range(prefix)
+        return {int(e.key.removeprefix(prefix)) for e in entries if msgspec.json.decode(e.value, type=RingId) == ring}

@@ -1,0 +1,181 @@
+"""Ring changes: an operator who publishes new rings while clients work, and the control state that he and the members share.
+
+Every change is one a builder could make: a device is added, removed, weighed anew, or the partition power grows.  Some move more
+than one replica of a partition, or come before the last one has settled; the operator does not look.
+"""
+
+from __future__ import annotations
+
+import random
+from array import array
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import trio
+
+from ring.device import Device
+from ring.errors import Unavailable
+from ring.kv.interface import KV, Entry, LeaseId, Operation, Outcome, Unchanged, Watch
+from ring.names import NameHasher
+from ring.placement import Ring
+from ring.ringfile import encode
+from ring.service.register import Register
+
+if TYPE_CHECKING:
+    from tests.sim.cluster import Cluster, Member
+
+NAMES = ("account", "container", "object")
+HASHER = NameHasher(b"prefix", b"suffix")
+PART_POWER = 2
+PART_POWER_MAX = 4
+REPLICAS = 3
+CHANGE_S = 12.0  # mean time between two changes
+
+
+def device_of(number: int) -> Device:
+    return Device(number, 1, number, f"n{number}", 6200, "disk", 100.0)
+
+
+def first_ring(count: int) -> Ring:
+    table = tuple(array("H", [(p + replica) % count for p in range(1 << PART_POWER)]) for replica in range(REPLICAS))
+    return Ring(1, PART_POWER, tuple(device_of(number) for number in range(count)), table, HASHER)
+
+
+class SharedKV:
+    """One member's way to the control state, which a nemesis may cut."""
+
+    def __init__(self, kv: KV) -> None:
+        self._kv = kv
+        self.away = False
+
+    def _enter(self) -> None:
+        if self.away:
+            raise Unavailable("control state cannot be reached")
+
+    async def get(self, key: str) -> Entry | None:
+        self._enter()
+        return await self._kv.get(key)
+
+    async def range(self, prefix: str, *, limit: int | None = None) -> list[Entry]:
+        self._enter()
+        return await self._kv.range(prefix, limit=limit)
+
+    async def transact(self, compares: Sequence[Unchanged], operations: Sequence[Operation]) -> Outcome:
+        self._enter()
+        outcome = await self._kv.transact(compares, operations)
+        self._enter()  # it happened, and nobody heard of it
+        return outcome
+
+    def watch(self, prefix: str) -> AbstractAsyncContextManager[Watch]:
+        return self._kv.watch(prefix)
+
+    async def grant(self, ttl_s: float) -> LeaseId:
+        self._enter()
+        return await self._kv.grant(ttl_s)
+
+    async def keep_alive(self, lease: LeaseId) -> None:
+        self._enter()
+        await self._kv.keep_alive(lease)
+
+    async def revoke(self, lease: LeaseId) -> None:
+        self._enter()
+        await self._kv.revoke(lease)
+
+
+@dataclass
+class Plan:
+    """A ring as the operator has it: who is in it, and the table."""
+
+    version: int
+    power: int
+    inside: list[int]
+    table: list[list[int]] = field(default_factory=list)  # by partition: the devices
+
+    @classmethod
+    def of(cls, ring: Ring) -> Plan:
+        inside = [device.id for device in ring.devices if device is not None]
+        return cls(ring.version, ring.part_power, inside, [[d.id for d in ring.primaries(p)] for p in range(ring.partition_count)])
+
+    def ring(self) -> Ring:
+        devices = tuple(device_of(n) if n in self.inside else None for n in range(max(self.inside) + 1))
+        rows = tuple(array("H", [holders[replica] for holders in self.table]) for replica in range(REPLICAS))
+        return Ring(self.version, self.power, devices, rows, HASHER)
+
+    def place(self, rng: random.Random, chance: float) -> None:
+        """Bring replicas off devices that left, and some others anywhere."""
+        for holders in self.table:
+            for index, device in enumerate(holders):
+                others = [n for n in self.inside if n not in holders]
+                if others and (device not in self.inside or rng.random() < chance):
+                    holders[index] = rng.choice(others)
+
+
+class Operator:
+    def __init__(self, cluster: Cluster, rng: random.Random) -> None:
+        self._cluster = cluster
+        self._rng = rng
+        self.plans = {name: Plan.of(cluster.first) for name in NAMES}
+        self.lost: Member | None = None  # a device that is gone for good
+        self.published = 0
+
+    async def run(self, until: float) -> None:
+        while trio.current_time() < until:
+            await trio.sleep(self._rng.expovariate(1 / CHANGE_S))
+            for name in self._rng.choice((NAMES, ("object",), ("container",), ("object", "container"))):
+                self._change(name, self._rng.choice((self._add, self._remove, self._weigh, self._weigh, self._grow)))
+                if self._rng.random() < 0.8:
+                    await self._publish(name)
+
+    async def finish(self) -> None:
+        """At rest: what was wanted last is in force and settled everywhere."""
+        register = Register(self._cluster.kv)
+        for name, plan in self.plans.items():
+            while True:
+                edition = await register.newest()
+                if edition is not None and edition.rings[name].newest.version >= plan.version:
+                    break
+                await self._publish(name)
+                await trio.sleep(2)
+
+    def lose(self, member: Member) -> None:
+        """Its device will not come back; the rings go without it."""
+        self.lost = member
+        member.lost = True
+        for name in NAMES:
+            self._change(name, lambda plan: plan.inside.remove(member.device.id) if member.device.id in plan.inside else None)
+
+    def _change(self, name: str, change: object) -> None:
+        plan = self.plans[name]
+        before = plan.power
+        assert callable(change)
+        change(plan)
+        if plan.power == before:
+            plan.place(self._rng, self._rng.choice((0.0, 0.1, 0.1, 0.5, 1.0)))
+        plan.version += 1
+
+    def _add(self, plan: Plan) -> None:
+        lost = self.lost.device.id if self.lost is not None else -1
+        outside = [m.device.id for m in self._cluster.members if m.device.id not in (*plan.inside, lost)]
+        if outside:
+            plan.inside.append(self._rng.choice(outside))
+
+    def _remove(self, plan: Plan) -> None:
+        if len(plan.inside) > REPLICAS + 1:
+            plan.inside.remove(self._rng.choice(plan.inside))
+
+    def _weigh(self, plan: Plan) -> None:
+        """``place`` moves what it moves."""
+
+    def _grow(self, plan: Plan) -> None:
+        if plan.power < PART_POWER_MAX:
+            plan.power += 1
+            plan.table = [list(holders) for holders in plan.table for _ in range(2)]
+
+    async def _publish(self, name: str) -> None:
+        member = self._rng.choice(self._cluster.members)
+        plan = self.plans[name]
+        if await member.publish(name, encode(plan.ring())):
+            self.published += 1
+            self._cluster.simulation.trace(f"operator: version {plan.version} of ring {name} is published at {member.name}")
