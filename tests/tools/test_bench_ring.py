@@ -166,7 +166,7 @@ def test_goals() -> None:
     reached = goals([result("us"), result("them", 10.0), result("us", scene=ADD), result("them", scene=ADD)], "us")
     assert all(ok for ok, _ in reached)
     assert len(reached) == 5
-    assert "10.0 times as fast" in reached[0][1]
+    assert "10.0 times less cpu" in reached[0][1]
     for ours in (
         result("us", 1.1),
         result("us", moves=[4, 2]),
@@ -180,7 +180,7 @@ def test_goals() -> None:
 
 def test_lines() -> None:
     line = result("us", 1.234, ADD, moves=[3375, 483]).line()
-    assert line == "| add a server | us | 1.23 | 50 | 2 | 3,375 + 483 = **3,858** | 5 | 0.500 | 0.000 |"
+    assert line == "| add a server | us | 1.23 | 1.23 | 50 | 2 | 3,375 + 483 = **3,858** | 5 | 0.500 | 0.000 |"
     assert "| 5 | 9 + 8 + 7 + ... = **35** |" in result("us", moves=[9, 8, 7, 6, 5]).line()
     figures = dict.fromkeys(("nodes_us", "first_handoffs_us", "all_handoffs_us", "load_s"), 2.0)
     figures |= dict.fromkeys(("resident_bytes", "peak_bytes", "file_bytes"), 2.0**21) | {

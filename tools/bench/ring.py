@@ -4,7 +4,8 @@
 
 Builds and changes rings of 2^16 and 2^20 partitions x 3 replicas on 1,000 devices, and looks names up.  Every run is a process of
 its own (ring_child), one after the other; Swift runs in a venv of its own, installed when it is not there.  ring_layouts has the
-clusters, and judges the tables of both by the same code.  Exit status 1 when a goal is missed.
+clusters, and judges the tables of both by the same code.  Where other work shares the machine, compare cpu seconds: neither side
+has a second thread or waits for anything.  Exit status 1 when a goal is missed.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ POWERS = (16, 20)
 TIMES_FASTER = 10  # the goal for the first build of the largest ring
 SEED = 1
 HEADING = (
-    "| what | | seconds | peak MiB | passes | moves | lower bound | balance % | dispersion % |\n"
-    "|---|---|---:|---:|---:|---|---:|---:|---:|"
+    "| what | | seconds | cpu s | peak MiB | passes | moves | lower bound | balance % | dispersion % |\n"
+    "|---|---|---:|---:|---:|---:|---|---:|---:|---:|"
 )
 LOOKUPS = (
     ("nodes_us", "partition and primaries of a name, us"),
@@ -68,7 +69,14 @@ class Result:
         moves = " + ".join(f"{count:,}" for count in worth.moves[:3])
         if len(worth.moves) > 1:
             moves += f"{' + ...' if len(worth.moves) > 3 else ''} = **{sum(worth.moves):,}**"
-        figures = (f"{self.seconds:.2f}", f"{self.peak_bytes / 2**20:.0f}", str(len(worth.moves)), moves, f"{worth.lower_bound:,}")
+        figures = (
+            f"{self.seconds:.2f}",
+            f"{self.cpu:.2f}",
+            f"{self.peak_bytes / 2**20:.0f}",
+            str(len(worth.moves)),
+            moves,
+            f"{worth.lower_bound:,}",
+        )
         cells = (self.scene.name, self.side, *figures, f"{worth.balance:.3f}", f"{worth.dispersion:.3f}")
         return "| " + " | ".join(cells) + " |"
 
@@ -186,9 +194,11 @@ def goals(results: Sequence[Result], ours: str) -> list[tuple[bool, str]]:
     found = []
     for a, b in pairs:
         if a.scene == FIVE:
-            faster = b.seconds / a.seconds
+            faster = b.cpu / a.cpu
             needed = TIMES_FASTER if a.part_power == max(POWERS) else 0
-            found.append((faster >= needed, f"the first build at 2^{a.part_power} is {faster:.1f} times as fast ({needed} needed)"))
+            found.append(
+                (faster >= needed, f"the first build at 2^{a.part_power} takes {faster:.1f} times less cpu ({needed} needed)")
+            )
     over = [f"{r.scene.name} at 2^{r.part_power}" for r in mine if sum(r.worth.moves) != r.worth.lower_bound]
     found.append(
         (not over, f"moves equal the lower bound in {len(mine) - len(over)} of {len(mine)}" + "".join(f"; not: {o}" for o in over))
