@@ -61,7 +61,7 @@ def plan(
     verbose: bool,
     as_json: bool,
 ) -> int:
-    """What rebalancing would move, from where to where, and how long it would take.
+    """What rebalancing would move, and how long it would take.
 
     Runs the passes of rebalance on a copy, each as soon as min_part_hours and the bytes of the one before allow; nothing is
     written.  Times are the least possible: the busiest device at --rate, and all bytes at --concurrency transfers.
@@ -233,9 +233,10 @@ def _flow_dicts(builder: Builder, flows: Sequence[Flow], load: Load) -> list[dic
 @json_option
 @click.pass_obj
 def certificate(file: RingFile, as_json: bool) -> int:
-    """Prove how good the ring is: moves against the fewest possible, devices against quotas, tiers against limits.
+    """Prove how good the ring is.
 
-    Everything is counted anew from the table and the weights; only the moves of the last rebalance are as the builder noted them.
+    Moves stand against the fewest possible, devices against their quotas, tiers against their limits.  Everything is counted anew
+    from the table and the weights; only the moves of the last rebalance are as the builder noted them.
 
     Exit status 1: a device is off its quota, a tier is crowded, or the last rebalance moved more than the lower bound.
     """
@@ -290,10 +291,10 @@ def _certificate_text(file: RingFile, builder: Builder, proof: Certificate) -> s
 @click.option("-f", "--force", is_flag=True, help="Also over a file that is not a picture.")
 @click.pass_obj
 def plot(file: RingFile, output: str | None, with_plan: bool, seed: str | None, force: bool) -> int:
-    """Draw the ring as an SVG: what each device holds against its quota.
+    """Draw the ring as an SVG.
 
-    A browser opens it; point at a bar for its numbers.  An older picture of the same name is replaced, any other file only with
-    --force.
+    It shows what each device holds against its quota.  A browser opens it; point at a bar for its numbers.  An older picture of
+    the same name is replaced, any other file only with --force.
 
     \b
       plot

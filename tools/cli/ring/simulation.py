@@ -74,11 +74,12 @@ def simulate(
     as_json: bool,
     **options: Any,
 ) -> int:
-    """What would be lost: partitions with 0, 1, 2 ... copies left, and the loss to expect per year.
+    """What would be lost, now and per year.
 
-    What is named fails at the same time; --random comes on top of it.  Without any of these: the worst of each level, and the
-    losses per year.  Those follow from rates of failure (--afr ...) and from how long a rebuild takes: --rebuild-hours, or
-    --rate and how full the ring is (--fill ...), which make it out of the devices that can take part.
+    Counts partitions with 0, 1, 2 ... copies left.  What is named fails at the same time; --random comes on top of it.  Without
+    any of these: the worst of each level, and the losses per year.  Those follow from rates of failure (--afr ...) and from how
+    long a rebuild takes: --rebuild-hours, or --rate and how full the ring is (--fill ...), which make it out of the devices that
+    can take part.
 
     \b
       simulate
