@@ -210,11 +210,11 @@ class Builder:
         return True
 
     def remove(self, device_id: int) -> None:
-        """Its replicas leave at the next rebalances, whatever min_part_hours say; then it is gone and its id is not used again."""
+        """Its replicas leave at the next rebalances, whatever min_part_hours say; then it is gone and its id is not used again.
+        One that holds nothing is gone with the next rebalance, which makes a ring without it."""
         device = self.device(device_id)
         self.devices[device_id] = replace(device, weight=0.0)
         self.removed.add(device_id)
-        self._drop_empty()
         self.version += 1
 
     # ---- the ring as a whole
