@@ -150,7 +150,8 @@ def set_region(file: RingFile, /, pairs_: tuple[str, ...], yes: bool, **options:
     """
 
     def change(builder: Builder, device: Device, value: int) -> tuple[bool, str]:
-        return builder.set_region(device.id, value), f"{named(device)} region set to {value}"
+        changed = builder.set_region(device.id, value)
+        return changed, f"{named(builder.device(device.id))} region set to {value}"
 
     return _set(file, pairs(pairs_, options, "REGION"), "update the region for", _whole("region"), change, yes=yes)
 
@@ -171,7 +172,8 @@ def set_zone(file: RingFile, /, pairs_: tuple[str, ...], yes: bool, **options: A
     """
 
     def change(builder: Builder, device: Device, value: int) -> tuple[bool, str]:
-        return builder.set_zone(device.id, value), f"{named(device)} zone set to {value}"
+        changed = builder.set_zone(device.id, value)
+        return changed, f"{named(builder.device(device.id))} zone set to {value}"
 
     return _set(file, pairs(pairs_, options, "ZONE"), "update the zone for", _whole("zone"), change, yes=yes)
 

@@ -55,14 +55,13 @@ def rebalance(file: RingFile, seed_: str | None, seed: str | None, force: bool, 
     builder = file.load()
     state, _ = ring_state(file, builder)
     was = (worst(balances(builder)), builder.dispersion())
-    rows, version = [len(row) for row in builder.table], builder.version
+    version, shape = builder.version, _shape(builder)
     if builder.partition_count >= _LONG_WORK and sys.stderr.isatty():
         click.echo(f"Placing {sum(builder.rows)} replicas ...", err=True)
     report = builder.rebalance(seed_number(seed or seed_, version), file.now())
-    resized = rows != [len(row) for row in builder.table]
     if report.version == version and not force:
         return _nothing(file, builder, report, state, as_json)
-    if not (force or resized or state != UP_TO_DATE or _worth(was, report)):
+    if not (force or _shape(builder) != shape or state != UP_TO_DATE or _worth(was, report)):
         return _refused(report, as_json)
     builder.validate()
     file.save(builder, with_ring=True)
@@ -87,6 +86,11 @@ def seed_number(text: str | None, version: int) -> int:
     if re.fullmatch(r"-?\d{1,18}", text, re.ASCII):
         return abs(int(text))
     return int.from_bytes(hashlib.sha256(text.encode(errors="surrogateescape")).digest()[:8], "big")
+
+
+def _shape(builder: Builder) -> tuple[list[int], int]:
+    """Replicas and devices, of which a change has to be written whatever it gains."""
+    return [len(row) for row in builder.table], len(builder.present)
 
 
 def _worth(was: tuple[float, float], report: Report) -> bool:

@@ -63,8 +63,8 @@ def test_set_weight(tmp_path: Path) -> None:
 
 def test_set_region_and_zone(tmp_path: Path) -> None:
     desk = Desk.with_zones(tmp_path)
-    assert desk.done("set_region", "d1", "2") == 'd1r1z2-10.0.2.1:6200R10.0.2.1:6200/sdb_"" region set to 2\n'
-    assert desk.done("set_zone", "--ip", "10.0.3.1", "7", "-y") == 'd2r1z3-10.0.3.1:6200R10.0.3.1:6200/sdb_"" zone set to 7\n'
+    assert desk.done("set_region", "d1", "2") == 'd1r2z2-10.0.2.1:6200R10.0.2.1:6200/sdb_"" region set to 2\n'
+    assert desk.done("set_zone", "--ip", "10.0.3.1", "7", "-y") == 'd2r1z7-10.0.3.1:6200R10.0.3.1:6200/sdb_"" zone set to 7\n'
     assert [(d.region, d.zone) for d in desk.builder.present] == [(1, 1), (2, 2), (1, 7)]
     assert desk("set_zone", "d2", "7").status == 1
 

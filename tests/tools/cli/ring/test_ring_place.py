@@ -115,6 +115,17 @@ def test_less_than_one_percent_is_not_worth_a_ring_unless_forced(tmp_path: Path)
     assert desk.placed().startswith("Reassigned ")
 
 
+def test_an_empty_device_leaves_with_a_ring_of_its_own(tmp_path: Path) -> None:
+    desk = Desk.with_zones(tmp_path, 4)
+    desk.done("set_weight", "d3", 0)
+    desk.placed()
+    desk.done("remove", "d3")
+    assert "DEL" in desk.done()
+    assert desk.done("rebalance").startswith("Reassigned 0 (0.00%) partitions.")
+    assert [device.id for device in desk.ring.devices if device is not None] == [0, 1, 2]
+    assert desk("--json").json["ring"]["state"] == "up-to-date"
+
+
 def test_force_writes_even_when_nothing_moves(tmp_path: Path) -> None:
     desk = Desk.with_zones(tmp_path)
     desk.placed()
