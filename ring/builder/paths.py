@@ -24,6 +24,8 @@ from ring.builder.shuffle import Shuffler
 from ring.placement import NO_DEVICE
 
 SAMPLE = 256  # replicas of a device that are tried for edges to devices that are full too
+FIRST_CELLS = 512  # replicas x devices below quota that are tried at once, at first
+FIRST_SLOTS = 8  # of them, tried first
 Ids = NDArray[np.int64]
 
 
@@ -134,14 +136,15 @@ class Paths:
         return used
 
     def _first_legal(self, slots: Slots, below: Ids) -> tuple[int, int] | None:
-        chunk = max(1, 1 << 16 >> max(0, len(below) - 1).bit_length())
-        for start in range(0, len(slots), chunk):
-            some = slots[start : start + chunk]
+        start, cells = 0, FIRST_CELLS  # the first few replicas mostly do; only where none does, all are looked at
+        while start < len(slots):
+            some = slots[start : start + max(1, cells // max(1, len(below)))]
             grid = self._state.legal_grid(some, below)
             places = np.flatnonzero(grid)
             if len(places):
                 place = int(places[0])
                 return int(some[place // len(below)]), int(below[place % len(below)])
+            start, cells = start + len(some), min(4 * cells, 1 << 16)
         return None
 
     def _edges(
@@ -151,10 +154,17 @@ class Paths:
         state = self._state
         arrivals = self._arrivals.get(giver, set())
         some = slots[:SAMPLE]
-        if len(some) and len(unseen):
-            grid = state.legal_grid(some, unseen)
-            for number in np.flatnonzero(grid.any(axis=0)).tolist():
-                yield int(some[int(np.argmax(grid[:, number]))]), int(unseen[number])
+        found: dict[int, int] = {}
+        start, count = 0, FIRST_SLOTS
+        while start < len(some) and len(unseen):  # nearly all takers can have one of the first few
+            tried = some[start : start + count]
+            grid = state.legal_grid(tried, unseen)
+            takes = grid.any(axis=0)
+            found |= zip(unseen[takes].tolist(), tried[grid.argmax(axis=0)[takes]].tolist(), strict=True)
+            unseen = unseen[~takes]
+            start, count = start + count, 4 * count
+        for taker in sorted(found):
+            yield found[taker], taker
         for slot in sorted(arrivals):
             source = state.origin[slot]
             if source not in came and source != NO_DEVICE and state.legal(np.array([slot]), np.array([source]))[0]:
