@@ -7,7 +7,7 @@ docs/formats/swift-ring.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated
 
@@ -52,6 +52,7 @@ class KnownRecord(Record, forbid_unknown_fields=True):
 
     parts: float | None = None
     parts_wanted: float | None = None
+    tiers: tuple[tuple[int], tuple[int, int], tuple[int, int, str], tuple[int, int, str, int]] | None = None
 
 
 def device_record(device: Device) -> dict[str, str | int | float]:
@@ -109,11 +110,13 @@ def _device(record: Record) -> Device:
     return replace(device, id=record.id)
 
 
-def table_of(rows: Iterable[NDArray[np.unsignedinteger]], part_power: int, devices: Sequence[Device | None]) -> Table:
-    """Rows of uint16, none of them without a device anywhere."""
+def table_of(rows: Sequence[NDArray[np.unsignedinteger]], part_power: int, devices: Sequence[Device | None]) -> Table:
+    """Rows of uint16, none of them without a device anywhere.  An empty last row, of a small fraction of a replica, is none."""
     known = np.array([device is not None for device in devices] + [False])
     table = []
     short = False
+    if len(rows) > 1 and not len(rows[-1]):
+        rows = rows[:-1]
     for replica, row in enumerate(rows):
         if short or not 0 < len(row) <= 1 << part_power:
             raise FormatError(f"replica {replica} of the Swift file has {len(row)} partitions, not {1 << part_power}")

@@ -82,7 +82,7 @@ def decode_ring_gz(data: bytes, *, min_part_hours: int = MIN_PART_HOURS) -> From
     except (zlib.error, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise FormatError(f"a Swift ring file that cannot be read: {error}") from error
     part_power = 32 - header.part_shift
-    if not rows:
+    if not rows or not len(rows[0]):
         raise BadInput("a Swift ring in which nothing is placed", hint="import its .builder instead")
     replicas = len(rows) - 1 + len(rows[-1]) / (1 << part_power)
     builder = Builder.create(part_power, replicas, min_part_hours)

@@ -196,6 +196,7 @@ REFUSED: dict[str, tuple[bytes, type[RingfortError], str]] = {
     "replicas in parts": (v1(replica_count=1.5), FormatError, "makes no sense"),
     "replicas above ours": (v1(replica_count=10**9), BadInput, "at most 100"),
     "no replicas": (v1((), replica_count=0), BadInput, "nothing is placed"),
+    "a row of nothing": (v1(([],), replica_count=1), BadInput, "nothing is placed"),
     "byte order of old": (v1(byteorder="pdp"), FormatError, "makes no sense"),
     "a version below zero": (v1(version=-1), FormatError, "version"),
     "next part power two up": (v1(next_part_power=4), FormatError, "becomes 4"),

@@ -190,6 +190,18 @@ def test_ids_of_four_bytes() -> None:
     assert [row.tolist() for row in read(_replica2part2dev=wide, dev_id_bytes=4).table] == [[0, 1, 2, 0], [1, 2]]
 
 
+def test_a_fraction_of_a_replica_that_is_less_than_one_partition() -> None:
+    """Swift keeps an empty row for it, and lengthens it when the partition power grows."""
+    builder = read(replicas=1.1, _replica2part2dev=[array("H", [0, 1, 2, 0]), array("H", [])])
+    assert [row.tolist() for row in builder.table] == [[0, 1, 2, 0]]
+    assert builder.rows == [4]
+
+
+def test_what_swift_leaves_in_a_device_counts_for_nothing() -> None:
+    tiers = ((1,), (1, 1), (1, 1, "10.0.0.1"), (1, 1, "10.0.0.1", 0))
+    assert read(devs=[device(0, tiers=tiers, parts=3, parts_wanted=-1), device(1), device(2)]).devices[0] == expected(0)
+
+
 def test_what_is_left_behind_is_said() -> None:
     data = pickle.dumps(content(devs=[device(0), device(1, colour="red"), device(2)], mood="good"), protocol=2)
     notes = decode_swift_builder(data).notes
