@@ -16,7 +16,7 @@ from ring.builder.builder import Builder
 from ring.device import Device
 from ring.errors import BadInput, Conflict
 from tools.cli.ring.group import CHANGED, UNCHANGED, RingFile, verb
-from tools.cli.ring.search import SEARCH_HELP, WHOLE, choose, find, host, ip, named, pairs, search_options, searches, yes_option
+from tools.cli.ring.search import SEARCH_HELP, choose, find, host, ip, named, pairs, search_options, searches, whole, yes_option
 
 _ADDRESS = r"(?:\[[^\]]*\]|[^\[\]/:R]*)"
 _ADD = re.compile(
@@ -34,12 +34,12 @@ _EXAMPLE = "r1z1-10.0.0.4:6200/sdb1_META, or r1z1-10.0.0.4:6200R10.1.0.4:6201/sd
 
 @verb()
 @click.argument("pairs_", metavar="[DEVICE WEIGHT]...", nargs=-1)
-@click.option("-r", "--region", type=WHOLE, metavar="N", help="Region.")
-@click.option("-z", "--zone", type=WHOLE, metavar="N", help="Zone.")
+@click.option("-r", "--region", type=whole, metavar="N", help="Region.")
+@click.option("-z", "--zone", type=whole, metavar="N", help="Zone.")
 @click.option("-i", "--ip", "address", metavar="HOST", help="IP address or name of the server.")
-@click.option("-p", "--port", type=WHOLE, metavar="N", help="Port.")
+@click.option("-p", "--port", type=whole, metavar="N", help="Port.")
 @click.option("-j", "--replication-ip", metavar="HOST", help="Replication address; --ip unless given.")
-@click.option("-q", "--replication-port", type=WHOLE, metavar="N", help="Replication port; --port unless given.")
+@click.option("-q", "--replication-port", type=whole, metavar="N", help="Replication port; --port unless given.")
 @click.option("-d", "--device", "name", metavar="NAME", help="Device name: sdb1.")
 @click.option("-w", "--weight", metavar="WEIGHT", help="Weight: what it should hold, beside others.")
 @click.option("-m", "--meta", metavar="TEXT", default="", help="Whatever you like.")
@@ -182,9 +182,9 @@ def set_zone(file: RingFile, /, pairs_: tuple[str, ...], yes: bool, **options: A
 @click.argument("pairs_", metavar="SEARCH_VALUE CHANGE...", nargs=-1)
 @search_options
 @click.option("-I", "--change-ip", metavar="HOST", help="New address.")
-@click.option("-P", "--change-port", type=WHOLE, metavar="N", help="New port.")
+@click.option("-P", "--change-port", type=whole, metavar="N", help="New port.")
 @click.option("-J", "--change-replication-ip", metavar="HOST", help="New replication address.")
-@click.option("-Q", "--change-replication-port", type=WHOLE, metavar="N", help="New replication port.")
+@click.option("-Q", "--change-replication-port", type=whole, metavar="N", help="New replication port.")
 @click.option("-D", "--change-device", metavar="NAME", help="New device name.")
 @click.option("-M", "--change-meta", metavar="TEXT", help="New meta.")
 @yes_option
@@ -261,7 +261,7 @@ def _parsed(key: str, value: str) -> int | str:
 @yes_option
 @click.pass_obj
 def remove(file: RingFile, /, values: tuple[str, ...], yes: bool, **options: Any) -> int:
-    """Take devices out: what they hold moves at the next rebalance, whatever min_part_hours say.
+    """Take devices out at the next rebalance, whatever min_part_hours say.
 
     For devices that failed.  From one that works, set_weight 0 moves everything away in good order; remove it when it is empty.
 

@@ -112,14 +112,14 @@ class _Ring(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """``--json`` may stand behind FILE, where a group would look for a verb."""
-        if args[1:] and all(argument == "--json" for argument in args[1:]):
-            args = [*args[1:], args[0]]
+        if args[1:2] == ["--json"]:
+            args = ["--json", args[0], *args[2:]]
         return super().parse_args(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         for heading, verbs in VERBS.items():
             with formatter.section(heading):
-                rows = [(name, command.get_short_help_str(70)) for name in verbs if (command := self.get_command(ctx, name))]
+                rows = [(name, command.get_short_help_str(200)) for name in verbs if (command := self.get_command(ctx, name))]
                 if rows:
                     formatter.write_dl(rows)
 

@@ -64,7 +64,9 @@ def search(file: RingFile, /, value: str | None, as_json: bool, **options: Any) 
 @json_option
 @click.pass_obj
 def list_parts(file: RingFile, /, values: tuple[str, ...], as_json: bool, **options: Any) -> int:
-    """The partitions that the matching devices hold, those with most of their replicas there first.
+    """The partitions that devices hold.
+
+    Those with most of their replicas on the matching devices stand first.
 
     \b
       list_parts d3

@@ -191,7 +191,9 @@ def _as_dict(report: Report, *, written: bool) -> dict[str, object]:
 @json_option
 @click.pass_obj
 def validate(file: RingFile, as_json: bool) -> int:
-    """Check that the builder keeps its promises: every partition placed, no two replicas of one on a device.
+    """Check that the builder keeps its promises.
+
+    Every partition is placed, and no two replicas of one are on a device.
 
     Exit status 2 when it does not, or when nothing is placed yet.
     """

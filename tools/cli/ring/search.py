@@ -32,7 +32,6 @@ _VALUE = re.compile(
 _HOST_LABEL = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)", re.ASCII)
 _NUMBERS = {"id", "region", "zone", "port", "replication_port"}
 _DIGITS_MAX = 9  # of any number but a weight: what every format holds
-WHOLE = click.IntRange(0, 10**_DIGITS_MAX - 1)
 SEARCH_HELP = """\b
 Search values: d<id>r<region>z<zone>-<ip>:<port>R<r_ip>:<r_port>/<name>_<meta>,
 each part optional, in this order:
@@ -43,6 +42,13 @@ each part optional, in this order:
   R10.1.0.4:6201       by replication address
   /sdb1                by name
   _shiny               by a part of meta"""
+
+
+def whole(text: str) -> int:
+    """A whole number from 0 on, as the value of an option."""
+    if not (text.isascii() and text.isdecimal() and len(text) <= _DIGITS_MAX):
+        raise click.BadParameter(f"{text} is not a whole number from 0 on.")
+    return int(text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,13 +130,13 @@ def named(device: Device) -> str:
 # ---- the long options
 
 _OPTIONS = (
-    click.option("-u", "--id", "search_id", type=WHOLE, metavar="ID", help="Device id."),
-    click.option("-r", "--region", type=WHOLE, metavar="N", help="Region."),
-    click.option("-z", "--zone", type=WHOLE, metavar="N", help="Zone."),
+    click.option("-u", "--id", "search_id", type=whole, metavar="ID", help="Device id."),
+    click.option("-r", "--region", type=whole, metavar="N", help="Region."),
+    click.option("-z", "--zone", type=whole, metavar="N", help="Zone."),
     click.option("-i", "--ip", metavar="HOST", help="IP address or name of its server."),
-    click.option("-p", "--port", type=WHOLE, metavar="N", help="Port."),
+    click.option("-p", "--port", type=whole, metavar="N", help="Port."),
     click.option("-j", "--replication-ip", metavar="HOST", help="Replication address."),
-    click.option("-q", "--replication-port", type=WHOLE, metavar="N", help="Replication port."),
+    click.option("-q", "--replication-port", type=whole, metavar="N", help="Replication port."),
     click.option("-d", "--device", "name", metavar="NAME", help="Device name: sdb1."),
     click.option("-w", "--weight", type=float, metavar="WEIGHT", help="Weight."),
     click.option("-m", "--meta", metavar="TEXT", help="A part of its meta."),

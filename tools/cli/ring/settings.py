@@ -86,7 +86,7 @@ def set_replicas(file: RingFile, replicas: float) -> int:
 @click.argument("overload")
 @click.pass_obj
 def set_overload(file: RingFile, overload: str) -> int:
-    """How much more than its share a device may hold where that keeps replicas apart.
+    """Let devices hold more than their share where that keeps replicas apart.
 
     \b
       set_overload 0.1
