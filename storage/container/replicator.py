@@ -101,7 +101,7 @@ class BookReplicator:
         self.moving[kind].look(span)
         merged, whole = await self._partition(overlap, kind, span)
         if whole and self._overlaps(kind) is overlap:
-            self.moving[kind].found(span, trio.current_time())
+            self.moving[kind].found(span)
         return merged
 
     async def _partition(self, overlap: Overlap, kind: str, span: Span) -> tuple[int, bool]:

@@ -73,17 +73,16 @@ class ObjectReplicator:
             pushed, pushed_bytes, _ = await self._look(overlap, span)
             return Busy(max(1, pushed), pushed_bytes)
         if self._start is None:
+            self.moving.walked(trio.current_time())
+            if not self.moving.confirmed and not self.moving.too_many:
+                return Idle.after(AGAIN_S)
             self._start = b""
             if self.moving.confirmed:
                 return Idle.after(self._interval_s)
-            if not self.moving.too_many:
-                self._start = None
-                return Idle.after(AGAIN_S)
             self.moving.restart()
         span = await self._store.partition_from(self._start, overlap.ring.part_power)
         if span is None:
             self._start = None
-            self.moving.walked(trio.current_time())
             return await self.work()
         start, self._start = span.bounds  # an error must not keep the pass at this one
         pushed, pushed_bytes, more = await self._look(overlap, span)
@@ -95,7 +94,7 @@ class ObjectReplicator:
         self.moving.look(span)
         pushed, pushed_bytes, more, whole = await self._partition(overlap, span)
         if whole and self._overlap() is overlap:
-            self.moving.found(span, trio.current_time())
+            self.moving.found(span)
         return pushed, pushed_bytes, more
 
     async def _partition(self, overlap: Overlap, span: Span) -> tuple[int, int, bool, bool]:

@@ -66,16 +66,17 @@ class Moving:
         if not self.confirmed:
             self._open[span] = None
 
-    def found(self, span: Span, now: float) -> None:
+    def found(self, span: Span) -> None:
         """All that is held of it is at all of the new ring's primaries."""
         self._open.pop(span, None)
-        self._end(now)
+        self._end()
 
     def walked(self, now: float) -> None:
         """The walk is over."""
-        self.walking = False
-        self._again_at = now + AGAIN_S
-        self._end(now)
+        if self.walking:
+            self.walking = False
+            self._again_at = now + AGAIN_S
+            self._end()
 
     @property
     def too_many(self) -> bool:
@@ -96,7 +97,7 @@ class Moving:
         self._round.clear()
         self.walking = True
 
-    def _end(self, now: float) -> None:
+    def _end(self) -> None:
         if not (self.walking or self.confirmed or self._open):
             self.confirmed = True
             assert self._overlap is not None

@@ -322,6 +322,17 @@ class Member:
             self._nursery.start_soon(answer.run, lambda: call(local))
         return answer
 
+    def answer(self, call: Callable[[], Awaitable[object]]) -> Answer:
+        """Start a call on the machine, whether its device serves or not."""
+        answer = Answer()
+        if self._nursery is None or self.keeper is None:
+            answer.error = Unavailable(f"{self.name} is down")
+            answer.silent = self.silent
+            answer.done.set()
+        else:
+            self._nursery.start_soon(answer.run, call)
+        return answer
+
     def execute(self, call: Callable[[ClusterStorage], Awaitable[object]]) -> Answer:
         """Start a client's request at this front door."""
         answer = Answer()

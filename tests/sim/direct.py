@@ -56,10 +56,10 @@ class DirectNode:
         return DirectNode(self._source, self._target, self.device, claim)
 
     async def edition_file(self) -> bytes:
-        return await self._call(lambda node: self._target.rings.edition_file())
+        return await self._call(lambda node: self._target.rings.edition_file(), device=False)
 
     async def ring_part(self, name: str, version: int, offset: int) -> bytes:
-        return await self._call(lambda node: self._target.rings.ring_part(name, version, offset))
+        return await self._call(lambda node: self._target.rings.ring_part(name, version, offset), device=False)
 
     async def put_small(self, version: Version, data: Buffer, debt: Debt | None) -> WriteReply:
         copy = bytes(data)
@@ -116,7 +116,8 @@ class DirectNode:
         finally:
             self._target.serve(self.device.id, close)
 
-    async def _call(self, call: Callable[[Node], Awaitable[T]]) -> T:
+    async def _call(self, call: Callable[[Node], Awaitable[T]], *, device: bool = True) -> T:
+        """``device``: whether it is of the device, or only of the machine it is in."""
         network = self._source.cluster.simulation.network
         there, back = network.link(self._source.name, self._target.name), network.link(self._target.name, self._source.name)
         result: T | object = GONE
@@ -127,7 +128,10 @@ class DirectNode:
             if there.reset_chance and network.rng.random() < there.reset_chance:
                 raise Unavailable(f"{self.device}: the connection was reset before the request came through")
             edition = self._claim.edition if self._claim is not None else 0
-            answer = self._target.serve(self.device.id, lambda node: call(node.under(Claim(edition))))
+            if device:
+                answer = self._target.serve(self.device.id, lambda node: call(node.under(Claim(edition))))
+            else:
+                answer = self._target.answer(lambda: call(self))
             await answer.done.wait()
             await trio.sleep(network.latency(self._target.name, self._source.name))
             if network.link(self._target.name, self._source.name).cut or answer.silent:

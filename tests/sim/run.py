@@ -25,7 +25,7 @@ from tests.sim.workload import ACCOUNT, CONTAINERS, NAMES, Workload
 
 CLIENTS = 7
 FAULTS_S = 60.0
-CONVERGE_S = 1200.0
+CONVERGE_S = 600.0
 LOOK_EVERY_S = 20.0
 
 
