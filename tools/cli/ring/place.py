@@ -107,7 +107,7 @@ def _nothing(file: RingFile, builder: Builder, report: Report, state: str, as_js
     click.echo("No partitions could be reassigned.")
     waits = _waits(builder, report, file.now())
     click.echo("\n".join(waits or ["There is no need to do so at this time."]))
-    if state != UP_TO_DATE:
+    if state != UP_TO_DATE and not waits:
         click.echo(f"Ring file {file.ring_path} is {state}: write_ring brings it up to date.")
     return UNCHANGED
 
@@ -126,15 +126,14 @@ def _refused(report: Report, as_json: bool) -> int:
 def _notes(builder: Builder, report: Report) -> list[str]:
     """What makes a rebalance that went well a warning."""
     if report.dispersion > 0:
+        why = "Some of them wait, as said below." if report.waits.total else "Other weights or more overload would spread them."
         return [
             f"NOTE: {report.dispersion:.2f} % of the replicas stand where their partition is crowded.",
-            "      Other weights or more overload would spread them; the verb dispersion tells where and how much.",
+            f"      {why}  The verb dispersion tells where they are.",
         ]
     if report.balance > BALANCE_WARNING_PERCENT and report.balance / 100 > builder.overload:
         hours = builder.min_part_hours
-        return [
-            f"NOTE: a device is {report.balance:.2f} % off its share.  Publish this ring, wait {hours} hours, and rebalance again."
-        ]
+        return [f"NOTE: a device is {report.balance:.2f} % off its share.  Publish this ring, wait {hours} h, and rebalance again."]
     return []
 
 
@@ -149,8 +148,8 @@ def _waits(builder: Builder, report: Report, now: float) -> list[str]:
     if waits.stuck:
         parts.append(f"{waits.stuck} for a place that does not crowd their partition")
     lines = [f"{waits.total} replicas are still to move and wait: {', '.join(parts)}."] if parts else []
-    if waits.crowded:
-        lines.append(f"{waits.crowded} partitions are still crowded somewhere.")
+    if waits.crowded and not lines:  # else it is these replicas that crowd them
+        lines.append(f"{waits.crowded} partitions stay crowded somewhere.")
     until = _until(builder, report, now)
     if until is not None:
         date = datetime.fromtimestamp(until, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
