@@ -5,6 +5,7 @@
     placement.py   Ring: the devices that hold a partition, and those that stand in
     builder.py     Builder: makes rings; quota.py says how much a device should hold, moves.py what moves, shuffle.py is its chance
     ringfile.py    ring and builder files, byte for byte
+    swift/         ring and builder files of Swift, in and out
     policy.py      storage policies
     timestamp.py   what orders every write
     errors.py      the root of all errors
