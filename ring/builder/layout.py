@@ -114,7 +114,7 @@ def _exchange(children: Ints, here: NDArray[np.bool_], siblings: NDArray[np.bool
     half = len(involved) // 2
     for _ in range(EXCHANGE_ROUNDS):
         order = shuffler.round_trip(len(involved))
-        one, two = order[:half], order[half : 2 * half]
+        one, two = order[0 : 2 * half : 2], order[1::2]  # neighbours: halves would be the same pairs in every round
         row_one, row_two = shuffler.below(len(mine), half), shuffler.below(len(mine), half)
         a, b = mine[row_one, one], mine[row_two, two]
         legal = (a != b) & (a != _ABSENT) & (b != _ABSENT)

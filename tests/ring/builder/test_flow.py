@@ -1,0 +1,99 @@
+"""Moves against the optimum of a min-cost flow: never fewer, and as few whenever one pass is enough."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, assume, event, given, settings
+from hypothesis import strategies as st
+
+from ring.builder.builder import Builder
+from ring.builder.measure import Table
+from tests.ring.builder.flow import fewest_moves
+from tests.ring.builder.ground import NOW, add, builder_of, builders, finish, goal_of, random_table, spots, weighty
+
+slow = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+
+
+def optimum(builder: Builder) -> int:
+    goal = goal_of(builder)
+    limits = {tier: 0 for device in builder.present for tier in _tiers(builder, device.id)} | dict(goal.limits)
+    found = fewest_moves(builder.table, builder.present, goal.quotas, limits)
+    assert found is not None  # what the quotas ask for can be placed
+    return found
+
+
+def _tiers(builder: Builder, device_id: int) -> list[tuple[int | str, ...]]:
+    device = builder.device(device_id)
+    return [(device.region,), (device.region, device.zone), (device.region, device.zone, device.ip)]
+
+
+# ---- the solver itself
+
+
+def rows(*rows: list[int]) -> Table:
+    return tuple(np.array(row, np.uint16) for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("table", "moves"),
+    [
+        (rows([0, 1], [1, 0]), 0 + 2),  # d2 should hold two
+        (rows([0, 1], [2, 2]), 0),
+        (rows([0, 0], [2, 2]), 1),
+        (rows([0, 0], [1, 1]), 2),
+        (rows([0, 0], [1, 2]), 1),
+    ],
+)
+def test_the_solver_on_two_partitions(table: Table, moves: int) -> None:
+    builder = builder_of((1, 1, 1, 1.0), (1, 1, 2, 1.0), (1, 2, 1, 2.0), part_power=1, replicas=2)
+    builder.table = table
+    assert optimum(builder) == moves
+
+
+def test_the_solver_says_when_there_is_no_such_table() -> None:
+    builder = builder_of((1, 1, 1, 1.0), (1, 1, 2, 1.0), (1, 2, 1, 1.0), part_power=1, replicas=2)
+    builder.table = rows([0, 1], [2, 2])
+    goal = goal_of(builder)
+    limits = dict(goal.limits) | {(1, 1): 1}
+    assert fewest_moves(builder.table, builder.present, {0: 1, 1: 1, 2: 2}, limits) == 0
+    assert fewest_moves(builder.table, builder.present, {0: 2, 1: 1, 2: 1}, limits) is None
+
+
+# ---- ours against it
+
+
+@slow
+@given(builders(hours=(0,)), st.integers(0, 1000), st.data())
+def test_a_change_takes_as_few_moves_as_can_be(builder: Builder, seed: int, data: st.DataObject) -> None:
+    builder.rebalance(seed, NOW)
+    ids = st.integers(0, len(builder.devices) - 1)
+    match data.draw(st.sampled_from(["add", "weight", "zone", "overload"])):
+        case "add":
+            for spot in data.draw(spots(least=1, most=3)):
+                add(builder, *spot)
+        case "weight":
+            builder.set_weight(data.draw(ids), data.draw(st.sampled_from([0.0, 0.5, 2.0, 100.0])))
+        case "zone":
+            builder.set_zone(data.draw(ids), data.draw(st.integers(1, 3)))
+        case _:
+            builder.set_overload(data.draw(st.sampled_from([0.0, 0.2, 2.0])))
+    assume(weighty(builder) >= builder.replicas)
+    best = optimum(builder)
+    reports = finish(builder, NOW + 1)
+    total = sum(report.moves for report in reports)
+    event(f"{len(reports) - 1} passes, {total - best} more than the flow")
+    assert total >= best
+    if len(reports) <= 2:
+        assert total == best
+
+
+@slow
+@given(builders(hours=(0,)), st.integers(0, 2**32))
+def test_from_any_table_never_fewer_moves_than_the_flow(builder: Builder, seed: int) -> None:
+    builder.table = random_table(builder, seed)
+    best = optimum(builder)
+    reports = finish(builder, NOW)
+    total = sum(report.moves for report in reports)
+    event(f"{len(reports) - 1} passes, {total - best} more than the flow")
+    assert total >= best
