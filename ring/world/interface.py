@@ -112,6 +112,9 @@ class File(Protocol):
     async def pread(self, offset: int, length: int) -> bytes:
         """Read; fewer bytes than asked only at the end of the file."""
 
+    async def pread_medium(self, offset: int, length: int) -> bytes:
+        """Read what the device itself holds, past the page cache (O_DIRECT): after a failed sync the cache says what was meant."""
+
     async def pwrite(self, offset: int, data: Buffer) -> None: ...
 
     async def append(self, buffers: Sequence[Buffer], *, sync: bool) -> int:

@@ -17,11 +17,11 @@ from ring.errors import DiskFault, FormatError
 from ring.world.interface import File, OpenMode, World, Write
 from storage.object.device import FILE_FOLDERS, QUARANTINE
 from storage.object.files import block_problem, disk_fault, file_path, hash_of, remove, version_in
-from storage.object.index import STATE, Held
+from storage.object.index import Held
 from storage.object.record import FileInfo, RecordKind
 from storage.object.scan import Damaged, Scanner
-from storage.object.segment import SEGMENT_HEAD_BYTES
 from storage.object.store import ObjectStore
+from storage.object.weights import STATE
 
 STATE_KEY = b"audit"
 UNIT_BYTES = 1 << 20
@@ -109,25 +109,31 @@ class Auditor:
     # ---- the log
 
     async def _audit_packs(self, place: Place) -> Busy:
-        sequence = next((number for number in self._store.packs.sequences if number >= place.segment), None)
+        sequence = next((number for number in self._store.segments.sequences if number >= place.segment), None)
         if sequence is None:
             place.phase, place.folder, place.key = "files", 0, b""
             return Busy(0)
         if sequence != place.segment:
             place.segment, place.offset, self._scanner = sequence, 0, None
         try:
-            segment = await self._store.packs.segment(sequence)
+            return await self._audit_segment(place, sequence)
+        except FileNotFoundError:  # compaction took it away, and put what was alive in one that is still to come
+            place.segment, place.offset, self._scanner = sequence + 1, 0, None
+            return Busy(0)
         except FormatError as error:
             await self._damaged_range(sequence, 0, 1 << 62)
             place.segment += 1
             raise DiskFault(f"segment {sequence:08x}: {error.message}") from error
         except OSError as error:
             raise disk_fault(self._store.device.device_id, "open a segment", error) from error
-        if self._scanner is None:
-            self._scanned_to = max(place.offset, SEGMENT_HEAD_BYTES)
-            self._scanner = Scanner(segment.head.salt, self._scanned_to)
-        end = segment.size
-        data = await _read(segment.file, self._scanned_to, min(UNIT_BYTES, end - self._scanned_to))
+
+    async def _audit_segment(self, place: Place, sequence: int) -> Busy:
+        async with self._store.segments.reading(sequence) as segment:
+            if self._scanner is None:
+                self._scanned_to = max(place.offset, segment.head.length)
+                self._scanner = Scanner(segment.head.salt, self._scanned_to)
+            end = segment.size
+            data = await _read(segment.file, self._scanned_to, min(UNIT_BYTES, end - self._scanned_to))
         self._scanned_to += len(data)
         last = self._scanned_to >= end or not data
         for finding in self._scanner.feed(data, last=last):

@@ -1,7 +1,7 @@
 """What can go wrong on one device.
 
 Unavailable         DeviceOutOfService
-FormatError         BadRecord
+FormatError         BadRecord           ForeignRecord
 DiskFault           (as it is: a read or write that the device could not do, or a block whose checksum is wrong)
 """
 
@@ -16,3 +16,7 @@ class DeviceOutOfService(Unavailable):
 
 class BadRecord(FormatError):
     """No whole and unharmed record begins at this place of a segment."""
+
+
+class ForeignRecord(BadRecord):
+    """It is whole and unharmed, and of a kind that this program does not know.  Its segment is kept as it is."""

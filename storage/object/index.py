@@ -6,13 +6,15 @@ transaction with the set-hash tree, the debts and the position in the log up to 
 tables'.
 
 Key: hash (16) | inverted timestamp (12); only the newest version of a name is kept.  Equal timestamps: a tombstone is above an
-object (as in storage.rows.merge, so that listings agree), else the greater ETag is.  Neighbours: packs.py calls ``land``,
-store.py reads, storage.sync.tree holds the digests. Format: docs/formats/index.md.
+object (as in storage.rows.merge, so that listings agree), else the greater ETag is.  A drop takes away what is held at or below its
+version: compaction relies on that (its docstring has the argument).  Neighbours: packs.py calls ``land``, compaction.py
+``relocate``, store.py reads, weights.py counts what is alive where, storage.sync.tree holds the digests. Format:
+docs/formats/index.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 
 import msgspec
@@ -22,15 +24,19 @@ from ring.errors import DiskFault, FormatError
 from ring.timestamp import Timestamp
 from ring.world.interface import Tables, Write
 from storage.client.node import Kind
-from storage.object.packs import Landed, Place
+from storage.object.packs import Landed
 from storage.object.record import Info, Record, RecordKind
 from storage.object.segment import LOG_START, Position
+from storage.object.segments import Place
+from storage.object.weights import PREFIX as WEIGHT_PREFIX
+from storage.object.weights import STATE, Weights
 from storage.sync.tree import Toggles, digest
 
 TABLE = "index"
 OWED = "owed"
-STATE = "state"
 POSITION_KEY = b"position"
+VERSION_KEY = b"version"  # of the index's format; one of another is made anew
+VERSION = b"\x02"
 KEY_BYTES = 28
 HEAD_BYTES_MAX = 256  # metadata up to here is in the entry, so that a HEAD reads no record
 _SCAN_ROWS = 1000
@@ -87,6 +93,11 @@ class Held:
         entry = self.entry
         return digest(self.key, bytes([self.kind]) + entry.posted_at + entry.etag.encode())
 
+    def says(self, other: Held) -> bool:
+        """Whether ``other`` is the same with the same content and metadata, wherever it lies: then it has the same digest."""
+        mine, its = self.entry, other.entry
+        return (self.timestamp, self.kind, mine.posted_at, mine.etag) == (other.timestamp, other.kind, its.posted_at, its.etag)
+
     @property
     def rank(self) -> tuple[Timestamp, bool, str]:
         return self.timestamp, self.kind is Kind.TOMBSTONE, self.entry.etag
@@ -112,6 +123,7 @@ class _Layer:
 
     changes: dict[bytes, _Change] = field(default_factory=dict)
     owed: dict[bytes, OwedInfo | None] = field(default_factory=dict)
+    weighed: set[int] = field(default_factory=set)  # segments whose weight changed
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -129,6 +141,7 @@ class Index:
         self._distrusted = False
         self.position = LOG_START  # of the log: committed up to here
         self.landed = LOG_START  # and in RAM up to here
+        self.weights = Weights()
         self.forgotten: list[Held] = []  # superseded or dropped versions whose files may go; store.py takes them
 
     # ---- reading
@@ -161,7 +174,7 @@ class Index:
     @property
     def backlog(self) -> int:
         """Changes that wait for ``commit``."""
-        return len(self._fresh.changes) + len(self._fresh.owed)
+        return len(self._fresh.changes) + len(self._fresh.owed) + len(self._fresh.weighed)
 
     def _change(self, name_hash: bytes) -> _Change | None:
         change = self._fresh.changes.get(name_hash)
@@ -190,8 +203,9 @@ class Index:
         if record.kind is RecordKind.METADATA:
             new = _posted(old, record, place)
         elif record.kind is RecordKind.DROP:
-            same = old is not None and old.timestamp == record.timestamp and old.entry.etag == record.info.etag
-            new = None if same else old
+            new = None if old is not None and old.rank <= _rank_of_drop(record) else old
+            self.weights.dropped(place)
+            self._fresh.weighed.add(place.segment)
         else:
             new = _newer(old, record, place)
         if new is not old:
@@ -213,8 +227,69 @@ class Index:
             self._fresh.changes[name_hash] = _Change(new, old)  # what is held now is what the table will have by then
         else:
             change.held = new
+        self._weigh(old, -1)
+        self._weigh(new, 1)
         if old is not None and old.entry.kind is RecordKind.OBJECT_FILE and (new is None or new.entry.place != old.entry.place):
             self.forgotten.append(old)
+
+    def _weigh(self, held: Held | None, sign: int) -> None:
+        if held is None:
+            return
+        entry = held.entry
+        self.weights.add(entry.place, sign)
+        self._fresh.weighed.add(entry.place.segment)
+        if entry.posted is not None:
+            self.weights.add(entry.posted, sign)
+            self._fresh.weighed.add(entry.posted.segment)
+
+    # ---- compaction
+
+    def names(self, name_hash: bytes, segment: int, offset: int) -> bool:
+        """Whether the entry of this hash names the record at this place."""
+        held = self.newest(name_hash)
+        if held is None:
+            return False
+        return any(place is not None and place[:2] == (segment, offset) for place in (held.entry.place, held.entry.posted))
+
+    def names_any(self, name_hash: bytes, segments: Set[int]) -> bool:
+        """Whether the entry of this hash names any record in these segments."""
+        held = self.newest(name_hash)
+        if held is None:
+            return False
+        return held.entry.place.segment in segments or (held.entry.posted is not None and held.entry.posted.segment in segments)
+
+    def relocate(self, name_hash: bytes, segment: int, offset: int, place: Place) -> bool:
+        """A durable copy of the record at segment and offset lies at ``place``: name that one.  False when the entry does not name
+        the old one (any more): something newer came meanwhile."""
+        held = self.newest(name_hash)
+        if held is None:
+            return False
+        entry = held.entry
+        if entry.place[:2] == (segment, offset):
+            new = msgspec.structs.replace(entry, place=place)
+        elif entry.posted is not None and entry.posted[:2] == (segment, offset):
+            new = msgspec.structs.replace(entry, posted=place)
+        else:
+            return False
+        moved = Held(held.hash, held.timestamp, new)
+        change = self._fresh.changes.get(name_hash)
+        if change is None:
+            self._fresh.changes[name_hash] = _Change(moved, held)
+        else:
+            change.held = moved
+        self._weigh(held, -1)
+        self._weigh(moved, 1)
+        return True
+
+    def weigh_moved(self, sequence: int, drop_bytes: int) -> None:
+        """Compaction made a segment with drop records of so many bytes."""
+        self.weights.set_drops(sequence, drop_bytes)
+        self._fresh.weighed.add(sequence)
+
+    def forget_segment(self, sequence: int) -> None:
+        """It is gone, and no entry named it."""
+        self.weights.forget(sequence)
+        self._fresh.weighed.add(sequence)
 
     # ---- debts
 
@@ -266,13 +341,18 @@ class Index:
             raise FormatError("the index's position in the log is damaged") from error
         if value is None and self._tables.scan(TABLE, limit=1):
             raise FormatError("the index was given up")
+        if value is not None and self._tables.get(STATE, VERSION_KEY) != VERSION:
+            raise FormatError("the index is of another format")
+        self.weights.load(self._tables)
 
     async def clear(self) -> None:
         """Forget everything, so that the log can be replayed from its start.  May be interrupted and begun again."""
         await self._tables.commit([Write(STATE, POSITION_KEY, None)])
         self.position = self.landed = LOG_START
-        for table, prefix in ((TABLE, b""), (OWED, b""), ("tree", b"o")):
-            end = bytes([prefix[0] + 1]) if prefix else None
+        self._fresh = _Layer()
+        self.weights.clear()
+        for table, prefix in (("tree", b"o"), (STATE, WEIGHT_PREFIX), (OWED, b""), (TABLE, b"")):  # the last one tells ``load``
+            end = prefix[:-1] + bytes([prefix[-1] + 1]) if prefix else None
             while pairs := self._tables.scan(table, prefix, end, limit=10 * _SCAN_ROWS):
                 await self._tables.commit([Write(table, key, None) for key, _ in pairs])
 
@@ -296,8 +376,9 @@ class Index:
             layer, self._fresh = self._fresh, _Layer()
             self._committing = layer
             try:
+                weights = self.weights.writes(layer.weighed)  # as they are now, before anything else lands
                 with trio.CancelScope(shield=True):
-                    await self._tables.commit(self._writes(layer, position))
+                    await self._tables.commit(self._writes(layer, position, weights))
             except (OSError, FormatError) as error:
                 self._take_back(layer)
                 raise DiskFault(f"the index cannot be written: {error}") from error
@@ -305,23 +386,28 @@ class Index:
                 self._committing = None
             self.position = position
 
-    def _writes(self, layer: _Layer, position: Position) -> list[Write]:
+    def _writes(self, layer: _Layer, position: Position, weights: Sequence[Write]) -> list[Write]:
         toggles = Toggles("object")
         writes = []
         for name_hash in sorted(layer.changes):
             change = layer.changes[name_hash]
             base, held = change.base, change.held
+            moved = base is not None and held is not None and base.says(held)
             if base is not None:
-                toggles.toggle(name_hash, base.digest)
+                if not moved:
+                    toggles.toggle(name_hash, base.digest)
                 if held is None or held.timestamp != base.timestamp:
                     writes.append(Write(TABLE, base.key, None))
             if held is not None:
-                toggles.toggle(name_hash, held.digest)
+                if not moved:
+                    toggles.toggle(name_hash, held.digest)
                 writes.append(Write(TABLE, held.key, _encode(held.entry)))
         for key in sorted(layer.owed):
             owed = layer.owed[key]
             writes.append(Write(OWED, key, None if owed is None else _encode(owed)))
         writes += toggles.writes(self._tables)
+        writes += weights
+        writes.append(Write(STATE, VERSION_KEY, VERSION))
         writes.append(Write(STATE, POSITION_KEY, _encode(position)))
         return writes
 
@@ -333,6 +419,7 @@ class Index:
             else:
                 layer.changes[name_hash] = change
         layer.owed.update(self._fresh.owed)
+        layer.weighed |= self._fresh.weighed
         self._fresh = layer
 
 
@@ -381,3 +468,8 @@ def _posted(old: Held | None, record: Record, place: Place) -> Held | None:
         old.timestamp,
         Entry(entry.kind, entry.place, entry.size, entry.etag, record.info.posted_at, place, _head(record.info), entry.serial),
     )
+
+
+def _rank_of_drop(record: Record) -> tuple[Timestamp, bool, str]:
+    """Of the version that is dropped: an object has an ETag."""
+    return record.timestamp, not record.info.etag, record.info.etag

@@ -5,19 +5,21 @@ nothing is in flight a record goes at once.  In the order of the log, each durab
 before its caller wakes.  A caller may be cancelled at any time; its record is then written or not, whole either way.
 
 After a failed write or sync nobody knows what the segment holds behind its last acknowledged byte: the segment is sealed for good,
-the waiting callers get DiskFault, what was acknowledged is read back, and only then the device goes on in a new segment.  The
-second failure takes the device out of service.  A full disk is not a failure: the segment is cut back and goes on.
+the waiting callers get DiskFault, what was acknowledged is read back from the medium (the page cache would say yes to anything),
+and only then the device goes on in a new segment.  The second failure takes the device out of service.  A full disk is not a
+failure: the segment is cut back and goes on.
 
-Neighbours: record.py and segment.py (formats), index.py (behind ``land``), store.py (owns this).  Never touches large files.
+Neighbours: segments.py (the files), record.py and segment.py (formats), compression.py, index.py (behind ``land``), store.py (owns
+this).  Never touches large files.
 """
 
 from __future__ import annotations
 
 import errno
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import NamedTuple
 
 import outcome
@@ -25,27 +27,19 @@ import trio
 
 from ring.errors import DiskFault, DiskFull, FormatError
 from ring.timestamp import Timestamp
-from ring.world.interface import Buffer, File, OpenMode, World
-from storage.object.device import PACKS, OpenDevice
+from ring.world.interface import Buffer, OpenMode, World
+from storage.object.compression import OFFLOAD_BYTES, TRY_BYTES_MIN, compress, compress_apart
+from storage.object.device import OpenDevice
 from storage.object.errors import DeviceOutOfService
-from storage.object.record import Record, encode_record
-from storage.object.scan import Damaged, Finding, scan
-from storage.object.segment import SEGMENT_HEAD_BYTES, Position, SegmentHead, segment_path, sequence_of
+from storage.object.record import Record, encode_info, encode_record
+from storage.object.scan import Damaged, scan_medium
+from storage.object.segment import COMPACTED, SEGMENT_VERSION, Position
+from storage.object.segments import Place, Segment, Segments
 
 SEGMENT_BYTES_MAX = 1 << 30
 BATCH_RECORDS_MAX = 64
 BATCH_BYTES_MAX = 8 << 20
-XATTR = "ringfort"  # a second copy of the segment's head, for when its first sector rots
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-
-
-class Place(NamedTuple):
-    """Where a record lies.  ``meta`` is the length of its metadata part."""
-
-    segment: int
-    offset: int
-    length: int
-    meta: int
 
 
 class Landed(NamedTuple):
@@ -58,10 +52,12 @@ class Landed(NamedTuple):
 class Pending:
     """A record on its way to the disk."""
 
-    __slots__ = ("_error", "_landed", "_task", "record")
+    __slots__ = ("_error", "_landed", "_task", "meta", "record", "settled")
 
-    def __init__(self, record: Record) -> None:
+    def __init__(self, record: Record, meta: bytes) -> None:
         self.record = record
+        self.meta = meta  # its metadata, encoded
+        self.settled: trio.Event | None = None  # for whoever else wants to know
         self._landed: Landed | None = None
         self._error: Exception | None = None
         self._task: trio.lowlevel.Task | None = None
@@ -85,6 +81,8 @@ class Pending:
             self._error = result
         else:
             self._landed = result
+        if self.settled is not None:
+            self.settled.set()
         if self._task is not None:
             trio.lowlevel.reschedule(self._task, outcome.Value(None))
             self._task = None
@@ -92,14 +90,6 @@ class Pending:
     def _give_up(self, _raise_cancel: object) -> trio.lowlevel.Abort:
         self._task = None
         return trio.lowlevel.Abort.SUCCEEDED
-
-
-@dataclass(slots=True)
-class Segment:
-    head: SegmentHead
-    file: File
-    size: int  # every byte before it is durable
-    appended_from: int  # where this process began to append
 
 
 class Packs:
@@ -113,11 +103,9 @@ class Packs:
     ) -> None:
         self._world = world
         self._device = device
-        self._disk = device.disk
         self._land = land
         self._segment_bytes_max = segment_bytes_max
-        self._segments: dict[int, Segment] = {}  # those that are open
-        self._sequences: list[int] = []  # all, ascending
+        self.segments = Segments(device)
         self._active: Segment | None = None
         self._queue: deque[Pending] = deque()
         self._idle: trio.lowlevel.Task | None = None
@@ -127,49 +115,22 @@ class Packs:
         self.batches = 0  # facts for metrics
         self.records = 0
 
-    # ---- segments
+    async def open(self) -> None:
+        """Find the segments.  The last one's bytes are made durable before anything in it is believed."""
+        await self.segments.find()
+        if self.segments.order:
+            last = self.segments.order[-1]
+            if last.sequence < COMPACTED:
+                segment = await self.segments.segment(last.sequence, OpenMode.WRITE)
+                await segment.file.sync()
+                self._active = segment
+                self.end = Position(last.sequence, segment.size)
+            else:
+                self.end = Position(last.last, 0)
 
     @property
     def sequences(self) -> list[int]:
-        return list(self._sequences)
-
-    async def open(self) -> None:
-        """Find the segments.  The last one's bytes are made durable before anything in it is believed."""
-        found = [sequence_of(name) for name in await self._disk.list_dir(PACKS)]
-        self._sequences = sorted(sequence for sequence in found if sequence is not None)
-        if self._sequences:
-            last = await self.segment(self._sequences[-1], OpenMode.WRITE)
-            await last.file.sync()
-            self._active = last
-            self.end = Position(last.head.sequence, last.size)
-
-    async def segment(self, sequence: int, mode: OpenMode = OpenMode.READ) -> Segment:
-        """Open it, if it is not open.  FileNotFoundError, OSError, FormatError."""
-        segment = self._segments.get(sequence)
-        if segment is None:
-            file = await self._disk.open(segment_path(sequence), mode)
-            try:
-                head = await _read_head(file, sequence)
-            except BaseException:
-                with trio.CancelScope(shield=True):
-                    await file.close()
-                raise
-            segment = self._segments.get(sequence)
-            if segment is not None:  # another task was faster
-                await file.close()
-            else:
-                size = file.size()
-                segment = self._segments[sequence] = Segment(head, file, size, size)
-        return segment
-
-    async def scan(self, start: Position) -> AsyncIterator[tuple[Segment, Finding]]:
-        """Every finding from ``start`` to the end of the log, segment by segment."""
-        for sequence in self._sequences:
-            if sequence >= start.segment:
-                segment = await self.segment(sequence)
-                at = start.offset if sequence == start.segment else 0
-                async for finding in scan(segment.file, segment.head.salt, max(at, SEGMENT_HEAD_BYTES), segment.size):
-                    yield segment, finding
+        return self.segments.sequences
 
     def seal(self) -> None:
         """Append no more to the last segment."""
@@ -185,37 +146,18 @@ class Packs:
         self.end = Position(segment.head.sequence, size)
 
     async def close(self) -> None:
-        for segment in self._segments.values():
-            await segment.file.close()
-        self._segments.clear()
+        await self.segments.close()
         self._active = None
-
-    # ---- reading
-
-    def salt(self, place: Place) -> int:
-        return self._segments[place.segment].head.salt
-
-    def read_now(self, place: Place, length: int) -> bytes | None:
-        """The first ``length`` bytes of a record if they can be had without waiting."""
-        segment = self._segments.get(place.segment)
-        return segment.file.pread_now(place.offset, length) if segment is not None else None
-
-    async def read(self, place: Place, length: int) -> bytes:
-        """DiskFault when the disk cannot read it."""
-        try:
-            segment = await self.segment(place.segment)
-            return await segment.file.pread(place.offset, length)
-        except (OSError, FormatError) as error:
-            raise DiskFault(f"device {self._device.device_id}: a record cannot be read: {error}") from error
 
     # ---- writing
 
     def submit(self, record: Record) -> Pending:
-        """Queue a record; ``wait`` on what is returned.  DeviceOutOfService."""
+        """Queue a record; ``wait`` on what is returned.  DeviceOutOfService; BadInput when its metadata is too long."""
         self._device.check()
+        meta = encode_info(record.info)
         if not self._running:
             raise DeviceOutOfService(f"device {self._device.device_id} is not running")
-        pending = Pending(record)
+        pending = Pending(record, meta)
         self._queue.append(pending)
         if self._idle is not None:
             trio.lowlevel.reschedule(self._idle)
@@ -252,6 +194,9 @@ class Packs:
             size += len(batch[-1].record.data)
         try:
             self._device.check()
+            for pending in batch:
+                if len(pending.record.data) >= TRY_BYTES_MIN:
+                    await self._compress(pending)
             segment, buffers, places = await self._encode(batch)
         except (OSError, DiskFault, DeviceOutOfService) as error:
             self._refuse(batch, error)
@@ -276,36 +221,35 @@ class Packs:
         for pending, result in zip(batch, landed, strict=True):
             pending.settle(result)
 
+    async def _compress(self, pending: Pending) -> None:
+        data = pending.record.data
+        if len(data) < OFFLOAD_BYTES:
+            frame = compress(data)
+        else:
+            frame = await self._world.offload.run(compress_apart, data)
+        if frame is not None:
+            pending.record = replace(pending.record, data=frame, zstd=True)
+
     async def _encode(self, batch: list[Pending]) -> tuple[Segment, list[Buffer], list[Place]]:
         """The batch's bytes for the active segment, or for a new one when they do not fit."""
-        segment = self._active or await self._new_segment()
+        segment = self._active
+        if segment is None or segment.head.version < SEGMENT_VERSION:
+            segment = await self._new_segment()
         while True:
             buffers: list[Buffer] = []
             places: list[Place] = []
             at = segment.size
             for pending in batch:
-                parts, length, meta = encode_record(pending.record, segment.head.salt)
+                parts, length, meta = encode_record(pending.record, segment.head.salt, pending.meta)
                 buffers += parts
                 places.append(Place(segment.head.sequence, at, length, meta))
                 at += length
-            if at <= self._segment_bytes_max or segment.size == SEGMENT_HEAD_BYTES:
+            if at <= self._segment_bytes_max or segment.size == segment.head.length:
                 return segment, buffers, places
             segment = await self._new_segment()
 
     async def _new_segment(self) -> Segment:
-        sequence = (self._sequences[-1] if self._sequences else 0) + 1
-        head = SegmentHead(sequence, self._device.device_id, int.from_bytes(self._world.entropy.token(4), "big"))
-        file = await self._disk.open_unnamed(PACKS)
-        try:
-            await file.append([head.encode()], sync=False)
-            await file.set_xattr(XATTR, head.encode())
-            await file.sync()
-            await self._disk.link(file, segment_path(sequence))
-        except OSError:
-            await file.close()
-            raise
-        self._sequences.append(sequence)
-        self._active = self._segments[sequence] = Segment(head, file, SEGMENT_HEAD_BYTES, SEGMENT_HEAD_BYTES)
+        self._active = await self.segments.create(int.from_bytes(self._world.entropy.token(4), "big"))
         return self._active
 
     def _refuse(self, batch: list[Pending], error: Exception) -> None:
@@ -329,7 +273,7 @@ class Packs:
             return
         await self._cut_back(segment)
         try:
-            async for finding in scan(segment.file, segment.head.salt, segment.appended_from, segment.size):
+            async for finding in scan_medium(segment.file, segment.head.salt, segment.appended_from, segment.size):
                 if isinstance(finding, Damaged):
                     self._device.fail("acknowledged records were lost when a sync failed")
                     return
@@ -343,17 +287,3 @@ class Packs:
             await segment.file.sync()
             return True
         return False
-
-
-async def _read_head(file: File, sequence: int) -> SegmentHead:
-    """From the file, or from the copy beside it when that sector is rotten."""
-    try:
-        head = SegmentHead.decode(await file.pread(0, SEGMENT_HEAD_BYTES))
-    except (FormatError, OSError):
-        copy = await file.get_xattr(XATTR)
-        if copy is None:
-            raise
-        head = SegmentHead.decode(copy)
-    if head.sequence != sequence:
-        raise FormatError(f"segment {sequence:08x} holds segment {head.sequence:08x}")
-    return head

@@ -1,7 +1,8 @@
 """Reading a version that the index holds: its record from a pack, and its file when it is large; each byte is checked first.
 
-What does not check is reported to the store, which examines it, and is a DiskFault to the caller.  Small versions are read from the
-page cache without a task or a thread.  Neighbours: store.py (who asks), packs.py, files.py.
+What does not check is reported to the store, which examines it, and is a DiskFault to the caller.  A record that compaction moved
+while it was being looked for is looked for again.  Small versions are read from the page cache without a task or a thread.
+Neighbours: store.py (who asks), segments.py, compression.py, files.py.
 """
 
 from __future__ import annotations
@@ -11,22 +12,32 @@ from collections.abc import Callable
 from ring.errors import DiskFault
 from ring.names import Path
 from ring.timestamp import Timestamp
+from ring.world.interface import Offload
 from storage.client.bodies import OnePiece
 from storage.client.node import NodeReading, Version
+from storage.object.compression import OFFLOAD_BYTES, decompress, decompress_apart
 from storage.object.device import OpenDevice
 from storage.object.errors import BadRecord
 from storage.object.files import disk_fault, file_path, file_problem, open_pieces
 from storage.object.index import Held
-from storage.object.packs import Packs, Place
 from storage.object.record import HEAD_BYTES, Info, Record, RecordKind, decode_info, decode_record
+from storage.object.segments import Place, Segments
 
 
 class Reader:
     def __init__(
-        self, device: OpenDevice, packs: Packs, suspect: Callable[[bytes], None], refers: Callable[[bytes, str], bool]
+        self,
+        device: OpenDevice,
+        segments: Segments,
+        offload: Offload,
+        newest: Callable[[bytes], Held | None],
+        suspect: Callable[[bytes], None],
+        refers: Callable[[bytes, str], bool],
     ) -> None:
         self._device = device
-        self._packs = packs
+        self._segments = segments
+        self._offload = offload
+        self._newest = newest  # what the index holds of a hash
         self._suspect = suspect  # told the key of what seems damaged
         self._refers = refers  # whether the index still names a file
 
@@ -37,7 +48,8 @@ class Reader:
         version = await self.describe(held, Path(*record.info.path), record.info)
         end = entry.size if length is None else min(entry.size, offset + length)
         if entry.kind is not RecordKind.OBJECT_FILE:
-            return NodeReading(version, OnePiece(bytes(record.data[offset:end])))
+            data = record.data if not record.zstd else await self._unpack(held, record)
+            return NodeReading(version, OnePiece(bytes(data[offset:end])))
         file = record.info.file
         assert file is not None
         path = file_path(held.hash, held.timestamp, entry.serial)
@@ -54,37 +66,57 @@ class Reader:
         return NodeReading(version, pieces)
 
     async def record(self, held: Held) -> Record:
-        """The version's record, every byte checked.  DiskFault."""
-        place = held.entry.place
-        data = self._read_now(place, place.length)
-        if data is None:
-            data = await self._packs.read(place, place.length)
+        """The version's record, every byte of it checked; its data as it is stored.  DiskFault."""
+        while True:
+            place = held.entry.place
+            try:
+                data, salt = await self._read(place, place.length)
+                record = decode_record(data, salt)
+            except (DiskFault, BadRecord) as error:
+                held = self._moved(held, error)
+                continue
+            if record.hash != held.hash or record.timestamp != held.timestamp:
+                raise self._bad(held, "another record lies where it should")
+            return record
+
+    async def _unpack(self, held: Held, record: Record) -> bytes:
         try:
-            record = decode_record(data, self._packs.salt(place))
+            if record.info.size < OFFLOAD_BYTES:
+                return decompress(record.data, record.info.size)
+            return await self._offload.run(decompress_apart, record.data, record.info.size)
         except BadRecord as error:
             raise self._bad(held, error.message) from error
-        if record.hash != held.hash or record.timestamp != held.timestamp:
-            raise self._bad(held, "another record lies where it should")
-        return record
 
-    async def _info(self, held: Held, place: Place) -> Info:
-        length = HEAD_BYTES + place.meta
-        data = self._read_now(place, length)
-        if data is None:
-            data = await self._packs.read(place, length)
-        try:
-            head, info = decode_info(data, self._packs.salt(place))
-        except BadRecord as error:
-            raise self._bad(held, error.message) from error
-        if head.key != held.key:
-            raise self._bad(held, "another record lies where it should")
-        return info
+    async def _info(self, held: Held) -> Info:
+        """What the newest POST, or else the version itself, says."""
+        while True:
+            place = held.entry.posted or held.entry.place
+            try:
+                data, salt = await self._read(place, HEAD_BYTES + place.meta)
+                head, info = decode_info(data, salt)
+            except (DiskFault, BadRecord) as error:
+                held = self._moved(held, error)
+                continue
+            if head.key != held.key:
+                raise self._bad(held, "another record lies where it should")
+            return info
 
-    def _read_now(self, place: Place, length: int) -> bytes | None:
+    async def _read(self, place: Place, length: int) -> tuple[bytes, int]:
+        """Bytes, and the salt of their checksums."""
         try:
-            return self._packs.read_now(place, length)
+            found = self._segments.read_now(place, length)
         except OSError:
-            return None  # the other way of reading meets it again and says what it is
+            found = None  # the other way of reading meets it again and says what it is
+        return found if found is not None else await self._segments.read(place, length)
+
+    def _moved(self, held: Held, error: DiskFault | BadRecord) -> Held:
+        """The same version, when it lies somewhere else by now; else the error is raised."""
+        now = self._newest(held.hash)
+        if now is not None and now.key == held.key and now.entry != held.entry:
+            return now
+        if isinstance(error, DiskFault):
+            raise error
+        raise self._bad(held, error.message) from error
 
     async def describe(self, held: Held, path: Path, info: Info | None = None) -> Version:
         """What a HEAD says.  ``info`` is that of the version's record, when it was read already."""
@@ -94,7 +126,7 @@ class Reader:
             content_type, metadata = entry.head.content_type, entry.head.metadata
         else:
             if entry.posted is not None or info is None:
-                info = await self._info(held, entry.posted or entry.place)
+                info = await self._info(held)
             content_type, metadata = info.content_type, info.metadata
         return Version(path, held.timestamp, held.kind, entry.size, entry.etag, content_type, metadata, posted_at)
 
@@ -103,8 +135,10 @@ class Reader:
         entry = held.entry
         try:
             record = await self.record(held)
+            if record.zstd:
+                await self._unpack(held, record)
             if entry.posted is not None:
-                await self._info(held, entry.posted)
+                await self._info(held)
         except DiskFault as error:
             return error.message
         if entry.kind is not RecordKind.OBJECT_FILE or record.info.file is None:

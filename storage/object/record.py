@@ -3,8 +3,11 @@
 A record is ``magic | length | crc32 | hash | version | kind | metadata | data | crc32``.  The first checksum covers all up to
 the data, so that a HEAD need not read it; the second covers the data and starts from the first, so that the two parts of one record
 belong together.  The first starts from its segment's salt: an object whose body is a copy of a pack does not pass for records when
-a damaged segment is searched for the next good one.  Neighbours: packs.py writes records, scan.py finds them, index.py remembers
-where the newest ones are.  Format: docs/formats/pack.md; golden bytes: tests/golden/pack.bin.
+a damaged segment is searched for the next good one.
+
+``data`` is what is stored: compression.py makes it of an object's bytes and back.  A record that compaction moved also says from
+where (``origin``), so that the index can be told whatever happened in between.  Neighbours: packs.py writes records, scan.py finds
+them, index.py remembers where the newest ones are.  Format: docs/formats/pack.md; golden bytes: tests/golden/pack*.bin.
 """
 
 from __future__ import annotations
@@ -13,25 +16,31 @@ import struct
 import zlib
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 import msgspec
 
+from ring.errors import BadInput
 from ring.names import Path
 from ring.timestamp import Timestamp
 from ring.world.interface import Buffer
 from storage.client.interface import Row
 from storage.client.node import Debt, Kind, Version
-from storage.object.errors import BadRecord
+from storage.object.errors import BadRecord, ForeignRecord
 
 MAGIC = b"\xd5RF\x01"
-HEAD = struct.Struct(">4sII16s12sBxxxI")  # magic, length, crc32, hash, version, kind, metadata length
+HEAD = struct.Struct(">4sII16s12sBBxxI")  # magic, length, crc32, hash, version, kind, flags, metadata length
 HEAD_BYTES = HEAD.size
 FOOT_BYTES = 4
 META_BYTES_MAX = 1 << 20
 DATA_BYTES_MAX = 16 << 20
-RECORD_BYTES_MAX = HEAD_BYTES + META_BYTES_MAX + DATA_BYTES_MAX + FOOT_BYTES
+_ORIGIN = struct.Struct(">II")  # segment, offset
+RECORD_BYTES_MAX = HEAD_BYTES + META_BYTES_MAX + _ORIGIN.size + DATA_BYTES_MAX + FOOT_BYTES
+FLAG_ZSTD = 1  # the data is a zstd frame
+FLAG_MOVED = 2  # an origin stands before the data
+_FLAGS = FLAG_ZSTD | FLAG_MOVED
 _LENGTH = struct.Struct(">I")
-_CHECKED = struct.Struct(">16s12sBxxxI")  # what follows the first crc32
+_CHECKED = struct.Struct(">16s12sBBxxI")  # what follows the first crc32
 _COPY_BYTES_MAX = 32 << 10  # data up to here is joined with its head: one buffer is cheaper than three
 
 
@@ -83,13 +92,22 @@ _encode_info = msgspec.msgpack.Encoder().encode
 _decode_info = msgspec.msgpack.Decoder(Info).decode
 
 
+class Origin(NamedTuple):
+    """Where a record that was moved lay before."""
+
+    segment: int
+    offset: int
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     kind: RecordKind
     hash: bytes
     timestamp: Timestamp
     info: Info
-    data: Buffer = b""
+    data: Buffer = b""  # as it is stored
+    zstd: bool = False  # the data is a zstd frame
+    origin: Origin | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +119,13 @@ class Head:
     hash: bytes
     version: bytes
     kind: int
+    flags: int
     meta_length: int
+
+    @property
+    def known(self) -> bool:
+        """Whether this program knows what such a record means."""
+        return self.kind <= RecordKind.DROP and not self.flags & ~_FLAGS
 
     @property
     def key(self) -> bytes:
@@ -109,37 +133,78 @@ class Head:
         return self.hash + bytes(0xFF ^ byte for byte in self.version)
 
 
-def encode_record(record: Record, salt: int) -> tuple[list[Buffer], int, int]:
-    """The buffers that make the record, its length, and the length of its metadata part."""
-    meta = _encode_info(record.info)
-    data_length = len(record.data)
-    if len(meta) > META_BYTES_MAX or data_length > DATA_BYTES_MAX:
-        raise ValueError("the record is too large")  # callers check sizes first
-    length = HEAD_BYTES + len(meta) + data_length + FOOT_BYTES
+def encode_info(info: Info) -> bytes:
+    """BadInput when it is longer than a record may hold."""
+    meta = _encode_info(info)
+    if len(meta) > META_BYTES_MAX:
+        raise BadInput(
+            f"the object's metadata takes {len(meta)} bytes; at most {META_BYTES_MAX} fit", hint="shorten its headers or its name"
+        )
+    return meta
+
+
+def encode_record(record: Record, salt: int, meta: bytes | None = None) -> tuple[list[Buffer], int, int]:
+    """The buffers that make the record, its length, and the length of its metadata part (``meta``, when it was encoded before)."""
+    if meta is None:
+        meta = encode_info(record.info)
+    data, data_length = record.data, len(record.data)
+    assert data_length <= DATA_BYTES_MAX, "whoever takes a body looks at its size first"
+    flags, origin = FLAG_ZSTD if record.zstd else 0, b""
+    if record.origin is not None:
+        flags, origin = flags | FLAG_MOVED, _ORIGIN.pack(*record.origin)
+    length = HEAD_BYTES + len(meta) + len(origin) + data_length + FOOT_BYTES
     length_field = _LENGTH.pack(length)
-    checked = _CHECKED.pack(record.hash, record.timestamp.pack(), record.kind, len(meta)) + meta
+    checked = _CHECKED.pack(record.hash, record.timestamp.pack(), record.kind, flags, len(meta)) + meta
     checksum = zlib.crc32(checked, zlib.crc32(length_field, salt))
-    head = b"".join((MAGIC, length_field, _LENGTH.pack(checksum), checked))
-    foot = _LENGTH.pack(zlib.crc32(record.data, checksum))
+    head = b"".join((MAGIC, length_field, _LENGTH.pack(checksum), checked, origin))
+    foot = _LENGTH.pack(zlib.crc32(data, zlib.crc32(origin, checksum) if origin else checksum))
     if data_length <= _COPY_BYTES_MAX:
-        return [b"".join((head, record.data, foot))], length, len(meta)
-    return [head, record.data, foot], length, len(meta)
+        return [b"".join((head, data, foot))], length, len(meta)
+    return [head, data, foot], length, len(meta)
 
 
 def decode_head(data: Buffer, at: int = 0) -> Head:
     """The fixed part that begins at ``data[at]``; HEAD_BYTES must be there.  BadRecord when it cannot be one."""
-    magic, length, checksum, digest, version, kind, meta_length = HEAD.unpack_from(data, at)
+    magic, length, checksum, digest, version, kind, flags, meta_length = HEAD.unpack_from(data, at)
     if magic != MAGIC:
         raise BadRecord("no record begins here")
-    if not 0 < kind <= RecordKind.DROP or meta_length > META_BYTES_MAX:
+    if not kind or meta_length > META_BYTES_MAX:
         raise BadRecord("the record's head is damaged")
     if not HEAD_BYTES + meta_length + FOOT_BYTES <= length <= RECORD_BYTES_MAX:
         raise BadRecord("the record's length is damaged")
-    return Head(length, checksum, digest, version, kind, meta_length)
+    return Head(length, checksum, digest, version, kind, flags, meta_length)
 
 
 def decode_info(data: Buffer, salt: int, at: int = 0) -> tuple[Head, Info]:
-    """Head and metadata of the record at ``data[at]``, checked; its data need not be there.  BadRecord."""
+    """Head and metadata of the record at ``data[at]``, checked; its data need not be there.  BadRecord, ForeignRecord."""
+    head = _checked_head(data, salt, at)
+    if not head.known:
+        raise ForeignRecord("the record is of a newer format", hint="run the newer version of ringfort that wrote it")
+    return head, _info(data, at, head)
+
+
+def decode_record(data: Buffer, salt: int, at: int = 0) -> Record:
+    """The whole record at ``data[at]``, every byte checked; its data is a view.  BadRecord, ForeignRecord."""
+    head = _checked_head(data, salt, at)
+    view = memoryview(data)
+    end = at + head.length - FOOT_BYTES
+    if len(data) < end + FOOT_BYTES:
+        raise BadRecord("the record is cut off")
+    body = view[at + HEAD_BYTES + head.meta_length : end]
+    if zlib.crc32(body, head.checksum) != _LENGTH.unpack_from(data, end)[0]:
+        raise BadRecord("the record's data is damaged")
+    if not head.known:
+        raise ForeignRecord("the record is of a newer format", hint="run the newer version of ringfort that wrote it")
+    origin = None
+    if head.flags & FLAG_MOVED:
+        if len(body) < _ORIGIN.size:
+            raise BadRecord("the record is too short for where it came from")
+        origin, body = Origin(*_ORIGIN.unpack_from(body)), body[_ORIGIN.size :]
+    zstd = bool(head.flags & FLAG_ZSTD)
+    return Record(RecordKind(head.kind), head.hash, Timestamp.unpack(head.version), _info(data, at, head), body, zstd, origin)
+
+
+def _checked_head(data: Buffer, salt: int, at: int) -> Head:
     if len(data) - at < HEAD_BYTES:
         raise BadRecord("the record is cut off")
     head = decode_head(data, at)
@@ -149,23 +214,14 @@ def decode_info(data: Buffer, salt: int, at: int = 0) -> tuple[Head, Info]:
     view = memoryview(data)
     if zlib.crc32(view[at + 12 : end], zlib.crc32(view[at + 4 : at + 8], salt)) != head.checksum:
         raise BadRecord("the record's metadata is damaged")
+    return head
+
+
+def _info(data: Buffer, at: int, head: Head) -> Info:
     try:
-        return head, _decode_info(view[at + HEAD_BYTES : end])
+        return _decode_info(memoryview(data)[at + HEAD_BYTES : at + HEAD_BYTES + head.meta_length])
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
         raise BadRecord("the record's metadata is not of this format") from error
-
-
-def decode_record(data: Buffer, salt: int, at: int = 0) -> Record:
-    """The whole record at ``data[at]``, every byte checked; its data is a view.  BadRecord."""
-    head, info = decode_info(data, salt, at)
-    view = memoryview(data)
-    end = at + head.length - FOOT_BYTES
-    if len(data) < end + FOOT_BYTES:
-        raise BadRecord("the record is cut off")
-    body = view[at + HEAD_BYTES + head.meta_length : end]
-    if zlib.crc32(body, head.checksum) != _LENGTH.unpack_from(data, end)[0]:
-        raise BadRecord("the record's data is damaged")
-    return Record(RecordKind(head.kind), head.hash, Timestamp.unpack(head.version), info, body)
 
 
 # ---- between records and what a Node speaks of

@@ -6,11 +6,11 @@ costs what lay on it and nothing behind it.  Neighbours: store.py replays the lo
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
 from ring.world.interface import File
-from storage.object.errors import BadRecord
+from storage.object.errors import BadRecord, ForeignRecord
 from storage.object.record import FOOT_BYTES, HEAD_BYTES, MAGIC, Head, Record, decode_head, decode_info, decode_record
 
 CHUNK_BYTES = 4 << 20
@@ -29,12 +29,13 @@ class Found:
 @dataclass(frozen=True, slots=True)
 class Damaged:
     """``head`` is known when a record's metadata is good and its data is not.  ``to_end``: nothing good follows in the segment,
-    so it may be the torn end of an append that was never acknowledged."""
+    so it may be the torn end of an append that was never acknowledged.  ``foreign``: a whole record of a newer format."""
 
     offset: int
     end: int
     head: Head | None = None
     to_end: bool = False
+    foreign: bool = False
 
 
 Finding = Found | Damaged
@@ -94,6 +95,8 @@ class Scanner:
         try:
             record = decode_record(buffer, self._salt, at)
             return Found(record, self._base + at, head.length, head.meta_length)
+        except ForeignRecord:
+            return Damaged(self._base + at, self._base + at + head.length, head, foreign=True)
         except BadRecord:
             if at + head.length > len(buffer):
                 return None
@@ -131,10 +134,23 @@ def _head(buffer: bytes, at: int) -> Head | None:
 
 async def scan(file: File, salt: int, start: int, end: int, *, chunk_bytes: int = CHUNK_BYTES) -> AsyncIterator[Finding]:
     """The findings in ``file`` from ``start`` (where a record begins) up to ``end``.  OSError as the disk gave it."""
+    async for finding in _scan(file.pread, salt, start, end, chunk_bytes):
+        yield finding
+
+
+async def scan_medium(file: File, salt: int, start: int, end: int, *, chunk_bytes: int = CHUNK_BYTES) -> AsyncIterator[Finding]:
+    """``scan`` past the page cache."""
+    async for finding in _scan(file.pread_medium, salt, start, end, chunk_bytes):
+        yield finding
+
+
+async def _scan(
+    read: Callable[[int, int], Awaitable[bytes]], salt: int, start: int, end: int, chunk_bytes: int
+) -> AsyncIterator[Finding]:
     scanner = Scanner(salt, start)
     at = start
     while at < end:
-        data = await file.pread(at, min(chunk_bytes, end - at))
+        data = await read(at, min(chunk_bytes, end - at))
         at += len(data)
         for finding in scanner.feed(data, last=at >= end or not data):
             yield finding

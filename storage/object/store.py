@@ -27,7 +27,7 @@ from storage.object.device import QUARANTINE, OpenDevice
 from storage.object.errors import DeviceOutOfService
 from storage.object.files import FileWriter, disk_fault, file_name, file_path, remove
 from storage.object.index import Held, Index
-from storage.object.packs import BATCH_BYTES_MAX, SEGMENT_BYTES_MAX, Landed, Packs, Pending, Place
+from storage.object.packs import BATCH_BYTES_MAX, SEGMENT_BYTES_MAX, Landed, Packs, Pending
 from storage.object.reader import Reader
 from storage.object.record import (
     DATA_BYTES_MAX,
@@ -40,7 +40,8 @@ from storage.object.record import (
     version_of,
 )
 from storage.object.scan import Damaged, Found
-from storage.object.segment import LOG_START, Position
+from storage.object.segment import COMPACTED, LOG_START, Position
+from storage.object.segments import Place
 from storage.object.upload import FileUpload
 from storage.sync import tree
 
@@ -90,7 +91,8 @@ class ObjectStore:
         self.device = device
         self.index = Index(device.tables)
         self.packs = Packs(world, device, self._land, segment_bytes_max=segment_bytes_max)
-        self.reader = Reader(device, self.packs, self._suspect, self.refers)
+        self.segments = self.packs.segments
+        self.reader = Reader(device, self.segments, world.offload, self._newest, self._suspect, self.refers)
         self.in_doubt: set[str] = set()  # files that have a name and wait for their record
         self.quarantined = 0  # since the start
         self.report = StartReport()
@@ -103,6 +105,7 @@ class ObjectStore:
         self._committed = trio.Event()
         self._commit_failures = 0
         self._index_damaged = False
+        self._dropping: dict[bytes, trio.Event] = {}  # by hash: one drop at a time, so that it finds what it is for
 
     # ---- life
 
@@ -142,28 +145,32 @@ class ObjectStore:
         await self.packs.open()
         try:
             self.index.load()
-            if self._beyond_log(self.index.position):
+            if not self._in_log(self.index.position):
                 raise FormatError("the index is ahead of the log")
+            if not all(self.segments.exists(sequence) for sequence in self.index.weights.alive()):
+                raise FormatError("the index names segments that are not there")
             await self._replay()
         except FormatError:
             await self.index.clear()
             await self._replay()
         await self.index.commit()
 
-    def _beyond_log(self, position: Position) -> bool:
-        return position != LOG_START and (position.segment not in self.packs.sequences or position > self.packs.end)
+    def _in_log(self, position: Position) -> bool:
+        if position == LOG_START:
+            return True
+        return position.segment < COMPACTED and self.segments.stands(position.segment) and position <= self.packs.end
 
     async def _replay(self) -> None:
-        self.report = StartReport(rebuilt=self.index.position == LOG_START and bool(self.packs.sequences))
+        self.report = StartReport(rebuilt=self.index.position == LOG_START and bool(self.segments.order))
         torn: Damaged | None = None
-        async for segment, finding in self.packs.scan(self.index.position):
+        async for segment, finding in self.segments.scan(self.index.position):
             sequence = segment.head.sequence
             if isinstance(finding, Found):
                 self._land(finding.record, Place(sequence, finding.offset, finding.length, finding.meta_length))
                 self.report.replayed += 1
                 if self.index.backlog >= REPLAY_BATCH:
                     await self.index.commit()
-            elif finding.to_end and sequence == self.packs.sequences[-1]:
+            elif finding.to_end and sequence == self.segments.order[-1].sequence:
                 torn = finding
             else:
                 self.report.damaged.append((sequence, finding.offset, finding.end))
@@ -173,7 +180,7 @@ class ObjectStore:
             self.report.torn_bytes = torn.end - torn.offset
             await self.packs.cut(torn.offset)
         else:  # more than one append can leave: it was acknowledged and has rotted
-            self.report.damaged.append((self.packs.sequences[-1], torn.offset, torn.end))
+            self.report.damaged.append((self.segments.order[-1].sequence, torn.offset, torn.end))
             self.packs.seal()
 
     async def _commit_loop(self) -> None:
@@ -222,6 +229,8 @@ class ObjectStore:
             if self._ready:
                 self._index_failed(error)
             raise
+        if record.kind is RecordKind.DROP:
+            self._dropping.pop(record.hash, None)
         self._changed.set()
         if self.index.backlog >= COMMIT_RECORDS:
             self._many.set()
@@ -301,9 +310,18 @@ class ObjectStore:
         return await self._drop(held, "quarantined")
 
     async def _drop(self, held: Held, reason: str) -> bool:
+        while (under_way := self._dropping.get(held.hash)) is not None and not under_way.is_set():
+            await under_way.wait()
+        if self._get(held.key) is None:
+            return False
         info = Info(("", "", ""), etag=held.entry.etag, reason=reason)  # the path may be what is damaged
-        landed = await self.packs.submit(Record(RecordKind.DROP, held.hash, held.timestamp, info)).wait()
-        return landed.taken
+        pending = self.packs.submit(Record(RecordKind.DROP, held.hash, held.timestamp, info))
+        pending.settled = settled = self._dropping[held.hash] = trio.Event()
+        try:
+            return (await pending.wait()).taken
+        finally:
+            if pending.done and self._dropping.get(held.hash) is settled:  # else it is on its way still
+                del self._dropping[held.hash]
 
     def known(self, name_hash: bytes, version: Version) -> Write | None:
         """The answer to a write of a version that is held already, or is older than what is; None when it is news."""

@@ -52,6 +52,11 @@ class SimFile:
             self._life, READ_S + length / BYTES_PER_SECOND, lambda: bytes(self.node.content[offset : offset + length])
         )
 
+    async def pread_medium(self, offset: int, length: int) -> bytes:
+        self._check()
+        seconds = READ_S + length / BYTES_PER_SECOND
+        return await self._medium.perform(self._life, seconds, lambda: self._medium.beneath(self.node)[offset : offset + length])
+
     async def pwrite(self, offset: int, data: Buffer) -> None:
         self._check(write=True)
         copy = bytes(data)

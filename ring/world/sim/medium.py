@@ -72,6 +72,8 @@ class Medium:
         self.slow_s = 0.0  # added to every operation
         self.room_bytes: int | None = None  # what can still be written before ENOSPC
         self.sync_errors = 0  # that many syncs fail with EIO and lose what they should have made durable
+        self.forgets_bytes = 0  # ... and so many durable bytes before it, as a drive does that loses its own cache
+        self.trip: Callable[[], None] | None = None  # called before each operation: may raise an OSError, or crash the node
         self.writes_to_lose = 0  # that many writes are acknowledged and never reach the platter
         self.ignores_sync = False  # a lying drive: syncs and commits are acknowledged and nothing is made durable
         self._trace = trace
@@ -127,6 +129,7 @@ class Medium:
         self.slow_s = 0.0
         self.room_bytes = None
         self.sync_errors = 0
+        self.forgets_bytes = 0
         self.writes_to_lose = 0
 
     def crash(self, *, power: bool) -> None:
@@ -162,6 +165,9 @@ class Medium:
         self._in_flight[serial] = torn or action
         try:
             await life.sleep_until(self._busy_until)
+            if self.trip is not None:
+                self.trip()
+                life.check()
         finally:
             self._in_flight.pop(serial, None)
         self.check()
@@ -201,6 +207,9 @@ class Medium:
             self.sync_errors -= 1
             node.pending.clear()
             node.diverged = True
+            if self.forgets_bytes:
+                kept = max(0, len(node.durable) - self.forgets_bytes)
+                node.durable[kept:] = bytes(len(node.durable) - kept)
             self._trace("sync failed once")
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         for change in node.pending:
@@ -209,6 +218,13 @@ class Medium:
         node.durable_xattrs = dict(node.xattrs)
         if not node.diverged:
             self._dirty.pop(id(node), None)
+
+    def beneath(self, node: FileNode) -> bytes:
+        """What a read past the page cache sees: dirty pages are written back first, those that a failed sync gave up are not."""
+        data = bytearray(node.durable)
+        for change in node.pending:
+            apply(data, change)
+        return bytes(data)
 
     def take_room(self, length: int) -> None:
         """ENOSPC when the device is full."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path as FilePath
@@ -23,6 +24,11 @@ CLUSTER = "8d7f4c2e-test"
 HASHER = NameHasher(b"pre", b"suf")
 PART_POWER = 4
 SPANS = [Span(PART_POWER, partition) for partition in range(1 << PART_POWER)]
+
+
+def noise(seed: object, size: int) -> bytes:
+    """Bytes that do not compress."""
+    return random.Random(f"{seed}").randbytes(size)
 
 
 def path(name: str) -> Path:

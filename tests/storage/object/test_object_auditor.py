@@ -15,7 +15,7 @@ from ring.world.interface import OpenMode, World
 from ring.world.real import make_world
 from ring.world.sim import SimWorld
 from storage.object.auditor import Auditor
-from tests.storage.object.object_rig import HASHER, SPANS, path, prepare, put, put_file, read, real_root, serving
+from tests.storage.object.object_rig import HASHER, SPANS, noise, path, prepare, put, put_file, read, real_root, serving
 
 BIG = b"block" * 700_000  # 3.5 MB
 
@@ -56,7 +56,7 @@ async def test_a_sound_device_is_read_and_left_alone(place: tuple[World, str], c
     world, root = place
     async with serving(world, root, segment_bytes_max=100_000) as store:
         for number in range(100):
-            await put(store, f"n{number % 60}", number, bytes(4000))
+            await put(store, f"n{number % 60}", number, noise(number, 4000))
         await put_file(store, "big", 1, BIG)
         before = [await store.digests(span) for span in SPANS]
         auditor = Auditor(world, store)
@@ -74,7 +74,7 @@ async def test_a_rotten_record(place: tuple[World, str], clock: object, where: s
     world, root = place
     async with serving(world, root) as store:
         for number in range(20):
-            await put(store, f"n{number}", 10, b"%d" % number * 2000)
+            await put(store, f"n{number}", 10, noise(number, 2000))
         held = store.index.get(store.key(path("n7"), Timestamp(10)))
         assert held is not None
         lies = held.entry.place
@@ -84,10 +84,10 @@ async def test_a_rotten_record(place: tuple[World, str], clock: object, where: s
         await once(auditor)
         assert auditor.damaged == 1
         assert await store.head(path("n7")) is None
-        assert sum([await read(store, f"n{number}") == b"%d" % number * 2000 for number in range(20)]) == 19
-        await put(store, "n7", 10, b"7" * 2000)  # as the replicator does
+        assert sum([await read(store, f"n{number}") == noise(number, 2000) for number in range(20)]) == 19
+        await put(store, "n7", 10, noise(7, 2000))  # as the replicator does
     async with serving(world, root) as store:
-        assert await read(store, "n7") == b"7" * 2000
+        assert await read(store, "n7") == noise(7, 2000)
         again = Auditor(world, store, interval_s=0)
         await once(again)
         assert again.damaged == 0
@@ -163,7 +163,7 @@ async def test_it_goes_on_where_it_was(place: tuple[World, str], clock: object) 
     total = 0
     async with serving(world, root, segment_bytes_max=2 << 20) as store:
         for number in range(30):
-            await put(store, f"n{number}", 10, bytes(400_000))
+            await put(store, f"n{number}", 10, noise(number, 400_000))
         await put_file(store, "big", 10, BIG)
         auditor = Auditor(world, store)
         for _ in range(100_000):

@@ -17,7 +17,7 @@ from ring.world.sim import SimNode, SimWorld
 from storage.client.node import Kind
 from storage.object.errors import DeviceOutOfService
 from storage.object.store import ObjectStore
-from tests.storage.object.object_rig import SPANS, body, path, prepare, put, put_file, read, serving, version
+from tests.storage.object.object_rig import SPANS, body, noise, path, prepare, put, put_file, read, serving, version
 
 ROOT = "d1"
 SEGMENT_BYTES = 300_000  # so that segments roll
@@ -220,7 +220,7 @@ async def test_a_full_disk_refuses_and_recovers(autojump_clock: MockClock) -> No
         await put(store, "a", 10, b"before")
         medium.room_bytes = 20_000
         with pytest.raises(DiskFull):
-            await put(store, "b", 20, b"x" * 30_000)
+            await put(store, "b", 20, noise(1, 30_000))
         with pytest.raises(DiskFull):
             await put_file(store, "c", 20, LARGE)
         with pytest.raises(DiskFull):

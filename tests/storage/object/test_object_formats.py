@@ -11,9 +11,9 @@ from ring.errors import FormatError
 from ring.timestamp import Timestamp
 from storage.object.files import Identity, file_path, hash_of, version_in
 from storage.object.index import Entry, EntryHead, Held
-from storage.object.packs import Place
 from storage.object.record import RecordKind
-from storage.object.segment import segment_path, sequence_of
+from storage.object.segment import SegmentName, arrange, plain
+from storage.object.segments import Place
 
 GOLDEN = FilePath(__file__).parents[2] / "golden"
 HASH = bytes(range(16))
@@ -70,6 +70,35 @@ def test_names() -> None:
         assert (hash_of(name), version_in(name)) == (HASH, VERSION)
     for name in ("", "x", "0102-03", ".hidden", "000102030405060708090a0b0c0d0e0f", "zz" * 16 + "-00"):
         assert hash_of(name) is None or version_in(name) is None
-    assert segment_path(255) == "packs/000000ff.pack"
-    assert sequence_of("000000ff.pack") == 255
-    assert [sequence_of(name) for name in ("ff.pack", "000000ff", "000000ff.tmp", "zzzzzzzz.pack", "")] == [None] * 5
+
+
+COMPACTED = SegmentName(0x80000003, 2, 5)
+
+
+def test_names_of_segments() -> None:
+    assert plain(255).path == "packs/000000ff.pack"
+    assert COMPACTED.path == "packs/80000003-00000002-00000005.pack"
+    for name in (plain(255), COMPACTED):
+        assert SegmentName.parse(name.path.removeprefix("packs/")) == name
+    wrong = [
+        "ff.pack",
+        "000000ff",
+        "000000ff.tmp",
+        "zzzzzzzz.pack",
+        "",
+        "000000FF.pack",
+        "80000003.pack",
+        "00000001-00000001-00000002.pack",
+    ]
+    wrong += ["80000003-00000002.pack", "80000003-00000005-00000002.pack", "80000003-00000000-00000002.pack"]
+    assert [SegmentName.parse(name) for name in wrong] == [None] * len(wrong)
+
+
+def test_compacted_segments_take_the_place_of_what_they_stand_for() -> None:
+    one, two, three, four = (plain(number) for number in (1, 2, 3, 4))
+    first, again, wider = SegmentName(0x80000001, 2, 2), SegmentName(0x80000002, 2, 2), SegmentName(0x80000003, 2, 3)
+    assert arrange([four, two, one]) == ([one, two, four], [])
+    assert arrange([one, two, three, first]) == ([one, first, three], [two])
+    assert arrange([one, first, again, three]) == ([one, again, three], [first])
+    assert arrange([one, two, three, first, again, wider, four]) == ([one, wider, four], [two, three, first, again])
+    assert arrange([]) == ([], [])

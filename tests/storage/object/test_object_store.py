@@ -26,6 +26,7 @@ from tests.storage.object.object_rig import (
     SPANS,
     body,
     debt,
+    noise,
     partitions,
     path,
     prepare,
@@ -345,15 +346,15 @@ async def test_segments_roll_and_many_writers_share_a_sync(rig: Rig, clock: obje
     async with rig.serving(segment_bytes_max=128 << 10) as store:
         async with trio.open_nursery() as nursery:
             for number in range(200):
-                nursery.start_soon(put, store, f"n{number}", 10, b"%d" % number * 500)
+                nursery.start_soon(put, store, f"n{number}", 10, noise(number, 1500))
         assert store.packs.records == 200
         assert store.packs.batches <= 20
         assert len(store.packs.sequences) > 2
         for sequence in store.packs.sequences:
-            assert (await store.packs.segment(sequence)).size <= 128 << 10
+            assert (await store.segments.segment(sequence)).size <= 128 << 10
     async with rig.serving() as store:
         for number in range(200):
-            assert await read(store, f"n{number}") == b"%d" % number * 500
+            assert await read(store, f"n{number}") == noise(number, 1500)
 
 
 async def test_a_caller_that_gives_up_harms_nobody(rig: Rig, clock: object) -> None:

@@ -1,12 +1,15 @@
 """Records: what is encoded is decoded, what is harmed is refused, and a scan loses only what was harmed."""
 
 import random
+import zlib
+from dataclasses import replace
 from pathlib import Path as FilePath
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ring.errors import FormatError
 from ring.names import Path
 from ring.timestamp import Timestamp
 from storage.client.interface import Row
@@ -15,6 +18,7 @@ from storage.object.errors import BadRecord
 from storage.object.record import (
     FileInfo,
     Info,
+    Origin,
     Record,
     RecordKind,
     debt_of,
@@ -25,10 +29,12 @@ from storage.object.record import (
     version_of,
 )
 from storage.object.scan import Damaged, Finding, Found, Scanner
-from storage.object.segment import SEGMENT_HEAD_BYTES, SegmentHead
+from storage.object.segment import SegmentHead
 
-GOLDEN = FilePath(__file__).parents[2] / "golden" / "pack.bin"
+GOLDEN = FilePath(__file__).parents[2] / "golden"
 SALT = 0x5EED5A17
+COMPACTED_HEAD = SegmentHead(0x80000007, 2, SALT, 9, (3, 4))
+ZSTD_OF_HELLO = bytes.fromhex("28b52ffd200529000068656c6c6f")
 PATH = Path("AUTH_test", "photos", "öl/1.jpg")
 
 
@@ -61,19 +67,55 @@ def _golden_records() -> list[Record]:
     ]
 
 
+def _flagged_records() -> list[Record]:
+    """A compressed one, and one that compaction moved."""
+    first = _golden_records()[0]
+    return [
+        replace(first, data=ZSTD_OF_HELLO, zstd=True),
+        replace(first, origin=Origin(3, 4096)),
+        replace(first, zstd=True, data=ZSTD_OF_HELLO, origin=Origin(1, 64)),
+    ]
+
+
 def test_golden_bytes() -> None:
-    data = SegmentHead(7, 2, SALT).encode() + b"".join(_encoded(record) for record in _golden_records())
-    assert data == GOLDEN.read_bytes()
+    data = COMPACTED_HEAD.encode() + b"".join(_encoded(record) for record in _golden_records() + _flagged_records())
+    assert data == (GOLDEN / "pack.bin").read_bytes()
     head = SegmentHead.decode(data)
-    assert head == SegmentHead(7, 2, SALT)
-    found = Scanner(head.salt, SEGMENT_HEAD_BYTES).feed(data[SEGMENT_HEAD_BYTES:], last=True)
+    assert head == COMPACTED_HEAD
+    found = Scanner(head.salt, head.length).feed(data[head.length :], last=True)
+    assert [_plain(finding) for finding in found] == [_plain(record) for record in _golden_records() + _flagged_records()]
+
+
+def test_golden_bytes_of_the_first_format() -> None:
+    """Devices hold segments of it; they are read, and nobody appends to them."""
+    data = (GOLDEN / "pack-1.bin").read_bytes()
+    head = SegmentHead.decode(data)
+    assert head == SegmentHead(7, 2, SALT, version=1)
+    assert head.length == 32
+    found = Scanner(head.salt, head.length).feed(data[head.length :], last=True)
     assert [_plain(finding) for finding in found] == [_plain(record) for record in _golden_records()]
+
+
+def test_a_newer_segment_is_refused_with_a_clear_line() -> None:
+    data = bytearray(COMPACTED_HEAD.encode())
+    data[9] = 3
+    data[60:] = zlib.crc32(data[:60]).to_bytes(4, "big")
+    with pytest.raises(FormatError, match="format 3; this program knows up to 2"):
+        SegmentHead.decode(data)
+
+
+@pytest.mark.parametrize("at", range(64))
+def test_a_harmed_head_of_a_segment_is_refused(at: int) -> None:
+    data = bytearray(COMPACTED_HEAD.encode())
+    data[at] ^= 0x10
+    with pytest.raises(FormatError):
+        SegmentHead.decode(data)
 
 
 def _plain(item: Finding | Record) -> tuple[object, ...]:
     record = item if isinstance(item, Record) else item.record if isinstance(item, Found) else None
     assert record is not None, item
-    return record.kind, record.hash, record.timestamp, record.info, bytes(record.data)
+    return record.kind, record.hash, record.timestamp, record.info, bytes(record.data), record.zstd, record.origin
 
 
 def test_version_and_debt_come_back() -> None:
