@@ -21,8 +21,7 @@ from ring.swift.ringgz import decode_ring_gz, encode_ring_gz
 from ring.swift.swiftbuilder import decode_swift_builder, encode_swift_builder
 from tests.compat.swift_process import PREFIX, SUFFIX, Swift
 from tests.compat.swift_venv import RING_BUILDER, swift_python
-from tests.ring.swift.ground import EPOCH, Array, builders, device, python2
-from tests.ring.swift.test_swiftbuilder import content
+from tests.ring.swift.ground import EPOCH, Array, builders, content, device, python2
 
 pytestmark = pytest.mark.compat
 

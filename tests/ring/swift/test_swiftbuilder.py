@@ -15,32 +15,7 @@ from ring.device import Device
 from ring.errors import BadInput, Conflict, FormatError, RingfortError
 from ring.swift.builderpickle import encode
 from ring.swift.swiftbuilder import decode_swift_builder, encode_swift_builder
-from tests.ring.swift.ground import EPOCH, GOLDEN, Array, builders, device, expected, python2
-
-
-def content(**changed: object) -> dict[str, Any]:
-    """What Swift 2.38 saves, of four partitions on three devices."""
-    whole = {
-        "part_power": 2,
-        "next_part_power": None,
-        "replicas": 1.5,
-        "min_part_hours": 3,
-        "parts": 4,
-        "devs": [device(0), device(1), device(2)],
-        "devs_changed": False,
-        "dev_id_bytes": 2,
-        "version": 7,
-        "overload": 0.1,
-        "_replica2part2dev": [array("H", [0, 1, 2, 0]), array("H", [1, 2])],
-        "_last_part_moves_epoch": EPOCH,
-        "_last_part_moves": array("B", [0, 1, 254, 255]),
-        "_last_part_gather_start": 3,
-        "_dispersion_graph": {(1,): [0, 4, 0], (1, 1, "10.0.0.1", 0): [2, 2, 0]},
-        "dispersion": 0.0,
-        "_remove_devs": [],
-        "id": "0123456789abcdef" * 2,
-    } | changed
-    return {name: value for name, value in whole.items() if value is not ...}
+from tests.ring.swift.ground import EPOCH, GOLDEN, Array, builders, content, device, expected, python2
 
 
 def read(**changed: object) -> Builder:
