@@ -116,8 +116,9 @@ def _refused(report: Report, as_json: bool) -> int:
     if as_json:
         click.echo(json.dumps(_as_dict(report, written=False), indent=2))
         return UNCHANGED
+    moves = "1 move" if report.moves == 1 else f"{report.moves} moves"
     click.echo(
-        f"Nothing was written: {report.moves} moves would change balance and dispersion by less than {WORTH_PERCENT:.0f} %. "
+        f"Nothing was written: {moves} would change balance and dispersion by less than {WORTH_PERCENT:.0f} %. "
         "rebalance --force writes them all the same."
     )
     return UNCHANGED
@@ -142,19 +143,20 @@ def _waits(builder: Builder, report: Report, now: float) -> list[str]:
     waits = report.waits
     parts = []
     if waits.locked:
-        parts.append(f"{waits.locked} for min_part_hours since the last move in their partition")
+        parts.append(f"{waits.locked} when min_part_hours have passed since the last move in their partition")
     if waits.again:
-        parts.append(f"{waits.again} for another replica of their partition, which moved in this pass")
+        parts.append(f"{waits.again} after another replica of their partition, which moved in this pass")
     if waits.stuck:
-        parts.append(f"{waits.stuck} for a place that does not crowd their partition")
-    lines = [f"{waits.total} replicas are still to move and wait: {', '.join(parts)}."] if parts else []
+        parts.append(f"{waits.stuck} when there is a place that does not crowd their partition")
+    who = "1 replica is" if waits.total == 1 else f"{waits.total} replicas are"
+    lines = [f"{who} still to move: {', '.join(parts)}."] if parts else []
     if waits.crowded and not lines:  # else it is these replicas that crowd them
-        lines.append(f"{waits.crowded} partitions stay crowded somewhere.")
+        lines.append(f"{waits.crowded} of the partitions stay crowded somewhere.")
     until = _until(builder, report, now)
     if until is not None:
         date = datetime.fromtimestamp(until, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
         left = timedelta(seconds=max(0, round(until - now)))
-        lines.append(f"The last of them may move from {date} on, in {left}: rebalance again then.")
+        lines.append(f"Nothing hinders the last from {date} on, in {left}: rebalance again then.")
     return lines
 
 

@@ -51,8 +51,8 @@ def test_what_waits_is_said_with_the_time_from_which_it_may_move(tmp_path: Path)
         1,
         [
             "No partitions could be reassigned.",
-            "48 replicas are still to move and wait: 48 for min_part_hours since the last move in their partition.",
-            "The last of them may move from 2027-01-15 09:00:00 UTC on, in 0:45:00: rebalance again then.",
+            "48 replicas are still to move: 48 when min_part_hours have passed since the last move in their partition.",
+            "Nothing hinders the last from 2027-01-15 09:00:00 UTC on, in 0:45:00: rebalance again then.",
         ],
     )
     assert desk.files() == before
@@ -72,8 +72,8 @@ def test_a_pass_that_cannot_finish_says_so(tmp_path: Path) -> None:
     assert both > 0
     said = desk("rebalance", "--debug")
     assert said.status == 1
-    assert f"{both} replicas are still to move and wait: {both} for another replica of their partition" in said.out
-    assert "The last of them may move from 2027-01-15 11:00:00 UTC on, in 1:00:00: rebalance again then." in said.out
+    assert f"{both} replicas are still to move: {both} after another replica of their partition" in said.out
+    assert "Nothing hinders the last from 2027-01-15 11:00:00 UTC on, in 1:00:00: rebalance again then." in said.out
     assert f"Waiting: 0 locked, {both} again, 0 stuck" in said.out
     assert "NOTE: a device is 999.99 % off its share." in said.out
     desk.hours_pass(1)
@@ -104,7 +104,7 @@ def test_less_than_one_percent_is_not_worth_a_ring_unless_forced(tmp_path: Path)
     said = desk("rebalance")
     assert (said.status, said.out) == (
         1,
-        "Nothing was written: 1 moves would change balance and dispersion by less than 1 %. "
+        "Nothing was written: 1 move would change balance and dispersion by less than 1 %. "
         "rebalance --force writes them all the same.\n",
     )
     assert desk("rebalance", "--json").json["written"] is False
