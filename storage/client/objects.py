@@ -262,7 +262,7 @@ class ObjectOperations:
     async def _again_above(self, policy: int, version: Version, write: Write, *, movable: bool) -> Stored:
         """Someone wrote between our look and our commit.  The body is spent; a replica that took it has it to write again above."""
         above = self._above(version, write.newest, movable=movable)
-        for node in write.stored.values():
+        for node in list(write.stored.values()):  # replies still come in
             reading = await node.get(version.path, version.timestamp, 0, None)
             if reading is None:
                 continue

@@ -57,6 +57,10 @@ class BookReplicator:
         self.moving = {kind: Moving(watchers(kind)) for kind in KINDS}
         self._todo = _everything()
 
+    def progress(self, kind: str) -> float:
+        """Of the pass by this ring in force: 0 to 1, 1 when it is confirmed."""
+        return self.moving[kind].progress(next((start for todo, start in self._todo if todo == kind), None))
+
     async def work(self) -> Busy | Idle:
         """One partition of one kind."""
         for kind, moving in self.moving.items():

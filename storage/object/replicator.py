@@ -61,6 +61,11 @@ class ObjectReplicator:
         self.moving = Moving(watcher)
         self._start: bytes | None = b""  # hashes from here on are this pass's still; None: it is over
 
+    @property
+    def progress(self) -> float:
+        """Of the pass by the ring in force: 0 to 1, 1 when it is confirmed."""
+        return self.moving.progress(self._start)
+
     async def work(self) -> Busy | Idle:
         """One partition."""
         overlap = self._overlap()

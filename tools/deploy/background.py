@@ -4,8 +4,6 @@ one process of the cloud runs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import trio
 
 from proxy.app import FrontDoor
@@ -13,18 +11,17 @@ from ring.daemon.log import Log
 from ring.daemon.metrics import Registry
 from ring.daemon.pacing import Pacing
 from ring.daemon.worker import Worker, run_worker
-from ring.device import Device
-from ring.errors import Unavailable
 from ring.service.overlap import Overlap
 from ring.world.interface import World
-from storage.client.node import Node
 from storage.container.replicator import BookReplicator
 from storage.container.updater import ContainerUpdater
 from storage.object.auditor import Auditor
 from storage.object.replicator import ObjectReplicator
 from storage.object.updater import ObjectUpdater
+from storage.sync.moving import Watcher
+from tools.deploy.devices import OwnDevice
 from tools.deploy.settings import Background
-from tools.deploy.storage import OwnDevice, StorageRoom
+from tools.deploy.storage import StorageRoom
 
 
 def start_background(
@@ -38,39 +35,48 @@ def start_background(
     rates: Background,
     sweep: bool,
 ) -> None:
-    """They run until the nursery is cancelled."""
-    for own in storage.own.values():
-        for worker, pacing in _of_device(world, storage, own, rates):
-            nursery.start_soon(run_worker, worker, pacing, log, registry)
+    """They run until the nursery is cancelled, or their device is closed; those of a device that comes later too."""
+
+    async def run(own: OwnDevice, ended: trio.Event) -> None:
+        try:
+            with own.background:
+                async with trio.open_nursery() as workers:
+                    for worker, pacing in _of_device(world, storage, own, rates):
+                        workers.start_soon(run_worker, worker, pacing, log, registry)
+        finally:
+            ended.set()
+
+    def start(own: OwnDevice) -> None:
+        own.background_ended = trio.Event()
+        nursery.start_soon(run, own, own.background_ended)
+
+    for own in storage.devices.own.values():
+        start(own)
+    storage.devices.opened = start
     if sweep:
         nursery.start_soon(run_worker, front.sweeper, Pacing(items_per_s=rates.sweep_items_per_s), log, registry)
 
 
 def _of_device(world: World, storage: StorageRoom, own: OwnDevice, rates: Background) -> list[tuple[Worker, Pacing]]:
-    rings = storage.rings
-    device = own.device
-    nodes = _resolver(storage)
+    keeper, device = storage.keeper, own.device
+    nodes = storage.devices.node_of
 
-    def book_ring(kind: str) -> Overlap:
-        return rings.account if kind == "account" else rings.container
+    def overlap(name: str) -> Overlap:
+        return keeper.overlaps[name]
+
+    def watcher(name: str) -> Watcher:
+        return Watcher(keeper.gate.clear, lambda overlap: storage.confirmations.confirm(name, device.id, overlap))
 
     def repair() -> Pacing:
         return Pacing(items_per_s=rates.repair_items_per_s)
 
+    objects = ObjectReplicator(device, own.store, lambda: overlap("object"), nodes, watcher=watcher("object"))
+    books = BookReplicator(device, own.books, overlap, nodes, watchers=watcher)
+    own.progress = lambda name: objects.progress if name == "object" else books.progress(name)
     return [
         (Auditor(world, own.store), Pacing(bytes_per_s=rates.audit_bytes_per_s)),
-        (ObjectReplicator(device, own.store, lambda: rings.objects[0], nodes), repair()),
-        (BookReplicator(device, own.books, book_ring, nodes), repair()),
-        (ObjectUpdater(world, own.store, lambda: rings.container, nodes), repair()),
-        (ContainerUpdater(device, own.books, lambda: rings.account, nodes), repair()),
+        (objects, repair()),
+        (books, repair()),
+        (ObjectUpdater(world, own.store, lambda: overlap("container"), nodes), repair()),
+        (ContainerUpdater(device, own.books, lambda: overlap("account"), nodes), repair()),
     ]
-
-
-def _resolver(storage: StorageRoom) -> Callable[[Device], Node]:
-    def node_of(device: Device) -> Node:
-        try:
-            return storage.nodes[device.id]
-        except KeyError:
-            raise Unavailable(f"device {device.id} is not in this cloud's folder") from None
-
-    return node_of

@@ -15,10 +15,9 @@ from ring.names import NameHasher
 from ring.ringfile import write_ring
 from ring.world.interface import World
 from storage.object.device import format_device
-from tools.deploy.layout import Admin, CloudRecord, HashSecrets, Layout, sync_folder, write_file
+from tools.deploy.layout import RINGS, Admin, CloudRecord, HashSecrets, Layout, sync_folder, write_file
 
 PART_POWER = 10
-RINGS = ("account", "container", "object")
 FOLDERS = ("devices", "rings", "run", "logs", "consoles")
 
 

@@ -5,7 +5,9 @@ ringfort.toml   settings, if the operator wrote some (settings.py)
 lock            held (flock) by the main process and its workers
 ready           present while the cloud serves
 secrets/        root.key cluster.key hash.json admin.json (all 0600)
-rings/          NAME.builder and NAME.ring for account, container, object
+rings/          NAME.builder and NAME.ring for account, container, object, as the cloud was made
+rings/in-force  edition.json and NAME.VERSION.ring: the rings that the cloud goes by
+rings/published NAME.ring that was published last, and its NAME.builder
 devices/dN/     the devices' roots
 run/            unix sockets
 logs/           a log a worker, and what it held before as FILE.1
@@ -25,6 +27,7 @@ from ring.errors import BadInput, FormatError
 
 MAGIC = "ringfort-cloud"
 FORMAT = 1
+RINGS = ("account", "container", "object")
 SECRETS = ("root.key", "cluster.key", "hash.json", "admin.json")
 
 
@@ -72,6 +75,16 @@ class Layout:
     @property
     def rings(self) -> Path:
         return self.root / "rings"
+
+    @property
+    def in_force(self) -> Path:
+        """The edition of rings that the cloud goes by (ring.service.keeper)."""
+        return self.rings / "in-force"
+
+    @property
+    def published(self) -> Path:
+        """Rings that shall be in force."""
+        return self.rings / "published"
 
     @property
     def run(self) -> Path:

@@ -120,7 +120,7 @@ async def make_rooms(
         storage.client,
         images,
         identity.sealer,
-        [world.open_disk(str(layout.device(number))) for number in range(len(storage.nodes))],
+        [world.open_disk(str(layout.device(number))) for number in sorted(storage.devices.nodes)],
         me,
         workers=spec.workers,
         log=note,

@@ -1,52 +1,36 @@
-"""The devices of a worker, served to the machine's other workers, and this worker's view of all of them as one Storage.
+"""The storage of a worker: its rings and devices, served to the machine's other workers, and all of the cloud's as one Storage.
 
-All devices of a worker share one socket, so that the questions of one wakeup to one worker travel in one message.  A device that
-cannot be opened (no label, another's label, an I/O error) is out of service: its node says Unavailable, and the cloud goes on with
-the others.
+All devices of a worker share one socket, so that the questions of one wakeup to one worker travel in one message.  The first worker
+brings new rings into force; the others read what it writes.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import cast
+from dataclasses import dataclass
 
 import msgspec
 import trio
 
 from ring.daemon.log import Log
-from ring.device import Device
-from ring.errors import RingfortError, Unavailable
+from ring.errors import Unavailable
+from ring.kv.interface import KV
 from ring.kv.local import FILE as LOG_FILE
 from ring.kv.local import LOGS_MAX
 from ring.names import NameHasher
-from ring.ringfile import read_ring
-from ring.service.overlap import Overlap
+from ring.service.agent import Confirmations, RingAgent, follow_folder
+from ring.service.follow import Renewal
+from ring.service.keeper import Keeper
+from ring.service.register import Register
 from ring.timestamp import TimestampSource
 from ring.world.interface import Disk, UnixAddress, World
 from storage.client.cluster import ClusterStorage
-from storage.client.local import LocalNode
-from storage.client.node import Node
-from storage.client.payer import RowPayer
-from storage.client.peer import Peer
 from storage.client.reach import Rings
-from storage.client.remote import RemoteNode
 from storage.client.server import NodeServer
-from storage.object.device import LABEL_PATH, OpenDevice, open_device
-from storage.object.store import ObjectStore
-from storage.rows.books import Books
-from tools.deploy.layout import CloudRecord, HashSecrets, Layout, read_secret
+from storage.object.device import LABEL_PATH
+from tools.deploy.devices import Devices
+from tools.deploy.layout import RINGS, CloudRecord, HashSecrets, Layout, read_secret
 
 LOG_FOLDER = "kv"  # of control state, in a device's root
-
-
-@dataclass(slots=True)
-class OwnDevice:
-    device: Device
-    opened: OpenDevice
-    store: ObjectStore
-    books: Books
-    node: LocalNode
 
 
 @dataclass(slots=True)
@@ -54,21 +38,13 @@ class StorageRoom:
     client: ClusterStorage
     rings: Rings
     timestamps: TimestampSource
-    own: dict[int, OwnDevice] = field(default_factory=dict)
-    out_of_service: dict[int, str] = field(default_factory=dict)  # device id: why
-    peers: dict[int, Peer] = field(default_factory=dict)  # by worker
-    nodes: dict[int, Node] = field(default_factory=dict)  # by device id
+    keeper: Keeper
+    confirmations: Confirmations
+    devices: Devices
 
     async def close(self) -> None:
         """After the nursery they ran in has ended."""
-        for own in self.own.values():
-            await own.store.close()
-            await own.books.close()
-            await own.opened.close()
-
-
-def worker_of_device(device_id: int, workers: int) -> int:
-    return device_id % workers
+        await self.devices.close()
 
 
 async def control_disks(world: World, layout: Layout, record: CloudRecord) -> list[Disk]:
@@ -98,70 +74,44 @@ def load_hasher(layout: Layout) -> NameHasher:
 
 
 async def start_storage(
-    nursery: trio.Nursery, world: World, layout: Layout, record: CloudRecord, log: Log, *, worker: int, workers: int
+    nursery: trio.Nursery, world: World, layout: Layout, record: CloudRecord, log: Log, kv: KV, *, worker: int, workers: int
 ) -> StorageRoom:
     """Open this worker's devices and serve them.  The other workers are asked when they are needed; they may start later."""
     hasher = load_hasher(layout)
     secret = read_secret(layout.secrets / "cluster.key")
-    disk = world.open_disk(str(layout.rings))
-    rings = Rings.of(
-        {name: Overlap.of(await read_ring(disk, f"{name}.ring", hasher)) for name in ("account", "container", "object")}
-    )
-    devices = {device.id: device for device in rings.objects[0].ring.devices if device is not None}
+    first = worker == 0  # the one that writes the machine's rings
+    keeper = await _load_rings(world, layout, hasher, writes=first)
+    devices = Devices(nursery, world, layout, record, hasher, secret, keeper, log, worker=worker, workers=workers)
+    await devices.bring_up()
     timestamps = TimestampSource(world.clock)
-    nodes: dict[int, Node] = {}
+    rings = Rings.of(keeper.overlaps)
+    keeper.tell(rings.take)
+    renew = Renewal(keeper, reads=not first)
+    client = ClusterStorage(world, nursery, rings, devices.node_of, timestamps, renew=renew)
+    register = Register(kv)
+    confirmations = Confirmations(keeper, register)
 
-    def node_of(device: Device) -> Node:
-        try:
-            return nodes[device.id]
-        except KeyError:
-            raise Unavailable(f"device {device.id} is not in this cloud's folder") from None
+    def note(event: str, detail: str) -> None:
+        log.info(event, detail=detail)
 
-    client = ClusterStorage(world, nursery, rings, node_of, timestamps)
-    room = StorageRoom(client, rings, timestamps, nodes=nodes)
-    payer = RowPayer(nursery, nodes.get)
-    own_nodes: dict[int, Node] = {}
-    for device in devices.values():
-        owner = worker_of_device(device.id, workers)
-        if owner != worker:
-            if owner not in room.peers:
-                room.peers[owner] = Peer(world, nursery, UnixAddress(layout.node_socket(owner)), secret)
-            nodes[device.id] = RemoteNode(device, room.peers[owner])
-            continue
-        try:
-            own = await _open(nursery, world, layout.device(device.id), record, device, hasher, payer)
-        except RingfortError as error:
-            log.failure("device out of service", error, device=device.id)
-            room.out_of_service[device.id] = error.message
-            nodes[device.id] = cast(Node, OutOfService(device, error.message))  # it answers whatever is asked
-            continue
-        room.own[device.id] = own
-        nodes[device.id] = own_nodes[device.id] = own.node
+    if first:
+        published = world.open_disk(str(layout.published))
+        nursery.start_soon(RingAgent(world, keeper, register, hasher, published=published, note=note).run)
+    else:
+        nursery.start_soon(follow_folder, keeper, note)
+    nursery.start_soon(confirmations.run)
+    nursery.start_soon(devices.follow)
     listener = await world.net.listen(UnixAddress(layout.node_socket(worker)))
-    await nursery.start(NodeServer(world, own_nodes, secret).serve, listener)
-    return room
+    server = NodeServer(world, devices.served, secret, rings=keeper, ring_version=devices.edition)
+    await nursery.start(server.serve, listener)
+    return StorageRoom(client, rings, timestamps, keeper, confirmations, devices)
 
 
-async def _open(
-    nursery: trio.Nursery, world: World, root: Path, record: CloudRecord, device: Device, hasher: NameHasher, payer: RowPayer
-) -> OwnDevice:
-    opened = await open_device(world, str(root), record.cluster_id, device.id)
-    store = ObjectStore(world, opened, hasher)
-    books = Books(world, opened, hasher)
-    await nursery.start(store.run)
-    await nursery.start(books.run)
-    return OwnDevice(device, opened, store, books, LocalNode(device, store, books, payer))
-
-
-class OutOfService:
-    """Stands for a device that cannot be used: every question is answered with Unavailable."""
-
-    def __init__(self, device: Device, reason: str) -> None:
-        self.device = device
-        self._reason = reason
-
-    def __getattr__(self, name: str) -> object:
-        async def refuse(*arguments: object, **named: object) -> None:
-            raise Unavailable(f"device {self.device.id} is out of service: {self._reason}")
-
-        return refuse
+async def _load_rings(world: World, layout: Layout, hasher: NameHasher, *, writes: bool) -> Keeper:
+    """Those in force; at the very first start, those that the cloud was made with."""
+    disk = world.open_disk(str(layout.rings))
+    for folder in (layout.in_force, layout.published):
+        await disk.make_dirs(folder.name)
+    keeper = Keeper(world, world.open_disk(str(layout.in_force)), hasher, writes=writes)
+    await keeper.load({name: await disk.read_file(f"{name}.ring") for name in RINGS})
+    return keeper

@@ -42,6 +42,7 @@ from tools.deploy.clients import Endpoints
 from tools.deploy.iscsi import Portal
 from tools.deploy.layout import Admin, CloudRecord, Layout, read_secret
 from tools.deploy.logfile import log_sink
+from tools.deploy.ring_status import RINGS_PATH, rings_handler
 from tools.deploy.rooms import Rooms, make_rooms
 from tools.deploy.settings import Settings, load_settings
 from tools.deploy.storage import LOG_FOLDER, StorageRoom, control_disks, start_storage
@@ -140,7 +141,7 @@ class Worker:
             kv = await self._control_state(control)
             async with trio.open_nursery() as devices:
                 storage = await start_storage(
-                    devices, self._world, self._layout, self._record, self._log, worker=spec.worker, workers=spec.workers
+                    devices, self._world, self._layout, self._record, self._log, kv, worker=spec.worker, workers=spec.workers
                 )
                 async with trio.open_nursery() as inner:
                     rooms = await self._rooms(inner, kv, storage)
@@ -220,6 +221,7 @@ class Worker:
         own = Router()
         own.add("GET", "/metrics", metrics_handler(self._registry))
         own.add("GET", "/health", health_handler(checks))
+        own.add("GET", RINGS_PATH, rings_handler(spec.worker, storage))
         listener = await world.net.listen(UnixAddress(self._layout.worker_socket(spec.worker)))
         await nursery.start(lambda task_status: serve(world, [listener], own, stop=self._stop, task_status=task_status))
         portal = Portal(
@@ -250,8 +252,8 @@ class Worker:
 
     def _checks(self, storage: StorageRoom) -> dict[str, Check]:
         async def devices() -> str:
-            gone = dict(storage.out_of_service)
-            gone |= {number: own.opened.fault for number, own in storage.own.items() if own.opened.fault}
+            gone = dict(storage.devices.out_of_service)
+            gone |= {number: own.opened.fault for number, own in storage.devices.own.items() if own.opened.fault}
             return "; ".join(f"device {number}: {why}" for number, why in sorted(gone.items()))
 
         return {"devices": devices}

@@ -91,6 +91,8 @@ VERBS: Mapping[str, Mapping[str, str]] = {
         "certificate": f"{_HERE}.analysis:certificate",
         "simulate": f"{_HERE}.simulation:simulate",
         "plot": f"{_HERE}.analysis:plot",
+        "publish": f"{_HERE}.publish:publish_verb",
+        "status": f"{_HERE}.publish:status",
         "import-swift": f"{_HERE}.swift:import_swift",
         "export-swift": f"{_HERE}.swift:export_swift",
     },

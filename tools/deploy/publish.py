@@ -1,0 +1,195 @@
+"""Publish: put a new ring into a cloud's folder, from where its first worker brings it into force; and see how far that is.
+
+Decides whether a builder's ring may follow the one in force: the same ring's (its builder's id), a newer version, devices that
+this machine can open.  Never touches the edition: that is the worker's (ring.service.agent).  Neighbours: tools.cli.ring.publish
+(words), ring_status (what workers say), layout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+import trio
+
+from ring.builder.builder import Builder
+from ring.builder.builderfile import decode_builder, encode_builder
+from ring.errors import BadInput, Conflict, NotFound, Unavailable
+from ring.names import NameHasher
+from ring.placement import Ring
+from ring.ringfile import decode, encode
+from ring.service.edition import decode as decode_edition
+from ring.service.edition import file_name
+from ring.service.keeper import EDITION
+from ring.service.overlap import Overlap
+from ring.service.settling import holders
+from ring.service.voters import majority_of
+from ring.wire.client import Client
+from ring.world.interface import UnixAddress, World
+from storage.object.device import LABEL_PATH, format_device
+from tools.deploy.layout import RINGS, CloudRecord, Layout
+from tools.deploy.ring_status import RINGS_PATH, WorkerRings
+
+NO_SECRETS = NameHasher(b"", b"")  # a ring file holds none
+ASK_S = 2.0
+TAKE_UP_S = 60.0
+LOOK_S = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Movement:
+    """From the ring in force to the one that is published."""
+
+    partitions: int
+    moved: int  # partitions with other devices than before
+    replicas: int  # that go to another device
+    far: int  # partitions that keep fewer than a majority of their devices
+
+    @classmethod
+    def between(cls, old: Ring, new: Ring) -> Movement:
+        overlap = Overlap(new, old)
+        moved = replicas = far = 0
+        for number in range(1 << overlap.finest):
+            before = {d.id for d in old.primaries(number >> (overlap.finest - old.part_power))}
+            after = {d.id for d in new.primaries(number >> (overlap.finest - new.part_power))}
+            if before != after:
+                moved += 1
+                replicas += len(after - before)
+                far += len(after & before) < majority_of(len(before))
+        return cls(1 << overlap.finest, moved, replicas, far)
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    name: str
+    version: int
+    before: int  # the version that was in force
+    movement: Movement
+    formatted: tuple[int, ...]  # devices
+
+
+def open_cloud(layout: Layout) -> CloudRecord:
+    record = layout.read_record()
+    if record is None:
+        raise NotFound(f"{layout.root} is not a cloud", hint="name its folder: --data DIR")
+    return record
+
+
+def name_of(stem: str, given: str) -> str:
+    """Which of the cloud's rings is meant."""
+    name = given or stem
+    if name not in RINGS:
+        known = ", ".join(RINGS)
+        raise BadInput(f"this cloud has no ring {name}", hint=f"--as NAME says which of {known} FILE is for")
+    return name
+
+
+async def current(world: World, layout: Layout, name: str) -> Ring:
+    """The ring in force; before the first start, the one that the cloud was made with."""
+    disk = world.open_disk(str(layout.rings))
+    edition_path = f"{layout.in_force.name}/{EDITION}"
+    if await disk.info(edition_path) is None:
+        return decode(await disk.read_file(f"{name}.ring"), NO_SECRETS)
+    newest = decode_edition(await disk.read_file(edition_path)).rings[name].newest
+    return decode(await disk.read_file(f"{layout.in_force.name}/{file_name(name, newest.version)}"), NO_SECRETS)
+
+
+async def publish(
+    world: World, layout: Layout, name: str, builder: Builder, *, force: bool = False, format_new: bool = False
+) -> Published | None:
+    """None when this very ring is in force, or waits to be.  Conflict, BadInput, NotFound: nothing was changed then."""
+    record = open_cloud(layout)
+    ring = builder.ring(NO_SECRETS)
+    data = encode(ring)
+    old = await current(world, layout, name)
+    disk = world.open_disk(str(layout.rings))
+    folder = layout.published.name
+    waiting = await disk.read_file(f"{folder}/{name}.ring") if await disk.info(f"{folder}/{name}.ring") is not None else None
+    last = old if waiting is None else max(old, decode(waiting, NO_SECRETS), key=lambda r: r.version)
+    if data in (waiting, encode(old)) and ring.version == last.version:
+        return None
+    if ring.version <= last.version:
+        what = "an older one" if ring.version < last.version else "another ring of that version"
+        raise Conflict(
+            f"version {last.version} of ring {name} is in force or published, and this is {what} (version {ring.version})",
+            hint="nodes never go back: make the change in the newest builder, so that its version grows",
+        )
+    await _check_lineage(world, layout, name, builder, force=force)
+    formatted = await _check_devices(world, layout, record, ring, format_new=format_new)
+    movement = await world.offload.run(Movement.between, old, ring)
+    await disk.make_dirs(folder)
+    await disk.replace_file(f"{folder}/{name}.builder", encode_builder(builder))
+    await disk.replace_file(f"{folder}/{name}.ring", data)
+    return Published(name, ring.version, old.version, movement, formatted)
+
+
+async def _check_lineage(world: World, layout: Layout, name: str, builder: Builder, *, force: bool) -> None:
+    disk = world.open_disk(str(layout.rings))
+    for path in (f"{layout.published.name}/{name}.builder", f"{name}.builder"):
+        if await disk.info(path) is None:
+            continue
+        known = decode_builder(await disk.read_file(path))
+        if known.id != builder.id and not force:
+            raise Conflict(
+                f"the ring {name} in force was made by another builder ({known.id or 'without an id'}, not {builder.id or 'none'})",
+                hint=f"go on with {layout.rings / path}; --force puts this one in its place, and moves what it places elsewhere",
+            )
+        return
+
+
+async def _check_devices(world: World, layout: Layout, record: CloudRecord, ring: Ring, *, format_new: bool) -> tuple[int, ...]:
+    """Every device with a replica is a formatted folder of this cloud.  Those that were formatted now."""
+    missing = []
+    for device_id in sorted(holders(ring)):
+        disk = world.open_disk(str(layout.device(device_id)))
+        if await disk.info(LABEL_PATH) is None:
+            missing.append(device_id)
+    if missing and not format_new:
+        names = ", ".join(str(layout.device(device_id)) for device_id in missing)
+        raise Conflict(
+            f"the ring names devices that have no formatted folder here: {names}",
+            hint="mount their disks there, and give --format to make them devices of this cloud",
+        )
+    for device_id in missing:
+        root = layout.device(device_id)
+        await world.open_disk(str(root.parent)).make_dirs(root.name)
+        root.chmod(0o700)
+        await format_device(world.open_disk(str(root)), record.cluster_id, device_id)
+    return tuple(missing)
+
+
+# ---- how far it is
+
+
+async def ask_workers(world: World, layout: Layout) -> dict[int, WorkerRings | None]:
+    """By worker; None of one that does not answer.  Empty when no cloud runs."""
+    found: dict[int, WorkerRings | None] = {}
+    client = Client(world.net)
+
+    async def ask(worker: int) -> None:
+        try:
+            address = UnixAddress(layout.worker_socket(worker))
+            reply = await client.call(address, "GET", RINGS_PATH, connect_s=ASK_S, reply_s=ASK_S)
+            found[worker] = msgspec.json.decode(reply.body, type=WorkerRings)
+        except (Unavailable, msgspec.DecodeError):
+            found[worker] = None
+
+    async with trio.open_nursery() as nursery:
+        for path in sorted(layout.run.glob("worker-*.sock")):
+            nursery.start_soon(ask, int(path.stem.partition("-")[2]))
+    await client.aclose()
+    if not any(found.values()):
+        return {}
+    return dict(sorted(found.items()))
+
+
+def taken_up(states: Sequence[WorkerRings | None], name: str, version: int) -> int:
+    """How many workers have this version in force."""
+    return sum(state is not None and name in state.rings and state.rings[name].version >= version for state in states)
+
+
+def settled_share(states: Sequence[WorkerRings | None], name: str) -> float:
+    """0 to 1: how far the devices are with bringing everything where the newest version says."""
+    parts = [part for state in states if state is not None and name in state.rings for part in state.rings[name].devices.values()]
+    return sum(parts) / len(parts) if parts else 1.0
