@@ -72,6 +72,9 @@ def run(arguments: Sequence[str], world: World | None = None) -> int:
     except RingfortError as error:
         complain(error.message, error.hint)
         return EXIT_ERROR
+    except OSError as error:  # of standard output, for one; what is on disks has errors of its own
+        complain(error.strerror or str(error))
+        return EXIT_ERROR
     except (click.Abort, KeyboardInterrupt):
         complain("interrupted")
         return 130

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -30,3 +34,10 @@ def test_help_lists_every_noun(capsys: Capture) -> None:
     assert run(["--help"]) == 0
     out = capsys.readouterr().out
     assert [noun for noun in NOUNS if f"\n  {noun} " not in out] == []
+
+
+def test_what_cannot_be_printed_is_an_error(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tools.cli.main", "--version"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[3])
+    assert (done.returncode, done.stderr) == (2, f"ringfort: {os.strerror(errno.ENOSPC)}\n")

@@ -41,6 +41,10 @@ class RingFile:
     """FILE of the command line: ``NAME.builder``, ``NAME.ring`` or ``NAME``."""
 
     def __init__(self, path: str, world: World, *, lock_tries: int = LOCK_TRIES) -> None:
+        if os.path.basename(path) in ("", ".", ".."):
+            raise BadInput(
+                f"{path or 'nothing'} is not the name of a file", hint="object.builder, or " + os.path.join(path, "object.builder")
+            )
         self.world = world
         self._lock_tries = lock_tries
         self._given = os.path.abspath(path)

@@ -215,6 +215,12 @@ def test_a_folder_is_no_builder(tmp_path: Path, arguments: list[str]) -> None:
     assert refused(Desk(tmp_path, "plain"), *arguments) == f"{tmp_path}/plain is a folder"
 
 
+@pytest.mark.parametrize("name", ["", ".", "..", "rings/", "/"])
+def test_names_that_no_file_has(tmp_path: Path, name: str) -> None:
+    said = Desk(tmp_path).run(["ring", name, "create", "4", "3", "1"])
+    assert clear(said) == f"{name or 'nothing'} is not the name of a file"
+
+
 def test_a_symbolic_link_is_named(tmp_path: Path) -> None:
     Desk.with_zones(tmp_path)
     (tmp_path / "link.builder").symlink_to("object.builder")
