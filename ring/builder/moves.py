@@ -33,7 +33,9 @@ from ring.placement import NO_DEVICE
 
 DIRECT_ROUNDS = 24
 PAIRINGS = 4  # of the same candidates with other targets
-EXCHANGE_ROUNDS = 24
+EXCHANGE_ROUNDS = 96  # at most
+EXCHANGE_IDLE = 4  # rounds without an exchange: there is none
+EXCHANGE_TRIES = 4096  # in a round, or one for each crowded replica
 Slots = NDArray[np.int64]  # places in the square table, row * partitions + partition
 Mask = NDArray[np.bool_]
 
@@ -94,6 +96,21 @@ class State:
         slots: Slots = np.flatnonzero(result & self.free)
         return slots
 
+    def is_crowded(self, slot: int) -> bool:
+        column = slot % self.partitions
+        row = slot // self.partitions
+        here = [(index[:, column], index[row, column]) for index in self.tiers]
+        return any(int((tiers == tier).sum()) > limits[tier] for (tiers, tier), limits in zip(here, self.limits, strict=True))
+
+    def crowds(self, slot: int, targets: NDArray[np.int64]) -> NDArray[np.int64]:
+        """By how many replicas the tiers of each target would be above their limits with one more of the slot's partition."""
+        result = np.zeros(len(targets), np.int64)
+        for level in range(3):
+            there = self.levels.index[level][targets]
+            count = (self.tiers[level][:, slot % self.partitions, None] == there).sum(axis=0)
+            result += np.maximum(0, count + 1 - self.limits[level][there])
+        return result
+
     def legal(self, slots: Slots, targets: NDArray[np.int64]) -> Mask:
         """May the replica in each slot go to the target beside it?  A replica that stands in a crowded tier must leave that."""
         columns = slots % self.partitions
@@ -110,9 +127,24 @@ class State:
         return result
 
     def legal_grid(self, slots: Slots, targets: NDArray[np.int64]) -> Mask:
-        """(slots, targets): as ``legal``, each with each."""
-        wide = np.repeat(slots, len(targets))
-        return self.legal(wide, np.tile(targets, len(slots))).reshape(len(slots), len(targets))
+        """(slots, targets): as ``legal``, each with each.  ``targets`` ascend.  Decided server by server, as the devices of one are
+        alike but for those that hold the partition."""
+        columns, rows = slots % self.partitions, slots // self.partitions
+        _, first, server = np.unique(self.levels.index[2][targets], return_index=True, return_inverse=True)
+        fits = np.ones((len(slots), len(first)), bool)
+        for level in range(3):
+            there = self.levels.index[level][targets[first]]
+            column_tiers = self.tiers[level][:, columns]
+            here = self.tiers[level][rows, columns]
+            count_there = (column_tiers[:, :, None] == there).sum(axis=0, dtype=np.int32)
+            stays = (column_tiers == here).sum(axis=0) <= self.limits[level][here]
+            fits &= np.where(here[:, None] == there, stays[:, None], count_there < self.limits[level][there])
+        grid: Mask = fits[:, server]
+        holders = self.cells[:, columns].astype(np.int64)
+        places = np.minimum(np.searchsorted(targets, holders), len(targets) - 1)
+        replica, number = np.nonzero(targets[places] == holders)
+        grid[number, places[replica, number]] = False
+        return grid
 
     # ---- moving
 
@@ -174,7 +206,7 @@ def _candidates(state: State, crowded: Mask, shuffler: Shuffler, part: float) ->
         return slots
     words = shuffler.words(len(slots))
     holders = flat[slots]
-    chance = np.minimum(1.0, part * state.surplus / np.maximum(1, state.held)) * (2.0**32 - 1)
+    chance = np.clip(part * state.surplus / np.maximum(1, state.held), 0.0, 1.0) * (2.0**32 - 1)
     kept = ((words >> np.uint64(32)) <= chance.astype(np.uint64)[holders]) | crowded.reshape(-1)[slots]
     slots, words, holders = slots[kept], mix(words[kept]), holders[kept]
     groups = (holders.astype(np.uint64) << np.uint64(1)) | (~crowded.reshape(-1)[slots]).astype(np.uint64)
@@ -197,13 +229,15 @@ def _one_per_partition(state: State, slots: Slots, legal: Mask) -> Mask:
 
 def exchange(state: State, shuffler: Shuffler) -> None:
     """Step 3: crowded replicas trade places with replicas drawn by lot, where that leaves both partitions uncrowded."""
-    for attempt in range(EXCHANGE_ROUNDS):
+    among, idle = True, 0  # an exchange of two crowded ones mends both: those first
+    for _ in range(EXCHANGE_ROUNDS):
         crowded = state.crowded_slots()
-        if not len(crowded):
+        if not len(crowded) or idle == EXCHANGE_IDLE:
             return
+        pool = crowded if among else np.flatnonzero(state.free.reshape(-1))
+        waiting = len(crowded)
+        crowded = np.tile(crowded, -(-EXCHANGE_TRIES // waiting))
         crowded = crowded[shuffler.order(len(crowded))]
-        free = np.flatnonzero(state.free.reshape(-1))
-        pool = crowded if attempt < EXCHANGE_ROUNDS // 3 else free  # an exchange of two crowded ones mends both
         others = pool[shuffler.below(len(pool), len(crowded))]
         flat = state.cells.reshape(-1)
         mine, theirs = flat[crowded].astype(np.int64), flat[others].astype(np.int64)
@@ -220,5 +254,7 @@ def exchange(state: State, shuffler: Shuffler) -> None:
         owner[both[keep][::-1]] = ranked[keep][::-1]
         legal &= (owner[crowded % state.partitions] == numbers) & (owner[others % state.partitions] == numbers)
         chosen = np.flatnonzero(legal)
+        idle = 0 if among or len(chosen) else idle + 1
+        among = among and len(chosen) > waiting // 256
         if len(chosen):
             state.move(np.concatenate([crowded[chosen], others[chosen]]), np.concatenate([theirs[chosen], mine[chosen]]))

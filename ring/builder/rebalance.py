@@ -50,7 +50,7 @@ def rebalanced(
     before = state.cells.copy()
     _fill(state, shuffler)
     direct(state, shuffler)
-    _settle(state, shuffler, unlocks_at > now)
+    _settle(state, shuffler, unlocks_at > now, gone)
     exchange(state, shuffler)
     _uncrowd(state, shuffler)
     _rescue(state, gone)
@@ -73,14 +73,14 @@ def _fill(state: State, shuffler: Shuffler) -> None:
     state.free = movable & ~filled.any(axis=0) | (state.empty & ~filled)
 
 
-def _settle(state: State, shuffler: Shuffler, locked: NDArray[np.bool_]) -> None:
+def _settle(state: State, shuffler: Shuffler, locked: NDArray[np.bool_], gone: NDArray[np.bool_]) -> None:
     over = np.flatnonzero(state.surplus > 0)
     if not len(over):
         return
     paths = Paths(state, shuffler)
     for device in over[np.argsort(-state.surplus[over], kind="stable")].tolist():
         held = np.flatnonzero((state.cells == device).any(axis=0))
-        detours = not locked[held].any()  # what waits for its time finds a place without
+        detours = bool(gone[device]) or not locked[held].any()  # what waits for its time finds a place without
         while state.surplus[device] > 0 and paths.settle(device, detours=detours):
             pass
 
@@ -91,21 +91,24 @@ def _uncrowd(state: State, shuffler: Shuffler) -> None:
         return
     paths = Paths(state, shuffler)
     for slot in crowded.tolist():
-        if state.free.reshape(-1)[slot] and slot in state.crowded_slots():
+        if state.free.reshape(-1)[slot] and state.is_crowded(slot):
             paths.place(slot, detours=True)
 
 
 def _rescue(state: State, gone: NDArray[np.bool_]) -> None:
-    """Replicas on removed devices that found no legal place go to any device below quota that has none of their partition: a
-    crowded tier is better than a lost replica, and a later pass mends it."""
-    below = np.flatnonzero(state.surplus < 0).tolist()
-    for slot in np.flatnonzero(gone[state.cells] & state.free).tolist():
+    """Replicas on removed devices, and new ones, that no path could place (what is in their way may not move yet) go where they
+    crowd least, if need be to a device at its quota: from there a later pass moves one replica straight on, while a crowded
+    partition would have to move again itself."""
+    anywhere = np.flatnonzero(state.quotas > 0)
+    new = state.empty & (state.cells == NO_DEVICE)
+    for slot in np.flatnonzero(new | (gone[state.cells] & state.free)).tolist():
         if not state.free.reshape(-1)[slot]:
             continue
-        for target in below:
-            if state.surplus[target] < 0 and not (state.cells[:, slot % state.partitions] == target).any():
-                state.move(np.array([slot]), np.array([target]))
-                break
+        targets = anywhere[~np.isin(anywhere, state.cells[:, slot % state.partitions])]
+        if len(targets):
+            fill = state.surplus[targets] / state.quotas[targets]
+            best = np.lexsort((fill, state.surplus[targets] >= 0, state.crowds(slot, targets)))
+            state.move(np.array([slot]), targets[best[:1]])
 
 
 def _waits(state: State, moved: NDArray[np.bool_], unlocks_at: NDArray[np.float64], now: float) -> Waits:
