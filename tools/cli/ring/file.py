@@ -45,6 +45,8 @@ class RingFile:
             raise BadInput(
                 f"{path or 'nothing'} is not the name of a file", hint="object.builder, or " + os.path.join(path, "object.builder")
             )
+        if path.endswith(".ring.gz"):
+            raise BadInput(f"{path} has the name of a ring of Swift", hint=f"ringfort ring NEW_FILE import-swift {path}")
         self.world = world
         self._lock_tries = lock_tries
         self._given = os.path.abspath(path)
@@ -80,7 +82,10 @@ class RingFile:
         return data
 
     async def _refuse_folders(self, disk: Disk) -> None:
-        for name in {self.name, os.path.basename(self._given)} if self.folder == os.path.dirname(self._given) else {self.name}:
+        names = {self.name, self.ring_name}
+        if self.folder == os.path.dirname(self._given):
+            names.add(os.path.basename(self._given))
+        for name in sorted(names):
             info = await disk.info(name)
             if info is not None and info.is_dir:
                 raise BadInput(
@@ -92,6 +97,7 @@ class RingFile:
         """What the nodes read; None when there is none, FormatError when it is something else."""
 
         async def read(disk: Disk) -> bytes | None:
+            await self._refuse_folders(disk)
             return None if await disk.info(self.ring_name) is None else await disk.read_file(self.ring_name)
 
         data = self._on_disk(read)

@@ -215,6 +215,32 @@ def test_a_folder_is_no_builder(tmp_path: Path, arguments: list[str]) -> None:
     assert refused(Desk(tmp_path, "plain"), *arguments) == f"{tmp_path}/plain is a folder"
 
 
+def test_a_folder_where_the_ring_should_be(tmp_path: Path) -> None:
+    """Found before the builder is written, not after."""
+    desk = Desk.with_zones(tmp_path)
+    (tmp_path / "object.ring").mkdir()
+    for arguments in ([], ["rebalance"], ["write_ring"], ["version"]):
+        assert refused(desk, *arguments) == f"{tmp_path}/object.ring is a folder"
+
+
+def test_a_damaged_ring_hinders_no_work_on_its_builder(tmp_path: Path) -> None:
+    desk = Desk.with_zones(tmp_path)
+    desk.placed()
+    ring = tmp_path / "object.ring"
+    whole = ring.read_bytes()
+    for data in (b"", whole[:-3], b"\x1f\x8bR1NG"):
+        ring.write_bytes(data)
+        assert f"Ring file {ring} is invalid: " in desk.done()
+        assert desk("rebalance").out.endswith(f"Ring file {ring} is invalid: write_ring brings it up to date.\n")
+        desk.done("write_ring")
+        assert ring.read_bytes() == whole
+
+
+def test_a_ring_of_swift_is_named(tmp_path: Path) -> None:
+    said = Desk(tmp_path).run(["ring", "object.ring.gz", "version"])
+    assert clear(said) == "object.ring.gz has the name of a ring of Swift"
+
+
 @pytest.mark.parametrize("name", ["", ".", "..", "rings/", "/"])
 def test_names_that_no_file_has(tmp_path: Path, name: str) -> None:
     said = Desk(tmp_path).run(["ring", name, "create", "4", "3", "1"])
