@@ -45,6 +45,12 @@ class _Array:
     """Stands for ``array.array`` on the stack."""
 
 
+class _List(list[object]):
+    """A list that may hold undecoded numbers: ``packed``."""
+
+    packed = False
+
+
 class _Used:
     """What is left of a list that became an array."""
 
@@ -75,6 +81,7 @@ class _Machine:
         self.stack: list[object] = []
         self.marks: list[list[object]] = []
         self.memo: dict[int, object] = {}
+        self.loose: dict[int, object] = {}  # by id: numbers of a list, which may still become an array.array, once
         self.steps: Mapping[int, Callable[[], None]] = {
             0x80: self._proto,
             ord("("): self._mark,
@@ -89,7 +96,7 @@ class _Machine:
             ord("X"): lambda: self.stack.append(self._text(self._take(self._number(4)))),
             ord("U"): lambda: self.stack.append(self._take(self._number(1))),
             ord("T"): lambda: self.stack.append(self._take(self._number(4))),
-            ord("]"): lambda: self.stack.append([]),
+            ord("]"): lambda: self.stack.append(_List()),
             ord("a"): lambda: self._extend([self._pop()]),
             ord("e"): lambda: self._extend(self._pop_to_mark()),
             ord(")"): lambda: self.stack.append(()),
@@ -192,16 +199,29 @@ class _Machine:
     def _tuple(self, count: int) -> None:
         if len(self.stack) < count:
             raise self._refused("a value is missing")
-        self.stack[-count:] = [tuple(self.stack[-count:])]
+        self.stack[-count:] = [tuple(self._values(self.stack[-count:]))]
 
     def _tuple_to_mark(self) -> None:
-        items = tuple(self._pop_to_mark())
+        items = tuple(self._values(self._pop_to_mark()))
         self.stack.append(items)
 
+    def _values(self, items: list[object]) -> list[object]:
+        """As they go into something: many numbers as an array.  Array as such is no value; it stands on the stack to be called."""
+        if any(item is _Array for item in items):
+            raise self._refused("array.array that is not called")
+        return [self._loose(item) if isinstance(item, _List) and item.packed else item for item in items]
+
+    def _loose(self, values: _List) -> object:
+        numbers = self._numbers(values)
+        self.loose[id(numbers)] = numbers
+        return numbers
+
     def _extend(self, items: list[object]) -> None:
-        if not self.stack or type(self.stack[-1]) is not list:
+        top = self.stack[-1] if self.stack else None
+        if not isinstance(top, _List):
             raise self._refused("items without a list")
-        self.stack[-1].extend(self._text(item) if isinstance(item, bytes) else item for item in items)
+        top.extend(self._text(item) if isinstance(item, bytes) else item for item in self._values(items))
+        top.packed = top.packed or any(type(item) is _Run for item in items)
 
     def _set_item(self) -> None:
         value = self._pop()
@@ -226,12 +246,8 @@ class _Machine:
         raise self._refused("a key that is neither text nor number")
 
     def _settled(self, value: object) -> object:
-        """As it goes into a dict: text as text, many numbers as an array."""
-        if isinstance(value, bytes):
-            return self._text(value)
-        if type(value) is list and any(type(one) is _Run or one is _Used for one in value):
-            return self._numbers(value)
-        return value
+        """As it goes into a dict: text as text."""
+        return self._text(value) if isinstance(value, bytes) else self._values([value])[0]
 
     def _put(self, index: int) -> None:
         if not self.stack:
@@ -267,20 +283,22 @@ class _Machine:
         dtype = _TYPES.get(code) if isinstance(code, str) else None
         if dtype is None:
             raise self._refused("an array of another type than B, H or I")
-        content = arguments[1] if len(arguments) == 2 else []
+        content = arguments[1] if len(arguments) == 2 else _List()
         if isinstance(content, bytes):  # Python 2.6 and before, on a little-endian machine
             if len(content) % dtype.itemsize:
                 raise self._refused("an array that is cut short")
             self.stack.append(np.frombuffer(content, dtype.newbyteorder("<")))
             return
-        if type(content) is not list:
-            raise self._refused("an array of something that is not a list")
-        numbers, largest = self._numbers(content), (1 << 8 * dtype.itemsize) - 1
+        if isinstance(content, _List):
+            content = self._loose(content)
+        if not isinstance(content, np.ndarray) or self.loose.pop(id(content), None) is None:
+            raise self._refused("an array of something that is not a list of its own")
+        numbers, largest = content, (1 << 8 * dtype.itemsize) - 1
         if len(numbers) and numbers.max() > largest:
             raise self._refused(f"a number above {largest} in an array of {code}")
         self.stack.append(numbers.astype(dtype))
 
-    def _numbers(self, values: list[object]) -> NDArray[np.uint32]:
+    def _numbers(self, values: _List) -> NDArray[np.uint32]:
         """The numbers of a list, which is used up by it: else a short file could make many big arrays of one list."""
         pieces: list[NDArray[np.uint32]] = []
         for kind, group in groupby(values, type):
@@ -293,6 +311,7 @@ class _Machine:
                 raise self._refused("something in a list of numbers that is not one")
             pieces.append(np.array(numbers, np.uint32))
         values[:] = [_Used]
+        values.packed = True
         return np.concatenate(pieces) if pieces else np.zeros(0, np.uint32)
 
 
