@@ -140,7 +140,7 @@ def _power(builder: Builder, state: str) -> list[str]:
         ]
     lines = ["", f"Increased partition power ({builder.part_power - 1} -> {builder.part_power})"]
     if state != UP_TO_DATE:
-        lines.append("First: write_ring, and bring the ring to all nodes")
+        lines.append("First: write_ring and publish")
     return [*lines, "Next: finish_increase_partition_power"]
 
 
