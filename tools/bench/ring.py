@@ -195,9 +195,9 @@ def goals(results: Sequence[Result], ours: str) -> list[tuple[bool, str]]:
     for a, b in pairs:
         if a.scene == FIVE:
             faster = b.cpu / a.cpu
-            needed = TIMES_FASTER if a.part_power == max(POWERS) else 0
+            needed = TIMES_FASTER if a.part_power == max(POWERS) else 1
             found.append(
-                (faster >= needed, f"the first build at 2^{a.part_power} takes {faster:.1f} times less cpu ({needed} needed)")
+                (faster >= needed, f"the first build at 2^{a.part_power} takes {faster:.1f} times less cpu, to be {needed}")
             )
     over = [f"{r.scene.name} at 2^{r.part_power}" for r in mine if sum(r.worth.moves) != r.worth.lower_bound]
     found.append(
