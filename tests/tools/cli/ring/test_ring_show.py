@@ -132,8 +132,7 @@ def test_a_partition_power_increase_is_shown_with_its_next_step(tmp_path: Path) 
     )
     desk.done("increase_partition_power")
     assert desk.done().endswith(
-        "\n\nIncreased partition power (6 -> 7)\n"
-        "First: write_ring and publish\nNext: finish_increase_partition_power\n"
+        "\n\nIncreased partition power (6 -> 7)\nFirst: write_ring and publish\nNext: finish_increase_partition_power\n"
     )
     desk.done("write_ring")
     assert desk.done().endswith("\n\nIncreased partition power (6 -> 7)\nNext: finish_increase_partition_power\n")
