@@ -28,7 +28,7 @@ from ring.errors import FormatError
 Numbers = NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.uint32]
 Value = None | bool | int | float | str | bytes | Numbers | Sequence["Value"] | Mapping[str, "Value"]
 
-STEPS_MAX = 5_000_000  # 65,534 devices and what Swift counts about them take some four million
+STEPS_MAX = 8_000_000  # 65,535 devices and what Swift counts about them take four to seven million
 INT_BYTES_MAX = 8
 NUMBER_MAX = 0xFFFFFFFF
 _TYPES: dict[str, np.dtype[np.unsignedinteger]] = {"B": np.dtype(np.uint8), "H": np.dtype(np.uint16), "I": np.dtype(np.uint32)}
@@ -247,7 +247,9 @@ class _Machine:
 
     def _settled(self, value: object) -> object:
         """As it goes into a dict: text as text."""
-        return self._text(value) if isinstance(value, bytes) else self._values([value])[0]
+        if isinstance(value, bytes):
+            return self._text(value)
+        return self._values([value])[0] if isinstance(value, _List) or value is _Array else value
 
     def _put(self, index: int) -> None:
         if not self.stack:
