@@ -86,6 +86,7 @@ class Options:
     settings: Settings = SETTINGS
     write_quorum: Callable[[Voters], WriteQuorum] = WriteQuorum
     wrap_node: Callable[[Node], Node] = lambda node: node  # how a facade and the workers see nodes
+    see_ring: Callable[[Overlap], Overlap] = lambda overlap: overlap  # how a front door sees one
     ignores_sync: bool = False
     waits_for: Callable[[str, Overlap, set[int]], bool] | None = None  # in place of the agent's rule
 
@@ -163,8 +164,9 @@ class Member:
             )
             nursery.start_soon(agent.run)
             nursery.start_soon(self._keep_device, world, keeper, confirmations)
+            see = cluster.options.see_ring
             rings = Rings.of(keeper.overlaps)
-            keeper.tell(rings.take)
+            keeper.tell(lambda overlaps: rings.take({name: see(overlap) for name, overlap in overlaps.items()}))
             self.facade = ClusterStorage(
                 world,
                 nursery,

@@ -31,7 +31,7 @@ HASHER = NameHasher(b"prefix", b"suffix")
 PART_POWER = 2
 PART_POWER_MAX = 4
 REPLICAS = 3
-CHANGE_S = 12.0  # mean time between two changes
+CHANGE_S = 6.0  # mean time between two changes
 
 
 def device_of(number: int) -> Device:
@@ -152,7 +152,7 @@ class Operator:
         assert callable(change)
         change(plan)
         if plan.power == before:
-            plan.place(self._rng, self._rng.choice((0.0, 0.1, 0.1, 0.5, 1.0)))
+            plan.place(self._rng, self._rng.choice((0.0, 0.1, 0.5, 1.0, 1.0)))
         plan.version += 1
 
     def _add(self, plan: Plan) -> None:
