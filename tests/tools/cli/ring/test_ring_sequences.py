@@ -25,30 +25,33 @@ commands = st.one_of(
     st.tuples(st.just("set_min_part_hours"), st.sampled_from(["0", "1", "24"])),
     st.sampled_from(
         [
-            ("rebalance",),
-            ("rebalance", "--force"),
-            ("rebalance", "--seed", "5"),
             ("write_ring",),
             ("pretend_min_part_hours_passed",),
             ("prepare_increase_partition_power",),
             ("increase_partition_power",),
             ("cancel_increase_partition_power",),
             ("finish_increase_partition_power",),
-            ("hour",),
         ]
     ),
 )
+Words = tuple[str, ...]
+rounds = st.tuples(
+    st.lists(commands, max_size=3), st.sampled_from([0, 0.5, 2, 30]), st.sampled_from([("rebalance",), ("rebalance", "--force")])
+)
 
 
-@given(st.lists(commands, max_size=14))
+@given(st.lists(rounds, max_size=4))
 @settings(max_examples=60, deadline=None)
-def test_any_sequence_of_commands(sequence: list[tuple[str, ...]]) -> None:
+def test_any_sequence_of_commands(sequence: list[tuple[list[Words], float, Words]]) -> None:
     folder = Path(tempfile.mkdtemp())
     try:
         desk = Desk.with_zones(folder, 4, part_power=4)
         desk.placed()
-        for words in sequence:
-            step(desk, words)
+        for changes, hours, rebalance in sequence:
+            for words in changes:
+                step(desk, words)
+            desk.hours_pass(hours)
+            step(desk, rebalance)
     finally:
         shutil.rmtree(folder)
 
@@ -58,10 +61,7 @@ def may_move(desk: Desk, builder: Builder, partition: int) -> bool:
     return not moved_at or moved_at + 3600 * builder.min_part_hours <= desk.clock.now()
 
 
-def step(desk: Desk, words: tuple[str, ...]) -> None:
-    if words == ("hour",):
-        desk.hours_pass(1)
-        return
+def step(desk: Desk, words: Words) -> None:
     if words[0] == "add":
         _, zone, server, weight = words
         words = ("add", f"r1z{zone}-10.0.{zone}.{server}:6200/sdb", weight)
