@@ -13,7 +13,7 @@ from ring.device import Device
 from ring.errors import Unavailable
 from ring.names import NameHasher
 from ring.placement import Ring
-from ring.service.overlap import Overlap
+from ring.service.overlap import Claim, Overlap
 from ring.service.voters import Voters
 from ring.timestamp import TimestampSource
 from ring.world.interface import Buffer, World
@@ -21,7 +21,7 @@ from ring.world.sim import SimWorld
 from storage.client.cluster import ClusterStorage
 from storage.client.fake_node import FakeBooks, FakeObjects
 from storage.client.local import LocalNode
-from storage.client.node import Debt, Node, Upload, Version, WriteReply
+from storage.client.node import Debt, Node, NodeUpload, Version, WriteReply
 from storage.client.payer import RowPayer
 from storage.client.quorum import WriteQuorum
 from storage.client.reach import Rings, Settings
@@ -133,16 +133,22 @@ class Ground:
 class Distant:
     """A node behind a line that can be cut (calls fail at once) or hang (calls never return)."""
 
-    def __init__(self, node: LocalNode) -> None:
+    def __init__(self, node: LocalNode, first: Distant | None = None) -> None:
+        self._first = first or self  # whose line it is
         self.device = node.device
         self.node = node
         self.cut = False
         self.hangs = False
+        self.before_commit: Callable[[], None] = lambda: None
         self.calls: list[str] = []
+
+    def under(self, claim: Claim | None) -> Node:
+        """On the same line: it is cut for all claims at once."""
+        return cast(Node, Distant(self.node.under(claim), self._first))
 
     def __getattr__(self, name: str) -> Callable[..., Awaitable[object]]:
         async def call(*args: object, **kwargs: object) -> object:
-            self.calls.append(name)
+            self._first.calls.append(name)
             await self._line()
             result = await getattr(self.node, name)(*args, **kwargs)
             return _DistantUpload(self, result) if name == "put_large" else result
@@ -150,15 +156,16 @@ class Distant:
         return call
 
     async def _line(self) -> None:
-        if self.cut:
+        if self._first.cut:
             raise Unavailable("the line is cut")
-        if self.hangs:
+        if self._first.hangs:
             await trio.sleep_forever()
         await trio.sleep(0.001)
 
 
 class _DistantUpload:
-    def __init__(self, line: Distant, upload: Upload) -> None:
+    def __init__(self, line: Distant, upload: NodeUpload) -> None:
+        self.claim = upload.claim
         self._line = line
         self._upload = upload
 
@@ -168,6 +175,8 @@ class _DistantUpload:
 
     async def commit(self, version: Version, debt: Debt | None) -> WriteReply:
         await self._line._line()
+        self._line._first.before_commit()
+        self._upload.claim = self.claim
         return await self._upload.commit(version, debt)
 
     async def abort(self) -> None:
