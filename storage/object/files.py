@@ -152,6 +152,10 @@ class FileWriter:
                     raise
         raise AssertionError("unreachable")
 
+    def info(self, serial: int) -> FileInfo:
+        """What its record will say, but for the checksum of a last block that is not full."""
+        return FileInfo(serial, BLOCK_BYTES, bytes(self._crcs) + bytes(4 if self._block_bytes else 0))
+
     async def discard(self) -> None:
         """Close it; without a name it is gone."""
         self._pieces.clear()

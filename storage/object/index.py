@@ -2,7 +2,7 @@
 
 Decides, in ``land``, what a record does to what is held; the live path and the replay after a start go through the same few
 lines, in the order of the log, so they cannot differ.  Changes live in RAM until ``commit`` writes them to the tables in one
-transaction with the set-hash tree, the debts and the position in the log up to which all of this is true.  Its only I/O is the
+transaction with the set-hash tree, the due times, the debts and the position in the log up to which all of this is true.  Its only I/O is the
 tables'.
 
 Key: hash (16) | inverted timestamp (12); only the newest version of a name is kept.  Equal timestamps: a tombstone is above an
@@ -23,7 +23,9 @@ import trio
 from ring.errors import DiskFault, FormatError
 from ring.timestamp import Timestamp
 from ring.world.interface import Tables, Write
+from storage.client.expiry import due_of
 from storage.client.node import Kind
+from storage.object import due
 from storage.object.packs import Landed
 from storage.object.record import Info, Record, RecordKind
 from storage.object.segment import LOG_START, Position
@@ -36,7 +38,7 @@ TABLE = "index"
 OWED = "owed"
 POSITION_KEY = b"position"
 VERSION_KEY = b"version"  # of the index's format; one of another is made anew
-VERSION = b"\x02"
+VERSION = b"\x03"
 KEY_BYTES = 28
 HEAD_BYTES_MAX = 256  # metadata up to here is in the entry, so that a HEAD reads no record
 _SCAN_ROWS = 1000
@@ -60,6 +62,7 @@ class Entry(msgspec.Struct, array_like=True, frozen=True):
     posted: Place | None = None
     head: EntryHead | None = None  # None: too large, read the record
     serial: int = 0  # of an OBJECT_FILE's file
+    due: int = 0  # seconds since 1970 when it is to go (X-Delete-At); 0: never
 
 
 class OwedInfo(msgspec.Struct, array_like=True, frozen=True):
@@ -82,6 +85,10 @@ class Held:
     @property
     def modified(self) -> Timestamp:
         return Timestamp.unpack(self.entry.posted_at) if self.entry.posted_at else self.timestamp
+
+    @property
+    def due(self) -> int:
+        return self.entry.due
 
     @property
     def kind(self) -> Kind:
@@ -351,7 +358,13 @@ class Index:
         self.position = self.landed = LOG_START
         self._fresh = _Layer()
         self.weights.clear()
-        for table, prefix in (("tree", b"o"), (STATE, WEIGHT_PREFIX), (OWED, b""), (TABLE, b"")):  # the last one tells ``load``
+        for table, prefix in (
+            ("tree", b"o"),
+            (STATE, WEIGHT_PREFIX),
+            (OWED, b""),
+            (due.TABLE, b""),
+            (TABLE, b""),
+        ):  # the last one tells ``load``
             end = prefix[:-1] + bytes([prefix[-1] + 1]) if prefix else None
             while pairs := self._tables.scan(table, prefix, end, limit=10 * _SCAN_ROWS):
                 await self._tables.commit([Write(table, key, None) for key, _ in pairs])
@@ -393,6 +406,7 @@ class Index:
             change = layer.changes[name_hash]
             base, held = change.base, change.held
             moved = base is not None and held is not None and base.says(held)
+            writes += due.writes(base, held)
             if base is not None:
                 if not moved:
                     toggles.toggle(name_hash, base.digest)
@@ -452,7 +466,7 @@ def _newer(old: Held | None, record: Record, place: Place) -> Held | None:
 def _version_of(record: Record, place: Place) -> Held:
     info = record.info
     serial = info.file.serial if info.file is not None else 0
-    entry = Entry(record.kind, place, info.size, info.etag, info.posted_at, None, _head(info), serial)
+    entry = Entry(record.kind, place, info.size, info.etag, info.posted_at, None, _head(info), serial, _due(record))
     return Held(record.hash, record.timestamp, entry)
 
 
@@ -466,8 +480,22 @@ def _posted(old: Held | None, record: Record, place: Place) -> Held | None:
     return Held(
         old.hash,
         old.timestamp,
-        Entry(entry.kind, entry.place, entry.size, entry.etag, record.info.posted_at, place, _head(record.info), entry.serial),
+        Entry(
+            entry.kind,
+            entry.place,
+            entry.size,
+            entry.etag,
+            record.info.posted_at,
+            place,
+            _head(record.info),
+            entry.serial,
+            _due(record),
+        ),
     )
+
+
+def _due(record: Record) -> int:
+    return 0 if record.kind is RecordKind.TOMBSTONE else due_of(record.info.metadata)
 
 
 def _rank_of_drop(record: Record) -> tuple[Timestamp, bool, str]:

@@ -104,7 +104,7 @@ class Packs:
         self._world = world
         self._device = device
         self._land = land
-        self._segment_bytes_max = segment_bytes_max
+        self.segment_bytes_max = segment_bytes_max
         self.segments = Segments(device)
         self._active: Segment | None = None
         self._queue: deque[Pending] = deque()
@@ -244,7 +244,7 @@ class Packs:
                 buffers += parts
                 places.append(Place(segment.head.sequence, at, length, meta))
                 at += length
-            if at <= self._segment_bytes_max or segment.size == segment.head.length:
+            if at <= self.segment_bytes_max or segment.size == segment.head.length:
                 return segment, buffers, places
             segment = await self._new_segment()
 

@@ -44,8 +44,14 @@ class Reader:
     async def open(self, held: Held, offset: int, length: int | None) -> NodeReading | None:
         """None when the version went away meanwhile: look again."""
         entry = held.entry
-        record = await self.record(held)
-        version = await self.describe(held, Path(*record.info.path), record.info)
+        try:
+            record = await self.record(held)
+            version = await self.describe(held, Path(*record.info.path), record.info)
+        except DiskFault:
+            now = self._newest(held.hash)
+            if now is None or now.key != held.key:
+                return None
+            raise
         end = entry.size if length is None else min(entry.size, offset + length)
         if entry.kind is not RecordKind.OBJECT_FILE:
             data = record.data if not record.zstd else await self._unpack(held, record)

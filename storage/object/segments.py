@@ -7,7 +7,7 @@ the last one), compaction.py (puts one in the place of others), reader.py and au
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -153,7 +153,16 @@ class Segments:
         """Give a whole and durable file its name: it takes the place of all that stand in its span.  OSError: then it has none."""
         assert head.span is not None
         name = SegmentName(head.sequence, *head.span)
-        await self._disk.link(file, name.path)
+        try:
+            await self._disk.link(file, name.path)
+        except OSError:
+            try:
+                await self._disk.unlink(name.path)
+            except FileNotFoundError:
+                pass
+            except OSError as error:  # with the next start it might stand for what has changed since
+                self._device.fail(f"whether a segment has a name is not known ({error.strerror or error})")
+            raise
         self._open[name.sequence] = Segment(head, file, size, size)
         self._names[name.sequence] = name
         self.order, self.replaced = arrange(self._names.values())
@@ -215,8 +224,3 @@ async def _read_head(file: File, sequence: int) -> SegmentHead:
     if head.sequence != sequence:
         raise FormatError(f"segment {sequence:08x} holds segment {head.sequence:08x}")
     return head
-
-
-def spans(names: Sequence[SegmentName]) -> tuple[int, int]:
-    """The plain sequences that neighbours in the log stand for together."""
-    return names[0].first, names[-1].last

@@ -147,8 +147,11 @@ class ObjectStore:
             self.index.load()
             if not self._in_log(self.index.position):
                 raise FormatError("the index is ahead of the log")
-            if not all(self.segments.exists(sequence) for sequence in self.index.weights.alive()):
-                raise FormatError("the index names segments that are not there")
+            for sequence, weight in self.index.weights.all():
+                if not self.segments.exists(sequence):
+                    if weight.live:
+                        raise FormatError("the index names a segment that is not there")
+                    self.index.forget_segment(sequence)
             await self._replay()
         except FormatError:
             await self.index.clear()
@@ -227,7 +230,7 @@ class ObjectStore:
             landed = self.index.land(record, place)
         except (OSError, FormatError) as error:
             if self._ready:
-                self._index_failed(error)
+                self.index_failed(error)
             raise
         if record.kind is RecordKind.DROP:
             self._dropping.pop(record.hash, None)
@@ -455,13 +458,14 @@ class ObjectStore:
         try:
             return self.index.newest(name_hash)
         except (OSError, FormatError) as error:
-            self._index_failed(error)
-            raise DeviceOutOfService(f"device {self.device.device_id} is out of service: {self.device.fault}") from error
+            raise self.index_failed(error) from error
 
-    def _index_failed(self, error: Exception) -> None:
+    def index_failed(self, error: Exception) -> DeviceOutOfService:
+        """The index cannot be read: out of service, and made anew by the next start if it is damaged.  The error to raise."""
         self.device.fail(f"its index cannot be read: {error}")
         self._index_damaged = isinstance(error, FormatError)
         self._to_clean.set()
+        return DeviceOutOfService(f"device {self.device.device_id} is out of service: {self.device.fault}")
 
     def _get(self, key: bytes) -> Held | None:
         held = self._newest(key[:16])

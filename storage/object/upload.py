@@ -13,7 +13,7 @@ from ring.names import Path
 from ring.world.interface import Buffer
 from storage.client.node import Debt, Kind, Version, WriteReply
 from storage.object.files import FileWriter, disk_fault, file_path, remove
-from storage.object.record import Record, RecordKind, info_of
+from storage.object.record import Record, RecordKind, encode_info, info_of
 
 if TYPE_CHECKING:
     from storage.object.store import ObjectStore
@@ -56,6 +56,7 @@ class FileUpload:
     async def _commit(self, version: Version, debt: Debt | None) -> WriteReply:
         store, disk = self._store, self._store.device.disk
         path = ""
+        encode_info(info_of(version, debt, self._writer.info(0)))  # BadInput, before anything is written that has a name
         try:
             try:
                 await self._writer.finish(version.timestamp)

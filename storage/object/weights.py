@@ -40,9 +40,8 @@ class Weights:
     def get(self, sequence: int) -> Weight:
         return self._by_segment.get(sequence) or Weight()
 
-    def alive(self) -> list[int]:
-        """The segments that an entry names."""
-        return [sequence for sequence, weight in self._by_segment.items() if weight.live]
+    def all(self) -> list[tuple[int, Weight]]:
+        return sorted(self._by_segment.items())
 
     def add(self, place: Place, sign: int) -> None:
         """An entry names a record (1), or does so no longer (-1)."""
