@@ -9,6 +9,7 @@
     policy.py      storage policies
     timestamp.py   what orders every write
     errors.py      the root of all errors
+    service/       rings in service: editions, what is asked while a partition moves, when a ring has settled
     world/         every effect: clock, net, disk, tables, entropy, offload, process; real and simulated
     kv/            control state: transactions with compare, leases, watch
     wire/          HTTP/1.1 over streams
