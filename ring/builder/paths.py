@@ -24,6 +24,7 @@ from ring.builder.shuffle import Shuffler
 from ring.placement import NO_DEVICE
 
 SAMPLE = 256  # replicas of a device that are tried for edges to devices that are full too
+THRIFT = 1 << 18  # what is spent in search of cycles that save a move: devices asked x (devices that they look at + a start)
 FIRST_CELLS = 512  # replicas x devices below quota that are tried at once, at first
 FIRST_SLOTS = 8  # of them, tried first
 Ids = NDArray[np.int64]
@@ -44,6 +45,7 @@ class Paths:
         order = np.argsort(flat, kind="stable")
         self._own_slots = order
         self._own_starts = np.searchsorted(flat[order], np.arange(NO_DEVICE + 2))
+        self._looks = 0
         self._arrivals: dict[int, set[int]] = {}
         self._moved = np.full(state.partitions, -1, np.int64)  # the slot that moves in this pass
         for slot, source in state.origin.items():
@@ -75,9 +77,34 @@ class Paths:
             self._step(slot, source)
         return False
 
+    def thrift(self, least: int) -> None:
+        """Fewer moves to the same counts, ``least`` at the best: a replica goes back to where it came from, and a path that costs
+        nothing takes what is one too many there to where one is missing now.  (A negative cycle of the flow.)  On large rings not
+        all that are there are found."""
+        state = self._state
+        self._looks = THRIFT
+        saved = True
+        while saved:
+            saved = False
+            slots = np.array(sorted(slot for slot, source in state.origin.items() if source != NO_DEVICE), np.int64)
+            sources = np.array([state.origin[slot] for slot in slots.tolist()], np.int64)
+            for slot in slots[state.legal(slots, sources)].tolist():
+                if len(state.origin) <= least or self._looks <= 0:
+                    return
+                source = state.origin.get(slot, NO_DEVICE)
+                if source == NO_DEVICE or not state.legal(np.array([slot]), np.array([source]))[0]:
+                    continue  # not any more
+                target = int(state.cells.reshape(-1)[slot])
+                self._step(slot, source)
+                if state.surplus[source] <= 0 or self._search(source, self._anywhere, lambda x: False, swaps=True):
+                    saved = True
+                else:
+                    self._step(slot, target)
+
     # ---- the search
 
-    def _search(self, start: int, targets: Ids, hands_on_own: Callable[[int], bool]) -> bool:
+    def _search(self, start: int, targets: Ids, hands_on_own: Callable[[int], bool], *, swaps: bool = False) -> bool:
+        """``swaps``: what a device held before may move in the stead of another of its partition, at least."""
         state = self._state
         below = np.flatnonzero(state.surplus < 0)
         if not len(below):
@@ -97,8 +124,9 @@ class Paths:
                     return True
             following = []
             for giver in frontier:
+                self._looks -= len(targets) + 64
                 slots = self._slots(giver, came, hands_on_own(giver))
-                for slot, taker in self._edges(giver, slots, hands_on_own(giver), np.flatnonzero(unseen), came):
+                for slot, taker in self._edges(giver, slots, swaps or hands_on_own(giver), np.flatnonzero(unseen), came):
                     came[taker] = (giver, slot)
                     unseen[taker] = False
                     following.append(taker)

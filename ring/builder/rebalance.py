@@ -53,6 +53,8 @@ def rebalanced(
     _settle(state, shuffler, unlocks_at > now, gone)
     exchange(state, shuffler)
     _uncrowd(state, shuffler)
+    if len(state.origin) > lower_bound:
+        Paths(state, shuffler).thrift(lower_bound)
     _rescue(state, gone)
     changed = state.cells != before
     moved = np.flatnonzero(changed.any(axis=0))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from ring.builder.builder import BALANCE_MAX, HOUR_S, REPLICAS_MAX, Builder
 from ring.builder.builderfile import decode_builder, encode_builder
+from ring.device import Device
 from ring.errors import BadInput, Conflict, NotFound
 from ring.names import NameHasher
 from ring.placement import NO_DEVICE, PART_POWER_MAX
@@ -199,7 +200,7 @@ def test_a_removed_device_that_holds_nothing_is_gone_with_the_next_rebalance_and
     assert builder.devices[7:20] == [None] * 13
 
 
-def add_at(builder: Builder, device_id: int) -> object:
+def add_at(builder: Builder, device_id: int) -> Device:
     return builder.add_device(region=1, zone=1, ip="10.0.0.9", port=1, name=f"at{device_id}", weight=1.0, device_id=device_id)
 
 
@@ -207,13 +208,13 @@ def test_a_part_power_step_by_step() -> None:
     builder = placed(replicas=2.5, hours=3)
     rows, moved_at = [row.tolist() for row in builder.table], builder.moved_at.tolist()
     builder.prepare_increase_partition_power()
-    assert (builder.part_power, builder.next_part_power) == (6, 7)
+    assert builder.part_power == 6
     assert builder.ring(HASHER).next_part_power == 7
     builder.cancel_increase_partition_power()
     assert builder.next_part_power is None
     builder.prepare_increase_partition_power()
     builder.increase_partition_power()
-    assert (builder.part_power, builder.next_part_power, builder.partition_count) == (7, 7, 128)
+    assert (builder.part_power, builder.partition_count) == (7, 128)
     assert [row.tolist() for row in builder.table] == [[device_id for device_id in row for _ in (0, 1)] for row in rows]
     assert builder.moved_at.tolist() == [second for second in moved_at for _ in (0, 1)]
     builder.finish_increase_partition_power()
