@@ -28,7 +28,7 @@ QUARANTINE = "quarantine"
 TABLES = "tables"
 FILE_FOLDERS = tuple(f"{FILES}/{number:03x}" for number in range(4096))
 
-OBJECT_TABLES = ("index", "owed", "tree", "state")
+OBJECT_TABLES = ("index", "due", "owed", "tree", "state")
 BOOK_TABLES = ("rows", "books", "book_state")
 TABLE_NAMES = OBJECT_TABLES + BOOK_TABLES
 

@@ -2,8 +2,8 @@
 
 Decides, in ``land``, what a record does to what is held; the live path and the replay after a start go through the same few
 lines, in the order of the log, so they cannot differ.  Changes live in RAM until ``commit`` writes them to the tables in one
-transaction with the set-hash tree, the due times, the debts and the position in the log up to which all of this is true.  Its only I/O is the
-tables'.
+transaction with the set-hash tree, the due times, the debts and the position in the log up to which all of this is true.  Its
+only I/O is the tables'.
 
 Key: hash (16) | inverted timestamp (12); only the newest version of a name is kept.  Equal timestamps: a tombstone is above an
 object (as in storage.rows.merge, so that listings agree), else the greater ETag is.  A drop takes away what is held at or below its
@@ -401,7 +401,7 @@ class Index:
 
     def _writes(self, layer: _Layer, position: Position, weights: Sequence[Write]) -> list[Write]:
         toggles = Toggles("object")
-        writes = []
+        writes: list[Write] = []
         for name_hash in sorted(layer.changes):
             change = layer.changes[name_hash]
             base, held = change.base, change.held
@@ -476,22 +476,9 @@ def _posted(old: Held | None, record: Record, place: Place) -> Held | None:
         return old
     if Timestamp.unpack(record.info.posted_at) <= old.modified:
         return old
-    entry = old.entry
-    return Held(
-        old.hash,
-        old.timestamp,
-        Entry(
-            entry.kind,
-            entry.place,
-            entry.size,
-            entry.etag,
-            record.info.posted_at,
-            place,
-            _head(record.info),
-            entry.serial,
-            _due(record),
-        ),
-    )
+    info = record.info
+    entry = msgspec.structs.replace(old.entry, posted_at=info.posted_at, posted=place, head=_head(info), due=_due(record))
+    return Held(old.hash, old.timestamp, entry)
 
 
 def _due(record: Record) -> int:

@@ -27,6 +27,7 @@ ENTRY = Entry(
     Place(8, 32, 250, 198),
     EntryHead("text/plain", {"x-object-meta-a": "1"}),
     1,
+    1_700_000_600,
 )
 
 
