@@ -119,8 +119,25 @@ class ReadQuorum:
             return True
         if not self.decided:
             return not self.voters.majority(~self.failed)
-        newest = self.newest
-        return newest is not None and not self.stale
+        return self.agreed is not None
+
+    @property
+    def agreed(self) -> Version | None:
+        """What everybody who answered holds; None when they differ, or know of nothing.  The usual case, so it is cheap."""
+        first: Version | None = None
+        for version in self.answers.values():
+            if version is None:
+                return None
+            if first is None:
+                first = version
+            elif (
+                version.timestamp != first.timestamp
+                or version.etag != first.etag
+                or version.kind is not first.kind
+                or version.metadata_timestamp != first.metadata_timestamp
+            ):
+                return None
+        return first
 
     @property
     def held(self) -> int:

@@ -59,6 +59,9 @@ async def find(reach: Reach, replicas: Replicas, path: Path, *, shown: bool = Tr
         await _ask_others(reach, nodes, quorum, path)
     if not quorum.decided:
         raise replicas.short(f"{path}: {len(quorum.answers)} of {len(nodes)} primaries answered")
+    agreed = quorum.agreed
+    if agreed is not None:
+        return _agreed(replicas, quorum, agreed)
     newest = quorum.newest
     if shown and newest is not None and not _enough(reach, replicas, newest, held := quorum.held):
         await _secure(reach, replicas, quorum, newest, held)
@@ -66,6 +69,14 @@ async def find(reach: Reach, replicas: Replicas, path: Path, *, shown: bool = Tr
     holders.sort(key=lambda node: not isinstance(node, LocalNode))
     silent = [node for index, node in enumerate(nodes) if index not in quorum.answers]
     return Finding(newest, replicas, holders, [nodes[index] for index in quorum.stale], silent)
+
+
+def _agreed(replicas: Replicas, quorum: ReadQuorum, version: Version) -> Finding:
+    """A majority answered, and all of it holds the same."""
+    nodes = replicas.nodes
+    holders = [nodes[index] for index in quorum.answers]  # those of this worker answered first
+    silent = [node for index, node in enumerate(nodes) if index not in quorum.answers]
+    return Finding(version, replicas, holders, (), silent)
 
 
 async def _ask_others(reach: Reach, nodes: Sequence[Node], quorum: ReadQuorum, path: Path) -> None:

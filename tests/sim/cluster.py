@@ -60,7 +60,7 @@ REPLICATE_EVERY_S = 10.0
 ROOT = "/srv/disk"
 RINGS = "/srv/rings"  # on the machine's own disk
 PUBLISHED = "/srv/published"
-AGENT = AgentSettings(look_s=1.0, patience_s=30.0)
+AGENT = AgentSettings(look_s=2.0, patience_s=30.0)
 
 
 SETTINGS = Settings(  # impatient, so that a short run sees much; small, so that bodies of a few KiB are large ones
