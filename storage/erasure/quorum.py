@@ -166,6 +166,7 @@ class Sighting:
     stamp: Stamp
     committed: bool
     data: Data = Data.FRAGMENT
+    refused: bool = False  # not committed, and no writer can commit it here any more (see ``leftover``)
 
 
 class ReadVerdict(Enum):
@@ -228,6 +229,10 @@ class FragmentRead:
         """Bits of the replicas that have data of it, committed or staged."""
         return self._bits(stamp, lambda one: one.data is not Data.NONE)
 
+    def refused(self, stamp: Stamp) -> int:
+        """Bits of the replicas that have refused it."""
+        return self._bits(stamp, lambda one: one.refused)
+
     def readable(self, stamp: Stamp) -> bool:
         """Whether there is data enough among the answers."""
         if stamp.tombstone or self._bits(stamp, lambda one: one.data is Data.COPY):
@@ -257,21 +262,31 @@ class FragmentRead:
 class Leftover(Enum):
     """What to do with a version that is staged somewhere and that its writer has not committed for long."""
 
-    FINISH = "finish"  # it is committed somewhere, or could be: stage what is missing, commit
-    DROP = "drop"  # a majority has committed something newer: it can never be shown
-    REFUSE = "refuse"  # too few to read, and everybody says so: all primaries refuse it from now on, then it goes
+    COMMIT = "commit"  # it is committed somewhere: commit it where it is staged, lifting refusals
+    FINISH = "finish"  # it can be read: stage what is missing until it is durable, then commit
+    REFUSE = "refuse"  # it cannot: have it refused by every primary
+    DROP = "drop"  # it can never be shown: what is staged of it may go
     KEEP = "keep"  # not known
 
 
 def leftover(read: FragmentRead, stamp: Stamp) -> Leftover:
-    """Finishing a write that was never acknowledged is right: its writer was told nothing, or that it may stand.  To refuse it
-    takes every primary's word that it has not committed it.  The refusal is durable, and stands against the writer, should it still
-    be there: it can then not stage enough."""
-    newest = read.newest
+    """By the answers so far; no answer is worth a wait here, the next pass may have it.
+
+    To finish a write that was never acknowledged is right: its writer was told nothing, or that it may stand.  To let go of one
+    takes two passes, since the writer may still be there.  First every primary refuses it: durably, unless it has committed it
+    already; it then neither stages nor commits it for a writer, and keeps what is staged.  Only a commit that someone has seen
+    elsewhere lifts that.  When all say that they have refused it, none has committed it and none will, so nobody can have seen a
+    commit: it goes.  Had the first pass dropped what it found staged, a writer that was just then told "stored" by the last primary
+    would have committed a version that cannot be read."""
     if read.committed(stamp):
-        return Leftover.FINISH if read.readable(stamp) else Leftover.KEEP
-    if newest is not None and newest > stamp and read.holders.voters.majority(read.committed(newest)):
-        return Leftover.DROP
+        return Leftover.COMMIT
+    newest = read.newest
+    if newest is not None and newest > stamp:
+        # A newer one that only a minority has committed may yet be all but lost, and this one be what is left: repair that first.
+        return Leftover.DROP if read.holders.voters.majority(read.committed(newest)) else Leftover.KEEP
     if read.answered != read.holders.voters.everybody:
         return Leftover.KEEP
-    return Leftover.FINISH if read.readable(stamp) else Leftover.REFUSE
+    refused = read.refused(stamp)
+    if refused == read.holders.voters.everybody:
+        return Leftover.DROP
+    return Leftover.FINISH if read.readable(stamp) and not refused else Leftover.REFUSE
