@@ -10,5 +10,7 @@ place.py      rebalance, validate, write_ring, write_builder
 look.py       search, list_parts, dispersion, version, id
 analysis.py   plan, certificate, plot
 simulation.py simulate
+publish.py    publish, status: rings in service
+swift.py      import-swift, export-swift
 amounts.py    bytes and hours as operators type and read them
 """
