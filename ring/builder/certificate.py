@@ -49,7 +49,7 @@ class Certificate:
     replicas: float
     devices: int
     last_moves: int  # of the last rebalance
-    last_lower_bound: int  # no way to the quotas takes fewer
+    last_lower_bound: int  # no way to the quotas took fewer, this pass and those to come together
     owed: int  # replicas above their device's quota now: the least that further passes must move
     over: int  # the most that a device holds above its quota
     under: int
@@ -71,8 +71,8 @@ class Certificate:
 
     @property
     def minimal(self) -> bool:
-        """The last rebalance moved the least that could do."""
-        return self.last_moves == self.last_lower_bound
+        """The last rebalance moved no more than had to; less when part of it waits for another pass."""
+        return self.last_moves <= self.last_lower_bound
 
     def as_dict(self) -> dict[str, object]:
         return {**asdict(self), "balanced": self.balanced, "dispersed": self.dispersed, "minimal": self.minimal}

@@ -254,7 +254,8 @@ def _certificate_text(file: RingFile, builder: Builder, proof: Certificate) -> s
         f"{proof.devices:,} devices",
         "",
     ]
-    moved = "none could be fewer" if proof.minimal else f"{proof.last_moves - proof.last_lower_bound:,} more than that"
+    above = proof.last_moves - proof.last_lower_bound
+    moved = f"{above:,} more than that" if above > 0 else "none could be fewer" if above == 0 else "the others wait"
     now = "every device holds its quota" if proof.balanced else f"{proof.owed:,} replicas are still to move"
     apart = "as well as the weights allow" if proof.dispersed else "worse than the weights allow"
     scatter = proof.scatter
