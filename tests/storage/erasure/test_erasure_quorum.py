@@ -379,7 +379,7 @@ class Cluster:
     def settle(self) -> None:
         """Faults and writers are over: what was acknowledged or shown can be read, and what is left over is resolved."""
         self.outage = 0.0
-        for _ in range(12):
+        for _ in range(3 + 4 * self.clock):
             verdict = done(self.read())
             assert verdict not in (None, ReadVerdict.UNAVAILABLE), "it cannot be read any more"
             done(self.resolve())
