@@ -23,6 +23,7 @@ from ring.service.voters import Voters
 from ring.timestamp import Timestamp, TimestampSource
 from ring.world.interface import World
 from storage.client.books import BookOperations
+from storage.client.expiring import expire
 from storage.client.fanout import Fanout
 from storage.client.interface import (
     BodySource,
@@ -103,6 +104,10 @@ class ClusterStorage:
 
     async def post_object(self, path: Path, metadata: Mapping[str, str], *, content_type: str = "") -> None:
         await self._current(lambda: self._objects.post(path, metadata, content_type))
+
+    async def expire_object(self, policy: int, path: Path, due: int) -> bool:
+        """For the expirer: see storage.client.expiring."""
+        return await expire(self.reach, self._books, self.repairer, policy, path, due)
 
     async def put_container(self, path: Path, metadata: Mapping[str, str], *, policy: int = 0) -> bool:
         return await self._current(lambda: self._books.put_container(path, metadata, policy))

@@ -31,6 +31,7 @@ from storage.client.errors import (
     PreconditionFailed,
     Superseded,
 )
+from storage.client.expiry import expired
 from storage.client.fanout import Progress
 from storage.client.interface import BodySource, Condition, NewObject, ObjectMeta, Reading, Row, Stored
 from storage.client.large import LargeBody, PiecesSource, send_large
@@ -133,6 +134,8 @@ class ObjectOperations:
         found = await self._find(path)
         old = _existing(found, path)
         timestamp = self._reach.timestamps.next(max(old.timestamp, old.metadata_timestamp or ZERO))
+        if expired(old.metadata, timestamp.seconds):  # or it could be saved after its deletion was decided
+            raise ObjectNotFound(f"{path} has expired")
         quorum = self._reach.write_quorum(found.replicas.voters)
 
         async def send(index: int, node: Node) -> WriteReply:

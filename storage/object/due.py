@@ -54,9 +54,3 @@ def page(tables: Tables, after: bytes, until: int, *, limit: int) -> list[tuple[
         return []
     pairs = tables.scan(TABLE, after + b"\0" if after else b"", (until + 1).to_bytes(_DUE_BYTES, "big"), limit=limit)
     return [(int.from_bytes(key[:_DUE_BYTES], "big"), key[_DUE_BYTES:]) for key, _ in pairs]
-
-
-def next_due(tables: Tables, after: int) -> int | None:
-    """The first due time above ``after``."""
-    pairs = tables.scan(TABLE, (after + 1).to_bytes(_DUE_BYTES, "big"), None, limit=1)
-    return int.from_bytes(pairs[0][0][:_DUE_BYTES], "big") if pairs else None

@@ -136,6 +136,10 @@ class Reader:
             content_type, metadata = info.content_type, info.metadata
         return Version(path, held.timestamp, held.kind, entry.size, entry.etag, content_type, metadata, posted_at)
 
+    async def path(self, held: Held) -> Path:
+        """Its name, as the record says it.  DiskFault."""
+        return Path(*(await self._info(held)).path)
+
     async def problem(self, held: Held) -> str:
         """What is wrong with a version; "" when every byte of it can be read and is right."""
         entry = held.entry

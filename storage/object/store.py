@@ -23,6 +23,7 @@ from ring.timestamp import Timestamp
 from ring.world.interface import Buffer, World
 from storage.client.errors import ObjectNotFound
 from storage.client.node import Debt, Kind, LeafDigests, NodeReading, Upload, Version, WriteReply
+from storage.object import due
 from storage.object.device import QUARANTINE, OpenDevice
 from storage.object.errors import DeviceOutOfService
 from storage.object.files import FileWriter, disk_fault, file_name, file_path, remove
@@ -401,6 +402,19 @@ class ObjectStore:
             found += [(held.key, held.digest) for held in page]
             await trio.lowlevel.checkpoint()
         return found
+
+    async def due(self, after: bytes, until: int, *, limit: int) -> list[tuple[int, bytes]]:
+        """(when, key) of objects that are to go at ``until`` or before, earliest first, behind the row ``after`` of
+        storage.object.due (b"": from the first)."""
+        self._check()
+        if not after:
+            await self.index.commit()
+        return due.page(self.device.tables, after, until, limit=limit)
+
+    async def path_of(self, key: bytes) -> Path | None:
+        """Whose version this is; None when it is not held (any more)."""
+        held = self._get(key)
+        return None if held is None else await self.reader.path(held)
 
     def unpaid(self, limit: int) -> list[tuple[bytes, Version, Debt]]:
         """Debts that are not known to be paid, those of writes under way included.  Paying twice does no harm."""

@@ -1,8 +1,9 @@
-"""The background workers of a worker process: for each of its devices an auditor, replicators and updaters; and the parts sweeper,
-which
-one process of the cloud runs."""
+"""The background workers of a worker process: for each of its devices an auditor, replicators, updaters and an expirer; and the
+parts sweeper, which one process of the cloud runs."""
 
 from __future__ import annotations
+
+from functools import partial
 
 import trio
 
@@ -16,6 +17,7 @@ from ring.world.interface import World
 from storage.container.replicator import BookReplicator
 from storage.container.updater import ContainerUpdater
 from storage.object.auditor import Auditor
+from storage.object.expirer import Expirer
 from storage.object.replicator import ObjectReplicator
 from storage.object.updater import ObjectUpdater
 from storage.sync.moving import Watcher
@@ -77,6 +79,7 @@ def _of_device(world: World, storage: StorageRoom, own: OwnDevice, rates: Backgr
         (Auditor(world, own.store), Pacing(bytes_per_s=rates.audit_bytes_per_s)),
         (objects, repair()),
         (books, repair()),
+        (Expirer(world, own.store, lambda: overlap("object"), partial(storage.client.expire_object, 0)), repair()),
         (ObjectUpdater(world, own.store, lambda: overlap("container"), nodes), repair()),
         (ContainerUpdater(device, own.books, lambda: overlap("account"), nodes), repair()),
     ]

@@ -1,0 +1,63 @@
+"""Expiring: delete an object whose X-Delete-At has come, at a majority of its primaries, if it still has that X-Delete-At.
+
+The look is at a majority, so it sees every change of the date that was acknowledged; after the delay that the expirer gives, no
+more of them can come (expiry.py has the argument).  The tombstone is an ordinary one, at the time of X-Delete-At, and owes its
+container a row as any other.  A primary that holds something newer says so, and keeps it; nothing is written again above it.
+
+Neighbours: reading and writing (majorities), expiry (which tombstone), storage.object.expirer (the caller).
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from ring.names import Path
+from ring.service.overlap import Overlap
+from storage.client.books import BookOperations
+from storage.client.errors import ContainerNotFound
+from storage.client.expiry import due_of, tombstone_at
+from storage.client.interface import Row
+from storage.client.node import Debt, Kind, Node, Version, WriteReply
+from storage.client.quorum import Verdict
+from storage.client.reach import Outdated, Reach
+from storage.client.reading import find
+from storage.client.repair import Repairer
+from storage.client.writing import Write, at_once, debts_of
+
+
+async def expire(reach: Reach, books: BookOperations, repairer: Repairer, policy: int, path: Path, due: int) -> bool:
+    """True when the object's tombstone is at a majority; False when there is nothing to delete: it is gone, or is to go at another
+    time, or not at all.  NoQuorum when a majority cannot be asked or written to."""
+
+    def ring() -> Overlap:
+        return reach.rings.of_policy(policy)
+
+    found = await reach.current(lambda: find(reach, reach.replicas(ring(), path), path, shown=False))
+    if found.stale:
+        repairer.request(found.replicas, path)  # one of them is the device that thought it due
+    newest = found.data
+    if newest is None or due_of(newest.metadata) != due:
+        return False
+    tombstone = Version(path, tombstone_at(due, newest.timestamp), Kind.TOMBSTONE)
+    listed = False
+    with suppress(ContainerNotFound):  # then nobody lists it, and nobody would take its row
+        await books.container(path.parent)
+        listed = True
+    row = Row(path.object, tombstone.timestamp, deleted=True)
+
+    async def send(node: Node, debt: Debt | None) -> WriteReply:
+        return await node.put_small(tombstone, b"", debt)
+
+    for _ in range(reach.settings.edition_attempts):
+        replicas, listed_at = reach.replicas(ring(), path), books.listed_at(path.parent)
+        debts = debts_of(row, path.parent, replicas, listed_at) if listed else [None] * len(replicas.nodes)
+        write = Write(reach, replicas, tombstone.timestamp, debts, listed_at)
+        match await write.run(at_once(replicas, send), send):
+            case Verdict.STORED:
+                return True
+            case Verdict.SUPERSEDED:
+                return False
+        short = write.refusal or replicas.short(f"{path}: too few primaries took its deletion")
+        if not (isinstance(short, Outdated) and await reach.renew(short.claim)):
+            break
+    raise short
