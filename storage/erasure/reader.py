@@ -6,7 +6,7 @@ nothing any more), ``slow`` (it takes longer than it should; the caller has the 
 
 - As long as all goes well only data pieces are read, and only those that the range meets: a small range costs one piece.
 - When one of these cannot be had in time, the stripe is completed to k pieces, data before parity, from sources that are not slow
-  before those that are; a slow answer is still good when it comes, and makes its source one that is not slow.
+  before those that are; a slow answer is still good when it comes before the others', and makes its source one that is not slow.
 - Every piece is verified before it is used; a bad one is remembered in ``damaged`` and asked of someone else.
 - ``window`` stripes are under way or wait to be taken, no more: at most that times k + m pieces are held.
 - A stripe that cannot be had ends the reading there, with TooFewFragments; what comes before it is still given.  A new source may

@@ -36,8 +36,8 @@ class Stored:
         self.fragments = writer.fragments(b"h" * 16, Timestamp(self.stamp), "etag")
 
     def reader(self, start: int = 0, end: int | None = None, *, window: int = 2, sources: list[int] | None = None) -> Reader:
-        """Source i has fragment i, unless given others."""
-        codec = make_codec(self.coding, self.codec)
+        """Source i has fragment i, unless given others.  It is read by the codec that did not write it."""
+        codec = make_codec(self.coding, next(name for name in CODECS if name != self.codec))
         reader = Reader(codec, self.fragments[0].origin, start, len(self.body) if end is None else end, window=window)
         for source, index in enumerate(range(self.coding.count) if sources is None else sources):
             reader.add(source, self.fragments[index])
