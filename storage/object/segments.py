@@ -136,7 +136,7 @@ class Segments:
             await file.append([head.encode()], sync=False)
             await file.set_xattr(XATTR, head.encode())
             await file.sync()
-            await self._disk.link(file, name.path)
+            await self._name(file, name)
         except OSError:
             await file.close()
             raise
@@ -153,6 +153,13 @@ class Segments:
         """Give a whole and durable file its name: it takes the place of all that stand in its span.  OSError: then it has none."""
         assert head.span is not None
         name = SegmentName(head.sequence, *head.span)
+        await self._name(file, name)
+        self._open[name.sequence] = Segment(head, file, size, size)
+        self._names[name.sequence] = name
+        self.order, self.replaced = arrange(self._names.values())
+
+    async def _name(self, file: File, name: SegmentName) -> None:
+        """OSError: then it has none, or the device is out of service: with the next start it might stand for what changed since."""
         try:
             await self._disk.link(file, name.path)
         except OSError:
@@ -160,17 +167,18 @@ class Segments:
                 await self._disk.unlink(name.path)
             except FileNotFoundError:
                 pass
-            except OSError as error:  # with the next start it might stand for what has changed since
+            except OSError as error:
                 self._device.fail(f"whether a segment has a name is not known ({error.strerror or error})")
             raise
-        self._open[name.sequence] = Segment(head, file, size, size)
-        self._names[name.sequence] = name
-        self.order, self.replaced = arrange(self._names.values())
 
     async def remove(self, name: SegmentName) -> None:
         """Unlink it.  OSError."""
         with trio.CancelScope(shield=True):
-            await self._disk.unlink(name.path)
+            try:
+                await self._disk.unlink(name.path)
+            except OSError:
+                if await self._disk.info(name.path) is not None:
+                    raise
             del self._names[name.sequence]
             self._sizes.pop(name.sequence, None)
             self.order, self.replaced = arrange(self._names.values())

@@ -73,7 +73,8 @@ class Medium:
         self.room_bytes: int | None = None  # what can still be written before ENOSPC
         self.sync_errors = 0  # that many syncs fail with EIO and lose what they should have made durable
         self.forgets_bytes = 0  # ... and so many durable bytes before it, as a drive does that loses its own cache
-        self.trip: Callable[[], None] | None = None  # called before each operation: may raise an OSError, or crash the node
+        # called in front of each operation, with what an interrupted one may have done: may raise an OSError, or crash the node
+        self.trip: Callable[[Callable[[], object]], None] | None = None
         self.writes_to_lose = 0  # that many writes are acknowledged and never reach the platter
         self.ignores_sync = False  # a lying drive: syncs and commits are acknowledged and nothing is made durable
         self._trace = trace
@@ -166,7 +167,7 @@ class Medium:
         try:
             await life.sleep_until(self._busy_until)
             if self.trip is not None:
-                self.trip()
+                self.trip(torn or action)
                 life.check()
         finally:
             self._in_flight.pop(serial, None)

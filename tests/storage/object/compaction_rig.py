@@ -26,8 +26,8 @@ async def rebuilt(world: World, store: ObjectStore) -> Index:
     index = Index(tables)
     await index.clear()
     async for segment, finding in store.segments.scan(LOG_START):
-        assert isinstance(finding, Found), finding
-        index.land(finding.record, Place(segment.head.sequence, finding.offset, finding.length, finding.meta_length))
+        if isinstance(finding, Found):  # else what a failed write left behind
+            index.land(finding.record, Place(segment.head.sequence, finding.offset, finding.length, finding.meta_length))
     await tables.close()
     return index
 
