@@ -8,7 +8,7 @@ import sys
 from itertools import combinations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from storage.erasure.codecs import CODECS, make_codec
@@ -21,6 +21,7 @@ from storage.erasure.liberasurecode import available
 ELEMENT = st.integers(0, 255)
 
 
+@settings(deadline=None)
 @given(ELEMENT, ELEMENT, ELEMENT)
 def test_it_is_a_field(a: int, b: int, c: int) -> None:
     assert multiply(a, b) == multiply(b, a) < 256

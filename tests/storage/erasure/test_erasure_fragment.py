@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ring.timestamp import Timestamp
@@ -38,11 +38,13 @@ def fragments(draw: st.DrawFn) -> Fragment:
     return Fragment(origin, draw(st.integers(0, coding.count - 1)), draw(st.binary(min_size=4 * count, max_size=4 * count)))
 
 
+@settings(deadline=None)
 @given(fragments())
 def test_what_is_encoded_is_decoded(fragment: Fragment) -> None:
     assert decode_fragment(memoryview(encode_fragment(fragment))) == fragment
 
 
+@settings(deadline=None)
 @given(fragments(), st.data())
 def test_one_byte_that_is_wrong_is_noticed(fragment: Fragment, data: st.DataObject) -> None:
     good = bytearray(encode_fragment(fragment))
@@ -51,6 +53,7 @@ def test_one_byte_that_is_wrong_is_noticed(fragment: Fragment, data: st.DataObje
         decode_fragment(good)
 
 
+@settings(deadline=None)
 @given(fragments(), st.data())
 def test_one_that_is_cut_off_is_noticed(fragment: Fragment, data: st.DataObject) -> None:
     good = encode_fragment(fragment)
@@ -58,6 +61,7 @@ def test_one_that_is_cut_off_is_noticed(fragment: Fragment, data: st.DataObject)
         decode_fragment(good[: data.draw(st.integers(0, len(good) - 1))])
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_rubbish_is_refused(data: bytes) -> None:
     for bad in (data, b"RFe\x01" + data, sealed(data)):

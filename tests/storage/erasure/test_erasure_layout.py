@@ -6,7 +6,7 @@ import random
 import zlib
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ring.timestamp import Timestamp
@@ -31,6 +31,7 @@ def place(byte: int, size: int, coding: Coding) -> tuple[int, int, int]:
     return stripe, inside // piece, stripe * -(-coding.segment_bytes // coding.k) + inside % piece
 
 
+@settings(deadline=None)
 @given(codings(), st.integers(0, 400), st.data())
 def test_a_range_is_the_bytes_where_the_definition_has_them(coding: Coding, size: int, data: st.DataObject) -> None:
     layout = Layout(coding, size)
@@ -48,6 +49,7 @@ def test_a_range_is_the_bytes_where_the_definition_has_them(coding: Coding, size
         assert all(0 <= piece.start < piece.end <= layout.piece_bytes(span.stripe) for piece in span.pieces)
 
 
+@settings(deadline=None)
 @given(codings(), st.integers(0, 400))
 def test_lengths_in_closed_form(coding: Coding, size: int) -> None:
     layout = Layout(coding, size)
@@ -115,6 +117,7 @@ def written(coding: Coding, chunks: list[bytes]) -> tuple[StripeWriter, list[Str
     return writer, stripes + list(writer.finish())
 
 
+@settings(deadline=None)
 @given(codings(), st.binary(max_size=300), st.data())
 def test_an_object_in_any_chunks_becomes_the_same_fragments(coding: Coding, body: bytes, data: st.DataObject) -> None:
     cuts = sorted(data.draw(st.lists(st.integers(0, len(body)), max_size=6)))

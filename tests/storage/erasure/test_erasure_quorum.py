@@ -104,8 +104,7 @@ def test_whole_copies_are_staged_on_m_plus_one_and_committed_on_a_majority() -> 
 
 def test_while_a_partition_moves_one_index_counts_once_and_both_rings_have_a_say() -> None:
     """Fragments 4 and 5 move, to replicas 4 and 5 from 6 and 7."""
-    holders = Holders(Coding(4, 2), Voters.of(range(6), [0, 1, 2, 3, 6, 7]), (0, 1, 2, 3, 4, 5, 4, 5))
-    write = FragmentWrite(holders)
+    write = FragmentWrite(MOVING)
     assert [write.stage(replica, STORED) for replica in (0, 1, 2, 4, 6)] == [None] * 5  # four of them different
     assert write.stage(3, STORED) is Verdict.STORED
     assert [write.commit(replica, STORED) for replica in (0, 1, 2)] == [None] * 3
@@ -269,11 +268,11 @@ class Device:
 class Cluster:
     """Writers and readers of one name, one step at a time by chance.  At most as many devices are lost as a write allows for."""
 
-    def __init__(self, coding: Coding, seed: int, mutant: str = "") -> None:
-        self.coding = coding
-        self.holders = Holders.settled(coding)
+    def __init__(self, holders: Holders, seed: int, mutant: str = "") -> None:
+        coding = holders.coding
+        self.holders = holders
         self.rng = random.Random(seed)
-        self.devices = [Device() for _ in range(coding.count)]
+        self.devices = [Device() for _ in range(holders.voters.count)]
         self.mutant = mutant
         self.losses = durable_fragments(coding.k, coding.m) - coding.k
         self.clock = 0
@@ -281,7 +280,7 @@ class Cluster:
         self.outage = 0.1  # of a call
 
     def order(self) -> list[int]:
-        return self.rng.sample(range(self.coding.count), self.coding.count)
+        return self.rng.sample(range(len(self.devices)), len(self.devices))
 
     def up(self, replica: int) -> bool:
         return not self.devices[replica].lost and self.rng.random() >= self.outage
@@ -342,11 +341,15 @@ class Cluster:
             if not self.up(replica):
                 continue
             device = self.devices[replica]
-            if not device.has(stamp) and sum(one.has(stamp) for one in self.devices if not one.lost) >= self.coding.k:
+            if not device.has(stamp) and self.readable(stamp):
                 device.stage(stamp)  # rebuilt
             if device.commit(stamp, seen=True).outcome is Outcome.STORED:
                 committed |= 1 << replica
         return ReadVerdict.SHOW if self.holders.voters.majority(committed) else ReadVerdict.UNAVAILABLE
+
+    def readable(self, stamp: Stamp) -> bool:
+        having = sum(1 << replica for replica, one in enumerate(self.devices) if one.has(stamp) and not one.lost)
+        return self.holders.distinct(having) >= self.holders.coding.k
 
     def lose(self) -> None:
         alive = [device for device in self.devices if not device.lost]
@@ -423,8 +426,7 @@ class Cluster:
         for replica in self.order():
             yield
             device = self.devices[replica]
-            rebuilt = device.has(stamp) or sum(one.has(stamp) for one in self.devices if not one.lost) >= self.coding.k
-            if self.up(replica) and rebuilt and device.stage(stamp).outcome is Outcome.STORED:
+            if self.up(replica) and (device.has(stamp) or self.readable(stamp)) and device.stage(stamp).outcome is Outcome.STORED:
                 staged |= 1 << replica
         for replica in self.order():
             yield
@@ -441,21 +443,28 @@ def done(steps: Generator[None, None, Result]) -> Result:
             return result
 
 
-CODINGS = [Coding(4, 2), Coding(2, 1), Coding(3, 3), Coding(1, 4)]
-SEEDS = 250
+MOVING = Holders(Coding(4, 2), Voters.of(range(6), [0, 1, 2, 3, 6, 7]), (0, 1, 2, 3, 4, 5, 4, 5))
+PLAYED = {
+    "4+2": FOUR,
+    "2+1": Holders.settled(Coding(2, 1)),
+    "3+3": Holders.settled(Coding(3, 3)),
+    "1+4": Holders.settled(Coding(1, 4)),
+    "4+2, two of them moving": MOVING,
+}
+SEEDS = 150
 
 
-@pytest.mark.parametrize("coding", CODINGS, ids=str)
-def test_what_was_acknowledged_or_shown_stays(coding: Coding) -> None:
+@pytest.mark.parametrize("name", PLAYED)
+def test_what_was_acknowledged_or_shown_stays(name: str) -> None:
     shown = 0
     for seed in range(SEEDS):
-        cluster = Cluster(coding, seed)
+        cluster = Cluster(PLAYED[name], seed)
         try:
             cluster.run()
         except AssertionError as error:
-            raise AssertionError(f"{coding}, seed {seed}: {error}") from error
+            raise AssertionError(f"{name}, seed {seed}: {error}") from error
         shown += cluster.floor is not None
-    assert shown > SEEDS / 2, "the plays are too short to say anything"
+    assert shown > SEEDS / 3, "the plays are too short to say anything"
 
 
 @pytest.mark.parametrize(
@@ -470,4 +479,4 @@ def test_what_was_acknowledged_or_shown_stays(coding: Coding) -> None:
 def test_the_play_notices(mutant: str) -> None:
     with pytest.raises(AssertionError):
         for seed in range(20 * SEEDS):
-            Cluster(Coding(4, 2), seed, mutant).run()
+            Cluster(FOUR, seed, mutant).run()
