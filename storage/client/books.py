@@ -18,6 +18,7 @@ from ring.errors import BadInput, DiskFault, RingfortError, Unavailable
 from ring.names import Path
 from ring.service.overlap import Overlap
 from ring.timestamp import ZERO, Timestamp
+from storage.account.book import ended, gone
 from storage.client.errors import ContainerNotEmpty, ContainerNotFound
 from storage.client.fanout import Progress
 from storage.client.interface import BookMeta, Page, Query, Row
@@ -72,6 +73,7 @@ class BookOperations:
     async def put_container(self, path: Path, metadata: Mapping[str, str], policy: int) -> bool:
         path.check()
         self._reach.rings.of_policy(policy)
+        await self._account_for(path.parent)
         state = await self._state(self._reach.rings.container, path)
         created = state is None or not state.header.exists
         header = self._header(path, state, metadata, policy)
@@ -130,6 +132,8 @@ class BookOperations:
         path.check()
         state = await self._state(self._reach.rings.account, path)
         created = state is None or not state.header.exists
+        if state is not None and gone(state.header):
+            raise not_found(path, state.header)
         await self._merge_header(self._reach.rings.account, self._header(path, state, metadata, 0))
         return created
 
@@ -138,6 +142,11 @@ class BookOperations:
 
     async def post_account(self, path: Path, metadata: Mapping[str, str]) -> None:
         await self._post(self._reach.rings.account, path, metadata)
+
+    async def delete_account(self, path: Path) -> None:
+        ring = self._reach.rings.account
+        state = self._existing(path, await self._state(ring, path))
+        await self._merge_header(ring, ended(state.header, self._reach.timestamps.next(_newest(state))))
 
     async def list_account(self, path: Path, query: Query) -> Page:
         ring = self._reach.rings.account
@@ -153,7 +162,7 @@ class BookOperations:
 
     def _existing(self, path: Path, state: BookState | None) -> BookState:
         if state is None or not state.header.exists:
-            raise not_found(path)
+            raise not_found(path, None if state is None else state.header)
         return state
 
     async def _state(self, ring: Overlap, path: Path) -> BookState | None:
@@ -225,10 +234,16 @@ class BookOperations:
 
     async def _list_in_account(self, account: Path, row: Row) -> None:
         state = await self._state(self._reach.rings.account, account)
-        if state is not None and state.header.exists:
-            await self.merge_rows(account, [row], state.header)
-        else:
-            await self.merge_rows(account, [row], self._header(account, state, {}, 0))
+        header = state.header if state is not None else self._header(account, state, {}, 0)
+        await self.merge_rows(account, [row], header)
+
+    async def _account_for(self, account: Path) -> None:
+        """Before a container is made in it.  AccountGone; one that was reaped is made again first, since a row alone does not."""
+        state = await self._state(self._reach.rings.account, account)
+        if state is not None and not state.header.exists:
+            if gone(state.header):
+                raise not_found(account, state.header)
+            await self._merge_header(self._reach.rings.account, self._header(account, state, {}, 0))
 
     def _header(self, path: Path, state: BookState | None, metadata: Mapping[str, str], policy: int) -> BookHeader:
         """The book as it shall be: made new when it is not there, and ``metadata`` set above all that was."""

@@ -133,5 +133,8 @@ class ClusterStorage:
     async def post_account(self, path: Path, metadata: Mapping[str, str]) -> None:
         await self._current(lambda: self._books.post_account(path, metadata))
 
+    async def delete_account(self, path: Path) -> None:
+        await self._current(lambda: self._books.delete_account(path))
+
     async def list_account(self, path: Path, query: Query) -> Page:
         return await self._current(lambda: self._books.list_account(path, query))

@@ -1,6 +1,6 @@
 """What can go wrong with objects and books.
 
-NotFound            ObjectNotFound ContainerNotFound AccountNotFound
+NotFound            ObjectNotFound ContainerNotFound AccountNotFound AccountGone
 Conflict            ContainerNotEmpty Superseded PreconditionFailed
 BadInput            BadDigest EntityTooLarge
 Unavailable         NoQuorum
@@ -22,6 +22,10 @@ class ContainerNotFound(NotFound):
 
 class AccountNotFound(NotFound):
     """There is no such account."""
+
+
+class AccountGone(NotFound):
+    """The account was deleted, and what was in it is being removed.  Until that is done it cannot be made again."""
 
 
 class ContainerNotEmpty(Conflict):

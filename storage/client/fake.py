@@ -14,6 +14,7 @@ from ring.timestamp import Timestamp, TimestampSource
 from ring.wire.message import Piece
 from ring.world.interface import Clock
 from storage.client.errors import (
+    AccountGone,
     AccountNotFound,
     BadDigest,
     ContainerNotEmpty,
@@ -54,6 +55,7 @@ class FakeStorage:
         self._accounts: dict[str, _Book] = {}
         self._containers: dict[Path, _Book] = {}
         self._objects: dict[Path, tuple[ObjectMeta, bytes]] = {}
+        self._gone: set[str] = set()
         self.fail_next: list[Exception] = []
 
     def _enter(self) -> None:
@@ -126,6 +128,7 @@ class FakeStorage:
     async def put_container(self, path: Path, metadata: Mapping[str, str], *, policy: int = 0) -> bool:
         self._enter()
         path.check()
+        self._check_account(path.account)
         self._accounts.setdefault(path.account, _Book(self._timestamps.next()))
         created = path not in self._containers
         book = self._containers.setdefault(path, _Book(self._timestamps.next(), policy=policy))
@@ -153,6 +156,7 @@ class FakeStorage:
 
     async def put_account(self, path: Path, metadata: Mapping[str, str]) -> bool:
         self._enter()
+        self._check_account(path.account)
         created = path.account not in self._accounts
         _merge(self._accounts.setdefault(path.account, _Book(self._timestamps.next())).metadata, metadata)
         return created
@@ -165,6 +169,12 @@ class FakeStorage:
         self._enter()
         self._account_meta(path)
         _merge(self._accounts[path.account].metadata, metadata)
+
+    async def delete_account(self, path: Path) -> None:
+        """There is no reaper here: it stays gone."""
+        self._enter()
+        self._account_meta(path)
+        self._gone.add(path.account)
 
     async def list_account(self, path: Path, query: Query) -> Page:
         self._enter()
@@ -188,7 +198,12 @@ class FakeStorage:
         except KeyError:
             raise ContainerNotFound(f"{path} does not exist") from None
 
+    def _check_account(self, account: str) -> None:
+        if account in self._gone:
+            raise AccountGone(f"/{account} was deleted")
+
     def _account_meta(self, path: Path) -> BookMeta:
+        self._check_account(path.account)
         if path.account not in self._accounts:
             raise AccountNotFound(f"{path} does not exist")
         account = self._accounts[path.account]

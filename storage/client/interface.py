@@ -185,4 +185,8 @@ class Storage(Protocol):
 
     async def post_account(self, path: Path, metadata: Mapping[str, str]) -> None: ...
 
+    async def delete_account(self, path: Path) -> None:
+        """AccountNotFound.  From now on it is AccountGone to all of these, and no container can be made in it; what is in it is
+        deleted in the background (storage.account.reaper)."""
+
     async def list_account(self, path: Path, query: Query) -> Page: ...

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from ring.errors import DiskFault, NotFound, RingfortError, Unavailable
 from ring.names import Path
 from ring.service.voters import Voters
-from storage.client.errors import AccountNotFound, ContainerNotFound
+from storage.account.book import gone
+from storage.client.errors import AccountGone, AccountNotFound, ContainerNotFound
 from storage.client.fanout import Progress
 from storage.client.interface import Page, Query
 from storage.client.local import LocalNode
@@ -23,12 +24,16 @@ from storage.client.reach import Reach, Replicas
 from storage.container.listing import Fetch, ListingMerge
 
 
-def not_found(path: Path) -> NotFound:
-    return (ContainerNotFound if path.container else AccountNotFound)(f"{path} does not exist")
+def not_found(path: Path, header: BookHeader | None = None) -> NotFound:
+    if path.container:
+        return ContainerNotFound(f"{path} does not exist")
+    if header is not None and gone(header):
+        return AccountGone(f"{path} was deleted", hint="it can be made again when all that was in it is removed")
+    return AccountNotFound(f"{path} does not exist")
 
 
-async def list_page(reach: Reach, replicas: Replicas, path: Path, query: Query) -> Page:
-    """NoQuorum; ContainerNotFound or AccountNotFound when a majority knows of none."""
+async def list_page(reach: Reach, replicas: Replicas, path: Path, query: Query, *, also_gone: bool = False) -> Page:
+    """NoQuorum; ContainerNotFound or AccountNotFound when a majority knows of none, AccountGone unless ``also_gone``."""
     usable = sorted(range(len(replicas.nodes)), key=lambda place: not isinstance(replicas.nodes[place], LocalNode))
     everybody = False
     while replicas.voters.majority(_bits(usable)):
@@ -52,8 +57,8 @@ async def list_page(reach: Reach, replicas: Replicas, path: Path, query: Query) 
         elif absent and len(asked) < len(usable):
             everybody = True
         else:
-            if not merge.state.header.exists:
-                raise not_found(path)
+            if not merge.state.header.exists and not (also_gone and gone(merge.state.header)):
+                raise not_found(path, merge.state.header)
             return merge.page()
     raise replicas.short(f"{path}: too few primaries can be asked for its rows")
 

@@ -15,6 +15,7 @@ from ring.wire.message import BodyBroken, BytesBody
 from ring.world.sim import SimWorld
 from storage.client.bodies import aclose, loaded
 from storage.client.errors import (
+    AccountGone,
     AccountNotFound,
     BadDigest,
     ContainerNotEmpty,
@@ -306,6 +307,25 @@ async def test_an_account_lists_its_containers(storage: Storage) -> None:
     page = await storage.list_account(account, Query())
     assert [item.name for item in page.items] == ["a", "ü"]
     assert page.meta.container_count == 2
+
+
+async def test_a_deleted_account_is_gone_with_all_that_is_in_it(storage: Storage) -> None:
+    account = CONTAINER.parent
+    with pytest.raises(AccountNotFound):
+        await storage.delete_account(account)
+    await storage.put_container(CONTAINER, {})
+    await storage.put_object(OBJECT, NewObject(), BytesBody(b"data"))
+    await storage.delete_account(account)
+    for refused in (
+        storage.head_account(account),
+        storage.list_account(account, Query()),
+        storage.post_account(account, {"x-account-meta-a": "1"}),
+        storage.put_account(account, {}),
+        storage.put_container(Path("AUTH_a", "another"), {}),
+        storage.delete_account(account),
+    ):
+        with pytest.raises(AccountGone):
+            await refused
 
 
 async def test_account_metadata(storage: Storage) -> None:
