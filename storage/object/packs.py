@@ -18,7 +18,7 @@ from __future__ import annotations
 import errno
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -273,10 +273,11 @@ class Packs:
             return
         await self._cut_back(segment)
         try:
-            async for finding in scan_medium(segment.file, segment.head.salt, segment.appended_from, segment.size):
-                if isinstance(finding, Damaged):
-                    self._device.fail("acknowledged records were lost when a sync failed")
-                    return
+            async with aclosing(scan_medium(segment.file, segment.head.salt, segment.appended_from, segment.size)) as findings:
+                async for finding in findings:
+                    if isinstance(finding, Damaged):
+                        self._device.fail("acknowledged records were lost when a sync failed")
+                        return
         except OSError as broken:
             self._device.fail(f"what it had acknowledged cannot be read back ({broken.strerror or broken})")
 

@@ -6,7 +6,7 @@ costs what lay on it and nothing behind it.  Neighbours: store.py replays the lo
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 
 from ring.world.interface import File
@@ -132,21 +132,19 @@ def _head(buffer: bytes, at: int) -> Head | None:
         return None
 
 
-async def scan(file: File, salt: int, start: int, end: int, *, chunk_bytes: int = CHUNK_BYTES) -> AsyncIterator[Finding]:
+def scan(file: File, salt: int, start: int, end: int, *, chunk_bytes: int = CHUNK_BYTES) -> AsyncGenerator[Finding, None]:
     """The findings in ``file`` from ``start`` (where a record begins) up to ``end``.  OSError as the disk gave it."""
-    async for finding in _scan(file.pread, salt, start, end, chunk_bytes):
-        yield finding
+    return _scan(file.pread, salt, start, end, chunk_bytes)
 
 
-async def scan_medium(file: File, salt: int, start: int, end: int, *, chunk_bytes: int = CHUNK_BYTES) -> AsyncIterator[Finding]:
+def scan_medium(file: File, salt: int, start: int, end: int, *, chunk_bytes: int = CHUNK_BYTES) -> AsyncGenerator[Finding, None]:
     """``scan`` past the page cache."""
-    async for finding in _scan(file.pread_medium, salt, start, end, chunk_bytes):
-        yield finding
+    return _scan(file.pread_medium, salt, start, end, chunk_bytes)
 
 
 async def _scan(
     read: Callable[[int, int], Awaitable[bytes]], salt: int, start: int, end: int, chunk_bytes: int
-) -> AsyncIterator[Finding]:
+) -> AsyncGenerator[Finding, None]:
     scanner = Scanner(salt, start)
     at = start
     while at < end:

@@ -128,6 +128,23 @@ async def test_reads_end_with_the_file(disk: Disk) -> None:
     await file.close()
 
 
+async def test_the_medium_can_be_read_past_the_page_cache(disk: Disk) -> None:
+    file = await disk.open("a", OpenMode.CREATE)
+    data = bytes(range(251)) * 100
+    await file.append([data], sync=True)
+    for offset, length in ((0, 10), (0, len(data)), (4000, 200), (4096, 4096), (len(data) - 5, 100), (24_000, 10_000)):
+        assert await file.pread_medium(offset, length) == data[offset : offset + length]
+    assert await file.pread_medium(len(data), 10) == b""
+    assert await file.pread_medium(1 << 20, 10) == b""
+    assert await file.pread_medium(5, 0) == b""
+    await file.append([b"not synced yet"], sync=False)  # dirty pages are written first, so they are read as well
+    assert await file.pread_medium(len(data), 100) == b"not synced yet"
+    await file.close()
+    reader = await disk.open("a", OpenMode.READ)
+    assert await reader.pread_medium(0, 9) == data[:9]
+    await reader.close()
+
+
 async def test_pwrite_allocate_truncate_and_size(disk: Disk) -> None:
     file = await disk.open("a", OpenMode.CREATE)
     await file.allocate(10)
@@ -228,7 +245,46 @@ async def test_cancelled_work_is_whole(disk: Disk) -> None:
     await file.close()
 
 
+# ---- what only the simulated one can show
+
+
+async def test_after_a_failed_sync_the_page_cache_says_yes_and_the_medium_no() -> None:
+    world = SimWorld(1)
+    disk, medium = world.open_disk("sda"), world.node.disk("sda")
+    await disk.make_dirs("")
+    file = await disk.open("a", OpenMode.CREATE)
+    await file.append([b"acknowledged"], sync=True)
+    medium.sync_errors = 1
+    with pytest.raises(OSError, match="Input/output"):
+        await file.append([b", and then not"], sync=True)
+    await file.sync()  # and this one says that all is well
+    assert await file.pread(0, 100) == b"acknowledged, and then not"
+    assert await file.pread_medium(0, 100) == b"acknowledged"
+    medium.sync_errors, medium.forgets_bytes = 1, 4
+    with pytest.raises(OSError, match="Input/output"):
+        await file.sync()
+    assert await file.pread(0, 12) == b"acknowledged"
+    assert await file.pread_medium(0, 12) == b"acknowle\0\0\0\0"
+
+
 # ---- what only the real one can show
+
+
+async def test_direct_reads_are_of_the_device(tmp_path: pathlib.Path) -> None:
+    """Else the read past the page cache would be a read of the page cache: the pages must not be there afterwards."""
+    disk = make_world().open_disk(str(tmp_path))
+    file = await disk.open("a", OpenMode.CREATE)
+    data = os.urandom(1 << 20)
+    await file.append([data], sync=True)
+    descriptor = os.open(tmp_path / "a", os.O_RDONLY)
+    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    assert await file.pread_medium(1000, 500_000) == data[1000:501_000]
+    found = file.pread_now(1000, 4096)
+    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    if file.pread_now(300_000, 4096) is None:  # not every file system forgets, or tells
+        assert found is None
+    os.close(descriptor)
+    await file.close()
 
 
 async def test_secrets_are_never_readable_by_others(tmp_path: pathlib.Path) -> None:

@@ -212,6 +212,20 @@ async def test_a_failed_sync_seals_the_segment(autojump_clock: MockClock) -> Non
         assert await read(store, "b") == b"goes on in a new segment"
 
 
+async def test_what_the_medium_lost_is_noticed_after_a_failed_sync(autojump_clock: MockClock) -> None:
+    """The drive lost its own cache: what it had acknowledged is gone, and the page cache still shows it."""
+    world = SimWorld(12)
+    await prepare(world, ROOT)
+    async with serving(world, ROOT) as store:
+        await put(store, "a", 10, b"acked")
+        medium = world.node.disk(ROOT)
+        medium.sync_errors, medium.forgets_bytes = 1, 20
+        with pytest.raises(DiskFault):
+            await put(store, "b", 20, b"not acked")
+        with pytest.raises(DeviceOutOfService, match="acknowledged records were lost"):
+            await read(store, "a")
+
+
 async def test_a_full_disk_refuses_and_recovers(autojump_clock: MockClock) -> None:
     world = SimWorld(4)
     await prepare(world, ROOT)
