@@ -148,7 +148,7 @@ class RingAgent:
         ring = checked(name, data, self._hasher)
         new = RingId.of(ring.version, data)
         moves = Overlap(ring, keeper.overlaps[name].ring)
-        edition = keeper.edition.published(name, new, moves=await self._world.offload.run(moves.moved) > 0)
+        edition = keeper.edition.published(name, new, moves=bool(await self._world.offload.run(moves.moved)))
         # The file is durable before anybody can come to know the edition: otherwise a crash could leave a ring that nobody has.
         await keeper.store(name, ring.version, data)
         if await self._register.advance(keeper.edition, edition):

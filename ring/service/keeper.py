@@ -12,7 +12,7 @@ follow and agent (bring editions).
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 import trio
 
@@ -55,9 +55,10 @@ class Keeper:
 
     # ---- life
 
-    async def load(self, first: Mapping[str, bytes]) -> None:
-        """What is on disk; where there is nothing yet, ``first`` (ring files by name) is edition 1.  FormatError, OSError."""
+    async def load(self, read_first: Callable[[], Awaitable[Mapping[str, bytes]]]) -> None:
+        """What is on disk; where there is nothing yet, edition 1 of ``read_first`` (ring files by name).  FormatError, OSError."""
         if not await self.reload():
+            first = await read_first()
             rings = {name: RingId.of(decode_ring(data, self._hasher).version, data) for name, data in first.items()}
             edition = Edition(1, {name: Standing(ring, ring) for name, ring in rings.items()})
             await self.adopt(edition, {(name, rings[name].version): data for name, data in first.items()})

@@ -8,13 +8,13 @@ Neighbours: voters, gate (Claim), storage.client.reach (asks), storage's replica
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from ring.device import Device
 from ring.names import Path, Span, partition_of
-from ring.placement import Ring
+from ring.placement import NO_DEVICE, Ring, Row
 from ring.service.errors import StaleRing
 from ring.service.voters import Voters, plain
 
@@ -61,6 +61,7 @@ class Overlap:
     settled: Ring
     claim: Claim = field(default_factory=Claim)
     _places: dict[int, Places] = field(default_factory=dict)
+    _holders: set[int] | None = None  # made when it is asked for
 
     @classmethod
     def of(cls, ring: Ring) -> Overlap:
@@ -113,11 +114,36 @@ class Overlap:
             numbers = range(span.partition << shift, (span.partition + 1) << shift)
         return {device.id for number in numbers for device in self.settled.primaries(number)}
 
-    def moved(self) -> int:
-        """How many partitions (of the finest power) have other primaries than before.  Takes about a second for 2^20."""
+    def moved(self) -> list[int]:
+        """The partitions (of the finest power) that have other primaries than before.  Takes some tenths of a second for 2^20."""
         if not self.moving:
-            return 0
-        return sum(
-            len(place.voters.groups) > 1 or place.primaries < len(place.devices)
-            for place in map(self.places_at, range(1 << self.finest))
-        )
+            return []
+        if len(self.ring.table) != len(self.settled.table):
+            suspects: Iterable[int] = range(1 << self.finest)
+        else:
+            suspects = sorted(
+                {p for new, old in zip(self.ring.table, self.settled.table, strict=True) for p in self._unlike(new, old)}
+            )
+        return [number for number in suspects if len(self.places_at(number).voters.groups) > 1]
+
+    def _unlike(self, new: Row, old: Row) -> list[int]:
+        """Where one row of the table says something else than the same row before."""
+        fine, coarse = self.finest - self.ring.part_power, self.finest - self.settled.part_power
+        if fine == coarse and len(new) == len(old):
+            return [number for number, (one, other) in enumerate(zip(new, old, strict=True)) if one != other]
+        news, olds = len(new), len(old)
+        return [
+            number
+            for number in range(1 << self.finest)
+            if (new[number >> fine] if number >> fine < news else NO_DEVICE)
+            != (old[number >> coarse] if number >> coarse < olds else NO_DEVICE)
+        ]
+
+    @property
+    def holders(self) -> set[int]:
+        """The ids of all devices with a replica by either ring."""
+        if self._holders is None:
+            rows = (*self.ring.table, *self.settled.table)
+            object.__setattr__(self, "_holders", set[int]().union(*map(set, rows)) - {NO_DEVICE})
+        assert self._holders is not None
+        return self._holders

@@ -14,10 +14,10 @@ has confirmed, one of them held it and has brought it to all primaries of the ne
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Set
 from dataclasses import dataclass
 
-from ring.placement import NO_DEVICE, Ring
 from ring.service.overlap import Overlap
 from ring.service.voters import majority_of
 
@@ -30,24 +30,21 @@ class Waiting:
     gone: tuple[int, ...]
 
 
-def holders(ring: Ring) -> set[int]:
-    """The devices with a replica."""
-    return {device_id for row in ring.table for device_id in row} - {NO_DEVICE}
-
-
 def waiting(overlap: Overlap, confirmed: Set[int]) -> Waiting:
     new = overlap.ring
     listed = {device.id for device in new.devices if device is not None}
-    missing = (holders(new) | holders(overlap.settled)) - confirmed
+    missing = overlap.holders - confirmed
     return Waiting(tuple(sorted(missing & listed)), tuple(sorted(missing - listed)))
 
 
 def may_do_without(overlap: Overlap, gone: Set[int]) -> bool:
     """Whether of every partition a majority of the settled ring's primaries is left without these devices."""
     settled = overlap.settled
-    for partition in range(settled.partition_count):
-        primaries = settled.primaries(partition)
-        left = sum(device.id not in gone for device in primaries)
-        if left < majority_of(len(primaries)):
+    lost: Counter[int] = Counter()
+    for row in settled.table:
+        lost.update(partition for partition, device_id in enumerate(row) if device_id in gone)
+    for partition, count in lost.items():
+        replicas = len(settled.primaries(partition))
+        if replicas - count < majority_of(replicas):
             return False
     return True

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import pathlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 import trio
 import trio.testing
 
-from ring.errors import BadInput, Unavailable
+from ring.errors import BadInput, NotFound, Unavailable
 from ring.names import Path, Span
+from ring.ringfile import encode
+from ring.service.errors import StaleRing
+from ring.service.gate import Gate
+from ring.service.keeper import Keeper
+from ring.service.overlap import Claim
 from ring.timestamp import Timestamp
 from ring.wire.message import Piece
 from ring.world.interface import Address, TcpAddress, UnixAddress, World
@@ -27,15 +32,21 @@ from storage.client.payer import RowPayer
 from storage.client.peer import Peer
 from storage.client.remote import RemoteNode
 from storage.client.server import NodeServer
-from tests.storage.client.ground import HASHER, make_device, open_engines
+from tests.storage.client.ground import HASHER, make_device, make_ring, open_engines
 
 SECRET = b"s" * 32
 OBJECT = Path("AUTH_a", "c", "o")
 CONTAINER = OBJECT.parent
 
 
+@pytest.fixture
+def gate() -> Gate:
+    """What the device keeps to."""
+    return Gate()
+
+
 @pytest.fixture(params=["fake", "local", "remote", "remote over a socket"])
-async def node(request: pytest.FixtureRequest, nursery: trio.Nursery, tmp_path: pathlib.Path) -> AsyncIterator[Node]:
+async def node(request: pytest.FixtureRequest, nursery: trio.Nursery, tmp_path: pathlib.Path, gate: Gate) -> AsyncIterator[Node]:
     """Device 1; its payer reaches the node itself, as device 1."""
     world: World = SimWorld(1)
     address: Address = TcpAddress("localhost", 6200)
@@ -44,10 +55,11 @@ async def node(request: pytest.FixtureRequest, nursery: trio.Nursery, tmp_path: 
         world, address = make_world(), UnixAddress(str(tmp_path / "node"))
     nodes: dict[int, Node] = {}
     payer = RowPayer(nursery, nodes.get)
+    gate.edition = 0
     if request.param == "fake" or on_socket:
-        nodes[1] = LocalNode(make_device(1), FakeObjects(HASHER), FakeBooks(HASHER), payer)
+        nodes[1] = LocalNode(make_device(1), FakeObjects(HASHER), FakeBooks(HASHER), payer, gate)
     else:
-        nodes[1] = LocalNode(make_device(1), *await open_engines(nursery, world, 1), payer)
+        nodes[1] = LocalNode(make_device(1), *await open_engines(nursery, world, 1), payer, gate)
     if not request.param.startswith("remote"):
         yield nodes[1]
         return
@@ -319,3 +331,87 @@ async def test_digests_of_books(node: Node, autojump_clock: trio.testing.MockClo
         assert digests.root == two.root and len(digests.leaves) == 1
         assert [found for found, _ in await node.leaf("container", inside, next(iter(digests.leaves)))] == [key]
         assert not (await node.digests("account", inside)).leaves
+
+
+# ---- by the rules of an edition
+
+
+async def test_an_older_edition_is_refused_and_nothing_is_done(node: Node, gate: Gate) -> None:
+    gate.edition = 8
+    claim = Claim(7)
+    late, span = node.under(claim), Span(4, HASHER.hash(OBJECT)[0] >> 4)
+    upload = await late.put_large(OBJECT, 1)
+    await upload.write(b"x")
+    header = BookHeader(CONTAINER, Timestamp(1), None)
+    calls: list[Callable[[], Awaitable[object]]] = [
+        lambda: late.put_small(version(5, b"data"), b"data", None),
+        lambda: late.post(OBJECT, {}, "", Timestamp(6)),
+        lambda: late.head(OBJECT),
+        lambda: late.merge_header(header),
+        lambda: late.merge_rows(CONTAINER, [Row("o", Timestamp(1))]),
+        lambda: late.book(CONTAINER),
+        lambda: late.rows(CONTAINER, start="", end="", limit=1, reverse=False),
+        lambda: late.digests("object", span),
+        lambda: late.leaf("object", span, 0),
+        lambda: upload.commit(version(5, b"x"), None),
+    ]
+    for call in calls:
+        claim.outdated = None
+        with pytest.raises(StaleRing) as refused:
+            await call()
+        assert refused.value.edition == 8
+        assert claim.outdated is not None
+    assert await node.head(OBJECT) is None and await node.book(CONTAINER) is None
+    upload.claim = Claim(8)
+    assert (await upload.commit(version(5, b"x"), None)).newest == Timestamp(5)  # it is as it was
+    assert await body(await late.get(OBJECT, Timestamp(5), 0, None)) == b"x"  # a version known by name is anybody's
+    assert gate.clear(8)
+
+
+async def test_the_same_edition_or_none_is_served_and_a_newer_one_is_heard_of(node: Node, gate: Gate) -> None:
+    heard: list[int] = []
+    gate.heard = heard.append
+    gate.edition = 8
+    for claim in (None, Claim(8), Claim(9)):
+        await node.under(claim).put_small(version(5, b"data"), b"data", None)
+        assert await node.under(claim).head(OBJECT) is not None
+    assert set(heard) == {9}
+    span = Span(4, HASHER.hash(OBJECT)[0] >> 4)
+    assert any((await node.under(Claim(8)).digests("object", span)).root)
+    with pytest.raises(Unavailable, match="not known here yet"):
+        await node.under(Claim(9)).digests("object", span)
+
+
+async def test_a_write_counts_until_it_is_durable(
+    nursery: trio.Nursery, gate: Gate, autojump_clock: trio.testing.MockClock
+) -> None:
+    gate.edition = 1
+    store, books = await open_engines(nursery, SimWorld(1), 1)
+    local = LocalNode(make_device(1), store, books, RowPayer(nursery, dict[int, Node]().get), gate)
+    async with trio.open_nursery() as writing:
+        writing.start_soon(local.under(Claim(1)).put_small, version(5, b"data"), b"data", None)
+        await trio.testing.wait_all_tasks_blocked()
+        gate.edition = 2
+        assert not gate.clear(2)
+    assert gate.clear(2)
+
+
+async def test_rings_are_told_over_the_wire(nursery: trio.Nursery, autojump_clock: trio.testing.MockClock) -> None:
+    world = SimWorld(1)
+    disk = world.open_disk("/rings")
+    await disk.make_dirs("")
+    keeper = Keeper(world, disk, HASHER)
+    file = encode(make_ring(4))
+
+    async def first() -> dict[str, bytes]:
+        return {"object": file}
+
+    await keeper.load(first)
+    address = TcpAddress("localhost", 6200)
+    await nursery.start(NodeServer(world, {}, SECRET, rings=keeper).serve, await world.net.listen(address))
+    source = RemoteNode(make_device(1), Peer(world, nursery, address, SECRET))
+    assert await source.edition_file() == await keeper.edition_file()
+    assert await source.ring_part("object", 1, 0) == file
+    assert await source.ring_part("object", 1, len(file)) == b""
+    with pytest.raises(NotFound):
+        await source.ring_part("object", 2, 0)

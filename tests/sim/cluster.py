@@ -184,8 +184,11 @@ class Member:
         await disk.make_dirs("")
         await world.open_disk(PUBLISHED).make_dirs("")
         keeper = Keeper(world, disk, HASHER)
-        first = encode(self.cluster.first)
-        await keeper.load(dict.fromkeys(NAMES, first))
+
+        async def first() -> dict[str, bytes]:
+            return dict.fromkeys(NAMES, encode(self.cluster.first))
+
+        await keeper.load(first)
         self.keeper = keeper
         return keeper
 

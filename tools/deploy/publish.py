@@ -16,6 +16,7 @@ import trio
 from ring.builder.builder import Builder
 from ring.builder.builderfile import decode_builder, encode_builder
 from ring.errors import BadInput, Conflict, NotFound, Unavailable
+from ring.kv.local import LOGS_MAX
 from ring.names import NameHasher
 from ring.placement import Ring
 from ring.ringfile import decode, encode
@@ -23,7 +24,6 @@ from ring.service.edition import decode as decode_edition
 from ring.service.edition import file_name
 from ring.service.keeper import EDITION
 from ring.service.overlap import Overlap
-from ring.service.settling import holders
 from ring.service.voters import majority_of
 from ring.wire.client import Client
 from ring.world.interface import UnixAddress, World
@@ -50,13 +50,12 @@ class Movement:
     def between(cls, old: Ring, new: Ring) -> Movement:
         overlap = Overlap(new, old)
         moved = replicas = far = 0
-        for number in range(1 << overlap.finest):
+        for number in overlap.moved():
             before = {d.id for d in old.primaries(number >> (overlap.finest - old.part_power))}
             after = {d.id for d in new.primaries(number >> (overlap.finest - new.part_power))}
-            if before != after:
-                moved += 1
-                replicas += len(after - before)
-                far += len(after & before) < majority_of(len(before))
+            moved += 1
+            replicas += len(after - before)
+            far += len(after & before) < majority_of(len(before))
         return cls(1 << overlap.finest, moved, replicas, far)
 
 
@@ -67,6 +66,7 @@ class Published:
     before: int  # the version that was in force
     movement: Movement
     formatted: tuple[int, ...]  # devices
+    control: tuple[int, ...]  # devices that leave the ring, and still have a log of control state
 
 
 def open_cloud(layout: Layout) -> CloudRecord:
@@ -121,7 +121,9 @@ async def publish(
     await disk.make_dirs(folder)
     await disk.replace_file(f"{folder}/{name}.builder", encode_builder(builder))
     await disk.replace_file(f"{folder}/{name}.ring", data)
-    return Published(name, ring.version, old.version, movement, formatted)
+    leaving = Overlap.of(old).holders - {device.id for device in ring.devices if device is not None}
+    control = tuple(sorted(leaving & set(range(min(LOGS_MAX, record.devices)))))
+    return Published(name, ring.version, old.version, movement, formatted, control)
 
 
 async def _check_lineage(world: World, layout: Layout, name: str, builder: Builder, *, force: bool) -> None:
@@ -141,7 +143,7 @@ async def _check_lineage(world: World, layout: Layout, name: str, builder: Build
 async def _check_devices(world: World, layout: Layout, record: CloudRecord, ring: Ring, *, format_new: bool) -> tuple[int, ...]:
     """Every device with a replica is a formatted folder of this cloud.  Those that were formatted now."""
     missing = []
-    for device_id in sorted(holders(ring)):
+    for device_id in sorted(Overlap.of(ring).holders):
         disk = world.open_disk(str(layout.device(device_id)))
         if await disk.info(LABEL_PATH) is None:
             missing.append(device_id)

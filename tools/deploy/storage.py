@@ -113,5 +113,9 @@ async def _load_rings(world: World, layout: Layout, hasher: NameHasher, *, write
     for folder in (layout.in_force, layout.published):
         await disk.make_dirs(folder.name)
     keeper = Keeper(world, world.open_disk(str(layout.in_force)), hasher, writes=writes)
-    await keeper.load({name: await disk.read_file(f"{name}.ring") for name in RINGS})
+
+    async def first() -> dict[str, bytes]:
+        return {name: await disk.read_file(f"{name}.ring") for name in RINGS}
+
+    await keeper.load(first)
     return keeper

@@ -27,11 +27,15 @@ FIRST = {"object": encode(OLD), "container": encode(OLD)}
 LOOK = AgentSettings(look_s=1.0, patience_s=60.0)
 
 
+async def first() -> dict[str, bytes]:
+    return FIRST
+
+
 async def loaded(world: World, folder: str = "/rings", *, writes: bool = True) -> Keeper:
     disk = world.open_disk(folder)
     await disk.make_dirs("")
     keeper = Keeper(world, disk, HASHER, writes=writes)
-    await keeper.load(FIRST)
+    await keeper.load(first)
     return keeper
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from array import array
 from collections.abc import Sequence
 
@@ -40,7 +41,7 @@ def test_nothing_moves() -> None:
     assert Overlap.of(one).places(PATH) is not places
     overlap = Overlap.of(one)
     assert overlap.places(PATH) is overlap.places(PATH)  # a look-up, the second time
-    assert (overlap.moving, overlap.moved()) == (False, 0)
+    assert (overlap.moving, overlap.moved()) == (False, [])
 
 
 @pytest.mark.parametrize(
@@ -104,11 +105,26 @@ def test_powers_may_differ(old_power: int, new_power: int) -> None:
         assert set(by_old) <= overlap.settled_at(Span(new_power, new.partition(path)))
 
 
+@given(st.integers(0, 2), st.integers(0, 2), st.integers(1, 3), st.integers(1, 3), st.randoms())
+def test_moved_partitions_are_those_with_other_devices(
+    old_power: int, new_power: int, old_width: int, new_width: int, chance: random.Random
+) -> None:
+    old = ring([chance.sample(range(3), old_width) for _ in range(1 << old_power)])
+    new = ring([chance.sample(range(3), new_width) for _ in range(1 << new_power)], 2)
+    finest = max(old_power, new_power)
+    assert Overlap(new, old).moved() == [
+        number
+        for number in range(1 << finest)
+        if {d.id for d in new.primaries(number >> (finest - new_power))}
+        != {d.id for d in old.primaries(number >> (finest - old_power))}
+    ]
+
+
 def test_a_power_that_grows_moves_nothing() -> None:
     old = ring([[0, 1, 2], [3, 4, 5]])
     new = ring([[0, 1, 2], [0, 1, 2], [3, 4, 5], [3, 4, 5]], 2)
     overlap = Overlap(new, old)
-    assert overlap.moving and overlap.moved() == 0
+    assert overlap.moving and overlap.moved() == []
     assert overlap.places(PATH).voters == plain(3)
 
 

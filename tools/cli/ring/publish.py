@@ -147,6 +147,9 @@ def _say(name: str, version: int, done: Published | None, states: dict[int, Work
             f"Published version {version} of ring {name}, after {done.before}: {move.moved} of {move.partitions} partitions move "
             f"({100 * move.moved / move.partitions:.2f} %), {move.replicas} replicas."
         )
+        if done.control:
+            names = ", ".join(f"d{device_id}" for device_id in done.control)
+            click.echo(f"A log of control state stays on {names}: leave the disk where it is.")
         if move.far:
             click.echo(
                 f"{move.far} partitions keep fewer than a majority of their devices: safe, but it asks more devices for a while."
@@ -171,6 +174,7 @@ def _as_dict(name: str, version: int, done: Published | None, states: dict[int, 
             "replicas_moved": move.replicas,
             "partitions_without_majority": move.far,
             "formatted": list(done.formatted),
+            "control_state_on": list(done.control),
         }
     return found | {"workers": _states(name, states)}
 
