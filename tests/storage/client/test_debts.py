@@ -16,13 +16,16 @@ from tests.storage.client.ground import make_ring
         ([1, 2, 3], [1, 2, 3], [(1,), (2,), (3,)]),
         ([1, 2, 3], [3, 4, 5], [(4,), (5,), (3,)]),
         ([1, 2, 3], [4, 5, 6], [(4,), (5,), (6,)]),
-        ([1, 2, 3], [4, 5], [(4,), (5,), ()]),
+        ([1, 2, 3], [4, 5], [(4,), (5,), (4,)]),
+        ([1, 2, 3, 4, 5, 6], [7, 8, 9], [(7,), (8,), (9,), (7,), (8,), (9,)]),
         ([1, 2], [3, 4, 5], [(3, 5), (4,)]),
         ([1], [1, 2, 3], [(1, 2, 3)]),
         ([1, 2], [], [(), ()]),
     ],
 )
-def test_each_container_device_is_told_once(objects: list[int], containers: list[int], owed: list[tuple[int, ...]]) -> None:
+def test_each_container_device_is_told_and_each_replica_tells(
+    objects: list[int], containers: list[int], owed: list[tuple[int, ...]]
+) -> None:
     assert assign(objects, containers) == owed
 
 
