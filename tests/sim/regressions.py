@@ -3,6 +3,6 @@ test of its own where it was."""
 
 REGRESSIONS: dict[int, str] = {
     88: "two front doors gave one timestamp to two PUTs; the device that kept the other one said 'stored'",
-    373: "a write that only one device took owed no row: with six replicas and three containers' devices, three of them told nobody",
+    373: "a write that only one device took owed no row: six replicas, three devices of the container, so three told nobody",
     377: "a disk died between the check of a block and its reading, and the error was nobody's: the worker ended",
 }
