@@ -7,6 +7,7 @@
     fanout     calls in flight, settled by replies
     objects    put get head delete post        reading  newest at a majority, its body     writing  one version to a verdict
     books      containers and accounts         pages    listings from a majority        large    streams of big bodies
+    expiring   deletes what has expired        expiry when that is (pure)       reaping  empties deleted accounts
     payer      brings owed rows to containers  repair   mends what a read found stale   bodies   helpers over pieces
     reach      what all of them are made with: rings, nodes, timestamps, Settings
     watch      one timer for many waits        fake_node  a device's two engines in RAM

@@ -95,7 +95,7 @@ class BookOperations:
         page = await list_page(self._reach, self._replicas(ring, path), path, Query(limit=1))
         if page.items:
             raise ContainerNotEmpty(f"{path} is not empty")
-        timestamp = self._reach.timestamps.next(_newest(state))
+        timestamp = self._reach.timestamps.next(newest_of(state))
         self._known.pop(path, None)
         await self._merge_header(ring, replace(state.header, deleted=timestamp, metadata={}))
         self._known.pop(path, None)
@@ -146,11 +146,24 @@ class BookOperations:
     async def delete_account(self, path: Path) -> None:
         ring = self._reach.rings.account
         state = self._existing(path, await self._state(ring, path))
-        await self._merge_header(ring, ended(state.header, self._reach.timestamps.next(_newest(state))))
+        await self._merge_header(ring, ended(state.header, self._reach.timestamps.next(newest_of(state))))
 
     async def list_account(self, path: Path, query: Query) -> Page:
         ring = self._reach.rings.account
         return await list_page(self._reach, self._replicas(ring, path), path, query)
+
+    # ---- either, for storage.client.reaping
+
+    async def state(self, book: Path) -> BookState | None:
+        """What a majority knows of it, deleted or not."""
+        return await self._state(self._ring_of(book), book)
+
+    def replicas(self, book: Path) -> Replicas:
+        return self._replicas(self._ring_of(book), book)
+
+    async def merge_header(self, header: BookHeader) -> None:
+        """At a majority."""
+        await self._merge_header(self._ring_of(header.path), header)
 
     # ---- how
 
@@ -247,15 +260,15 @@ class BookOperations:
 
     def _header(self, path: Path, state: BookState | None, metadata: Mapping[str, str], policy: int) -> BookHeader:
         """The book as it shall be: made new when it is not there, and ``metadata`` set above all that was."""
-        timestamp = self._reach.timestamps.next(_newest(state))
+        timestamp = self._reach.timestamps.next(newest_of(state))
         stamped = {name: (value, timestamp) for name, value in metadata.items()}
         if state is not None and state.header.exists:
             return replace(state.header, metadata=stamped)
         return BookHeader(path, timestamp, state.header.deleted if state is not None else None, policy, stamped)
 
 
-def _newest(state: BookState | None) -> Timestamp | None:
-    """Of all that the header says."""
+def newest_of(state: BookState | None) -> Timestamp | None:
+    """The newest timestamp in its header."""
     if state is None:
         return None
     header = state.header

@@ -40,6 +40,7 @@ from storage.client.node import Node
 from storage.client.objects import ObjectOperations
 from storage.client.quorum import WriteQuorum
 from storage.client.reach import Reach, Rings, Settings
+from storage.client.reaping import Reaping
 from storage.client.repair import Repairer
 
 
@@ -68,6 +69,7 @@ class ClusterStorage:
         self.repairer = Repairer(reach)
         self._books = BookOperations(reach)
         self._objects = ObjectOperations(reach, self._books, self.repairer)
+        self.reaping = Reaping(reach, self._books, self._objects)  # for the account reaper
         self._current = reach.current  # around what can be done again from its beginning
         nursery.start_soon(self.repairer.run)
 

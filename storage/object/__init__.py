@@ -9,6 +9,7 @@
     reader.py    reading a version, every byte checked
     store.py     ObjectStore: the object half of a Node, its start, its background tasks
     auditor.py   a Worker: finds what has rotted and puts it aside
+    due.py       when objects are to go                    expirer.py   a Worker: deletes them then
 
 A record in the log commits everything.  ``store`` puts the others together; ``storage.client.local`` calls it.  Formats:
 docs/formats/{device-label,pack,file,index}.md.

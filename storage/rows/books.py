@@ -186,6 +186,12 @@ class Books:
         entry = self._entry(book)
         return None if entry is None else (entry.state.header, self._pages(book))
 
+    def header(self, book: bytes) -> BookHeader | None:
+        """By its hash."""
+        self._check()
+        entry = self._entry(book)
+        return None if entry is None else entry.state.header
+
     def dirty(self, limit: int) -> list[StatsMark]:
         """Reports that containers of this device owe their accounts, as of now; in turn, so ask again for the next ones."""
         self._check()
