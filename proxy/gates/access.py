@@ -27,7 +27,7 @@ def owns(access: Access, path: Path, right: Right) -> bool:
     """Whether the caller needs no ACL."""
     if access.is_admin:
         return True
-    if access.account != path.account or not access.project_id:
+    if right is Right.MANAGE or access.account != path.account or not access.project_id:
         return False
     roles = access.roles
     return not roles.isdisjoint(_WRITERS) or (right in _READING and not roles.isdisjoint(_READERS))

@@ -16,13 +16,14 @@ from proxy.operations.verbs import (
     PostAccount,
     PostContainer,
     PostObject,
+    PutAccount,
     PutContainer,
     PutObject,
 )
 from ring.names import HIDDEN, NAME_BYTES_MAX, Path
 
 _USER_PREFIXES = ("x-object-meta-", "x-container-meta-", "x-account-meta-")
-_CARRIERS = (PutObject, PostObject, CopyObject, CreateUpload, PutContainer, PostContainer, PostAccount)
+_CARRIERS = (PutObject, PostObject, CopyObject, CreateUpload, PutContainer, PostContainer, PostAccount, PutAccount)
 
 
 @dataclass(frozen=True, slots=True)

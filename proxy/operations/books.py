@@ -1,4 +1,5 @@
-"""Accounts and containers.  An account needs no making: it is there, and empty, for the project that it belongs to.
+"""Accounts and containers.  An account needs no making: it is there, and empty, for the project that it belongs to; unless it was
+deleted, and what was in it is still going (AccountGone).
 
 Neighbours: verbs, storage.client.
 """
@@ -6,6 +7,7 @@ Neighbours: verbs, storage.client.
 from __future__ import annotations
 
 from proxy.operations.verbs import (
+    DeleteAccount,
     DeleteContainer,
     HeadAccount,
     HeadContainer,
@@ -13,6 +15,7 @@ from proxy.operations.verbs import (
     ListContainer,
     PostAccount,
     PostContainer,
+    PutAccount,
     PutContainer,
 )
 from ring.timestamp import ZERO
@@ -42,6 +45,14 @@ class BookVerbs:
 
     async def post_account(self, operation: PostAccount) -> None:
         await self._storage.put_account(operation.path, operation.metadata)
+
+    async def put_account(self, operation: PutAccount) -> bool:
+        """True when it was made.  AccountGone."""
+        return await self._storage.put_account(operation.path, operation.metadata)
+
+    async def delete_account(self, operation: DeleteAccount) -> None:
+        """With all that is in it, which goes later.  AccountNotFound, AccountGone."""
+        await self._storage.delete_account(operation.path)
 
     async def put_container(self, operation: PutContainer) -> bool:
         """True when it was created."""

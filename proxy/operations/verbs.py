@@ -23,6 +23,7 @@ class Right(Enum):
     LIST = "list a container"
     READ_BOOK = "read an account or container"
     OWN = "change an account or container"
+    MANAGE = "make or delete an account"  # administrators
 
 
 # ---- objects
@@ -132,6 +133,19 @@ class ListAccount:
 
 
 @dataclass(frozen=True, slots=True)
+class PutAccount:
+    path: Path
+    metadata: Mapping[str, str]
+    right: ClassVar[Right] = Right.MANAGE
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteAccount:
+    path: Path
+    right: ClassVar[Right] = Right.MANAGE
+
+
+@dataclass(frozen=True, slots=True)
 class PostAccount:
     path: Path
     metadata: Mapping[str, str]
@@ -238,6 +252,8 @@ Operation = (
     | HeadAccount
     | ListAccount
     | PostAccount
+    | PutAccount
+    | DeleteAccount
     | PutContainer
     | PostContainer
     | DeleteContainer

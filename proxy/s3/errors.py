@@ -11,6 +11,7 @@ from proxy.s3.xml import document, text
 from ring.errors import BadInput, Conflict, NotFound, RingfortError, Unavailable
 from ring.wire.message import BodyBroken, BodyTooLarge, Headers, Response
 from storage.client.errors import (
+    AccountGone,
     BadDigest,
     ContainerNotEmpty,
     ContainerNotFound,
@@ -29,6 +30,7 @@ CODES: tuple[tuple[type[RingfortError], str, int], ...] = (
     (errors.BucketNotFound, "NoSuchBucket", 404),
     (errors.UploadNotFound, "NoSuchUpload", 404),
     (errors.PartNotFound, "InvalidPartNumber", 416),
+    (AccountGone, "AccountProblem", 403),
     (NotFound, "NoSuchKey", 404),
     (errors.NameTooLong, "KeyTooLongError", 400),
     (errors.MetadataTooLarge, "MetadataTooLarge", 400),

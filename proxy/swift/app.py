@@ -18,6 +18,7 @@ from proxy.operations.objects import DLO, ObjectVerbs
 from proxy.operations.reads import conditions_of, write_condition
 from proxy.operations.verbs import (
     CopyObject,
+    DeleteAccount,
     DeleteContainer,
     DeleteObject,
     GetObject,
@@ -31,6 +32,7 @@ from proxy.operations.verbs import (
     PostAccount,
     PostContainer,
     PostObject,
+    PutAccount,
     PutContainer,
     PutObject,
     Right,
@@ -60,6 +62,7 @@ from ring.wire.query import Query as Parameters
 from ring.wire.query import quote
 from ring.world.interface import Clock
 from storage.client.bodies import aclose
+from storage.client.errors import AccountGone
 from storage.client.interface import BookMeta, ObjectMeta, Page, Prefix, Row
 
 _SHOWN = frozenset(("cache-control", "content-disposition", "content-encoding", "content-language", "expires", "x-robots-tag"))
@@ -106,6 +109,8 @@ class SwiftApp:
                 if parameters.pairs:
                     _check_supported(request.method, parameters)
                 response = await handler(self, request, access, path, parameters)
+        except AccountGone as error:
+            response = errors.gone(error, request.method, of_account=path is not None and not path.container)
         except RingfortError as error:
             response = errors.answer(error, path.account if path is not None else "")
         response.headers.fields.append(("x-trans-id", request.trans_id))
@@ -126,6 +131,17 @@ class SwiftApp:
 
     async def _post_account(self, request: Request, access: Access | None, path: Path, parameters: Parameters) -> Response:
         await self._pipeline.run(access, PostAccount(path, book_metadata(request.headers, "account")), self._books.post_account)
+        return Response(204)
+
+    async def _put_account(self, request: Request, access: Access | None, path: Path, parameters: Parameters) -> Response:
+        operation = PutAccount(path, book_metadata(request.headers, "account"))
+        created = await self._pipeline.run(access, operation, self._books.put_account)
+        return Response(201 if created else 202, Headers([("content-type", "text/html; charset=UTF-8")]))
+
+    async def _delete_account(self, request: Request, access: Access | None, path: Path, parameters: Parameters) -> Response:
+        if parameters.pairs:  # a mistyped bulk delete, perhaps: not for that
+            raise BadRequest("DELETE of an account takes no query")
+        await self._pipeline.run(access, DeleteAccount(path), self._books.delete_account)
         return Response(204)
 
     def _account_fields(self, book: BookMeta) -> list[tuple[str, str]]:
@@ -293,6 +309,8 @@ _ACCOUNT: dict[str, _Handler] = {
     "GET": SwiftApp._get_account,
     "HEAD": SwiftApp._head_account,
     "POST": SwiftApp._post_account,
+    "PUT": SwiftApp._put_account,
+    "DELETE": SwiftApp._delete_account,
 }
 _CONTAINER: dict[str, _Handler] = {
     "GET": SwiftApp._get_container,

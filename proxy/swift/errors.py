@@ -11,7 +11,7 @@ from identity.client.interface import Forbidden, Unauthorized
 from proxy import errors
 from ring.errors import BadInput, Conflict, NotFound, RingfortError, Unavailable
 from ring.wire.message import BodyBroken, BodyTooLarge, Headers, Response
-from storage.client.errors import BadDigest, EntityTooLarge, PreconditionFailed
+from storage.client.errors import AccountGone, BadDigest, EntityTooLarge, PreconditionFailed
 
 # The first kind that fits decides.
 STATUSES: tuple[tuple[type[RingfortError], int], ...] = (
@@ -38,6 +38,7 @@ _REASONS = {
     404: ("Not Found", "The resource could not be found."),
     405: ("Method Not Allowed", "The method is not allowed for this resource."),
     409: ("Conflict", "There was a conflict when trying to complete your request."),
+    410: ("Gone", "This resource is no longer available."),
     411: ("Length Required", "Content-Length header required."),
     412: ("Precondition Failed", "A precondition for this request was not met."),
     413: ("Request Entity Too Large", "The body of your request was too large for this server."),
@@ -71,6 +72,13 @@ def answer(error: RingfortError, account: str = "") -> Response:
         response.headers.add("etag", error.meta.etag)
         response.headers.add("accept-ranges", "bytes")
     return response
+
+
+def gone(error: AccountGone, method: str, *, of_account: bool) -> Response:
+    """An account was deleted and is being reaped: Swift's proxy tells only those who ask for the account itself."""
+    if of_account and method == "PUT":
+        return Response(403, Headers([("content-type", "text/plain; charset=UTF-8")]), b"Recently deleted")
+    return page(410 if of_account and method in ("GET", "HEAD") else 404)
 
 
 def reason_of(status: int) -> str:

@@ -158,8 +158,6 @@ async def test_a_body_without_a_length(swift: SwiftApp, ann: Client) -> None:
         ("PUT", f"{A}/d", {"x-storage-policy": "gold"}, 400),
         ("PUT", f"{A}/d", {"x-container-read": ".r:example.com"}, 400),
         ("PATCH", f"{A}/c/o", {}, 405),
-        ("PUT", A, {}, 405),
-        ("DELETE", A, {}, 405),
     ],
 )
 async def test_what_is_malformed(ann: Client, method: str, target: str, headers: dict[str, str], status: int) -> None:
@@ -309,6 +307,29 @@ async def test_expiry(ann: Client, clock: StillClock) -> None:
     assert (await ann("HEAD", f"{A}/c/o"))["x-delete-at"] == str(int(NOW) + 60)
     clock.seconds += 60
     assert (await ann("GET", f"{A}/c/o")).status == 404
+
+
+async def test_an_account_is_made_and_deleted_by_administrators(swift: SwiftApp, ann: Client) -> None:
+    root = Client(swift, {"x-auth-token": "token-root"})
+    assert (await ann("PUT", A)).status == 403
+    assert (await ann("DELETE", A)).status == 403
+    assert (await Client(swift)("DELETE", A)).status == 401
+    assert (await root("DELETE", A)).status == 404  # nothing has made it yet
+    assert (await root("PUT", A, {"x-account-meta-a": "1"})).status == 201
+    assert (await root("PUT", A)).status == 202
+    assert (await ann("HEAD", A))["x-account-meta-a"] == "1"
+    assert (await ann("PUT", f"{A}/c")).status == 201
+    assert (await root("DELETE", f"{A}?bulk-delet=1")).status == 400
+    assert (await ann("HEAD", A)).status == 204
+    assert (await root("DELETE", A)).status == 204
+    gone = await ann("GET", A)
+    assert (gone.status, gone.body) == (410, b"<html><h1>Gone</h1><p>This resource is no longer available.</p></html>")
+    assert (await ann("HEAD", A)).status == 410
+    assert (await ann("POST", A, {"x-account-meta-a": "1"})).status == 404
+    assert (await ann("PUT", f"{A}/another")).status == 404
+    assert (await root("DELETE", A)).status == 404
+    again = await root("PUT", A)
+    assert (again.status, again.body) == (403, b"Recently deleted")
 
 
 async def test_storage_that_cannot_answer(ann: Client, storage: FakeStorage) -> None:

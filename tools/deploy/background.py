@@ -1,5 +1,5 @@
-"""The background workers of a worker process: for each of its devices an auditor, replicators, updaters and an expirer; and the
-parts sweeper, which one process of the cloud runs."""
+"""The background workers of a worker process: for each of its devices an auditor, replicators, updaters, an expirer and a
+reaper; and the parts sweeper, which one process of the cloud runs."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from ring.daemon.pacing import Pacing
 from ring.daemon.worker import Worker, run_worker
 from ring.service.overlap import Overlap
 from ring.world.interface import World
+from storage.account.reaper import Reaper
 from storage.container.replicator import BookReplicator
 from storage.container.updater import ContainerUpdater
 from storage.object.auditor import Auditor
@@ -81,5 +82,9 @@ def _of_device(world: World, storage: StorageRoom, own: OwnDevice, rates: Backgr
         (books, repair()),
         (Expirer(world, own.store, lambda: overlap("object"), partial(storage.client.expire_object, 0)), repair()),
         (ObjectUpdater(world, own.store, lambda: overlap("container"), nodes), repair()),
+        (
+            Reaper(world, device, own.books, lambda: overlap("account"), storage.client.reaping, delay_s=rates.reap_delay_s),
+            repair(),
+        ),
         (ContainerUpdater(device, own.books, lambda: overlap("account"), nodes), repair()),
     ]

@@ -10,6 +10,7 @@ s3_region = "us-east-1"
 audit_bytes_per_s = 20971520.0       # each device
 repair_items_per_s = 500.0           # each device and worker
 sweep_items_per_s = 50.0
+reap_delay_s = 3600.0                # from the deletion of an account until what is in it goes; 0: at once
 
 [identity]
 token_ttl_s = 3600.0
@@ -42,6 +43,7 @@ class Background:
     audit_bytes_per_s: float = float(20 << 20)
     repair_items_per_s: float = 500.0
     sweep_items_per_s: float = 50.0
+    reap_delay_s: float = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,4 +84,6 @@ def load_settings(root: Path) -> Settings:
     ):
         if not value > 0:
             raise ConfigError(f"{path}: {name} is {value}", hint="it must be above 0")
+    if not settings.background.reap_delay_s >= 0:
+        raise ConfigError(f"{path}: background.reap_delay_s is {settings.background.reap_delay_s}", hint="it must be 0 or more")
     return settings

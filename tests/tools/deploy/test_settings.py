@@ -28,6 +28,7 @@ def test_values_replace_defaults(tmp_path: Path) -> None:
         ("[objects]\nmemory_byte = 1\n", "memory_byte"),
         ("[objects]\nmemory_bytes = 0\n", "memory_bytes"),
         ("[identity]\ntoken_ttl_s = nan\n", "token_ttl_s"),
+        ("[background]\nreap_delay_s = -1\n", "reap_delay_s"),
         ('[log]\nlevel = "LOUD"\n', "level"),
         ("objects = 3\n", "objects"),
         ("[", "TOML"),
