@@ -40,7 +40,7 @@ from ring.world.interface import Buffer, File, World
 from storage.object.device import PACKS
 from storage.object.files import disk_fault
 from storage.object.packs import SEGMENT_BYTES_MAX
-from storage.object.record import Origin, RecordKind, encode_record
+from storage.object.record import Origin, Record, RecordKind, decode_meta, encode_record
 from storage.object.scan import Damaged, Found, Scanner
 from storage.object.segment import COMPACTED, SEGMENT_HEAD_BYTES, SegmentHead, SegmentName
 from storage.object.segments import XATTR, Place, Segment
@@ -240,7 +240,7 @@ class Compactor:
     async def _read(self, job: _Job, segment: Segment) -> tuple[list[Found | Damaged], int, bool]:
         """What the next piece of a segment has: findings, bytes read, whether that was all."""
         if job.scanner is None:
-            job.scanner, job.offset = Scanner(segment.head.salt, segment.head.length), segment.head.length
+            job.scanner, job.offset = Scanner(segment.head.salt, segment.head.length, raw=True), segment.head.length
         try:
             data = await segment.file.pread(job.offset, min(UNIT_BYTES, segment.size - job.offset))
         except OSError as error:
@@ -266,8 +266,9 @@ class Compactor:
                 if isinstance(finding, Damaged):
                     await self._confirm(name, segment, finding)
                 elif self._stays(job, name, finding):
-                    record = replace(finding.record, origin=Origin(name.sequence, finding.offset))
-                    parts, length, _ = encode_record(record, job.head.salt)
+                    old, origin = finding.record, Origin(name.sequence, finding.offset)
+                    record = Record(old.kind, old.hash, old.timestamp, old.info, old.data, old.zstd, origin)
+                    parts, length, _ = encode_record(record, job.head.salt, finding.meta)
                     buffers += parts
                     job.size += length
                     self.moved_bytes += length
@@ -291,8 +292,10 @@ class Compactor:
                 if record.hash in job.indebted:
                     job.bound += finding.length
                 return not job.free[job.at] or record.hash in job.indebted
-            if record.info.debt is None or not self._index.owes(record.hash + record.timestamp.pack_inverted()):
+            if not self._index.owes(record.hash + record.timestamp.pack_inverted()):
                 return False
+        if decode_meta(finding.meta).debt is None:
+            return False
         job.indebted.add(record.hash)
         job.bound += finding.length
         return True
@@ -326,7 +329,7 @@ class Compactor:
         if job.scanner is None:
             if await job.file.pread_medium(0, job.head.length) != job.head.encode():
                 raise DiskFault(f"device {self._store.device.device_id}: the head of a new segment is not as it was written")
-            job.scanner, job.offset = Scanner(job.head.salt, job.head.length), job.head.length
+            job.scanner, job.offset = Scanner(job.head.salt, job.head.length, raw=True), job.head.length
         data = await job.file.pread_medium(job.offset, min(UNIT_BYTES, job.size - job.offset))
         job.offset += len(data)
         last = job.offset >= job.size or not data

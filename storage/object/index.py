@@ -42,6 +42,7 @@ VERSION = b"\x03"
 KEY_BYTES = 28
 HEAD_BYTES_MAX = 256  # metadata up to here is in the entry, so that a HEAD reads no record
 _SCAN_ROWS = 1000
+_SEEN_MAX = 4096
 
 
 class EntryHead(msgspec.Struct, array_like=True, frozen=True):
@@ -144,6 +145,7 @@ class Index:
         self._tables = tables
         self._fresh = _Layer()
         self._committing: _Layer | None = None
+        self._seen: dict[bytes, Held | None] = {}  # what the table said since the last commit: a write looks twice
         self._lock = trio.Lock()
         self._distrusted = False
         self.position = LOG_START  # of the log: committed up to here
@@ -156,7 +158,13 @@ class Index:
     def newest(self, name_hash: bytes) -> Held | None:
         """The version of a name that is held, tombstones included.  FormatError when the table is damaged."""
         change = self._change(name_hash)
-        return change.held if change is not None else self._in_table(name_hash)
+        if change is not None:
+            return change.held
+        if name_hash not in self._seen:
+            if len(self._seen) >= _SEEN_MAX:
+                self._seen.clear()
+            self._seen[name_hash] = self._in_table(name_hash)
+        return self._seen[name_hash]
 
     def get(self, key: bytes) -> Held | None:
         """The version with this very key."""
@@ -357,6 +365,7 @@ class Index:
         await self._tables.commit([Write(STATE, POSITION_KEY, None)])
         self.position = self.landed = LOG_START
         self._fresh = _Layer()
+        self._seen.clear()
         self.weights.clear()
         for table, prefix in (
             ("tree", b"o"),
@@ -397,6 +406,7 @@ class Index:
                 raise DiskFault(f"the index cannot be written: {error}") from error
             finally:
                 self._committing = None
+                self._seen.clear()
             self.position = position
 
     def _writes(self, layer: _Layer, position: Position, weights: Sequence[Write]) -> list[Write]:
@@ -486,5 +496,5 @@ def _due(record: Record) -> int:
 
 
 def _rank_of_drop(record: Record) -> tuple[Timestamp, bool, str]:
-    """Of the version that is dropped: an object has an ETag."""
+    """An object has an ETag."""
     return record.timestamp, not record.info.etag, record.info.etag

@@ -19,7 +19,6 @@ import errno
 from collections import deque
 from collections.abc import Callable
 from contextlib import aclosing, suppress
-from dataclasses import replace
 from typing import NamedTuple
 
 import outcome
@@ -228,7 +227,8 @@ class Packs:
         else:
             frame = await self._world.offload.run(compress_apart, data)
         if frame is not None:
-            pending.record = replace(pending.record, data=frame, zstd=True)
+            old = pending.record
+            pending.record = Record(old.kind, old.hash, old.timestamp, old.info, frame, zstd=True)
 
     async def _encode(self, batch: list[Pending]) -> tuple[Segment, list[Buffer], list[Place]]:
         """The batch's bytes for the active segment, or for a new one when they do not fit."""

@@ -183,8 +183,12 @@ def decode_info(data: Buffer, salt: int, at: int = 0) -> tuple[Head, Info]:
     return head, _info(data, at, head)
 
 
-def decode_record(data: Buffer, salt: int, at: int = 0) -> Record:
-    """The whole record at ``data[at]``, every byte checked; its data is a view.  BadRecord, ForeignRecord."""
+NO_INFO = Info(("", "", ""))
+
+
+def decode_record(data: Buffer, salt: int, at: int = 0, *, raw: bool = False) -> Record:
+    """The whole record at ``data[at]``, every byte checked; its data is a view.  ``raw``: its metadata is not decoded (NO_INFO).
+    BadRecord, ForeignRecord."""
     head = _checked_head(data, salt, at)
     view = memoryview(data)
     end = at + head.length - FOOT_BYTES
@@ -201,7 +205,8 @@ def decode_record(data: Buffer, salt: int, at: int = 0) -> Record:
             raise BadRecord("the record is too short for where it came from")
         origin, body = Origin(*_ORIGIN.unpack_from(body)), body[_ORIGIN.size :]
     zstd = bool(head.flags & FLAG_ZSTD)
-    return Record(RecordKind(head.kind), head.hash, Timestamp.unpack(head.version), _info(data, at, head), body, zstd, origin)
+    info = NO_INFO if raw else _info(data, at, head)
+    return Record(RecordKind(head.kind), head.hash, Timestamp.unpack(head.version), info, body, zstd, origin)
 
 
 def _checked_head(data: Buffer, salt: int, at: int) -> Head:
@@ -217,11 +222,16 @@ def _checked_head(data: Buffer, salt: int, at: int) -> Head:
     return head
 
 
-def _info(data: Buffer, at: int, head: Head) -> Info:
+def decode_meta(meta: Buffer) -> Info:
+    """A record's metadata part, which was checked.  BadRecord."""
     try:
-        return _decode_info(memoryview(data)[at + HEAD_BYTES : at + HEAD_BYTES + head.meta_length])
+        return _decode_info(meta)
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
         raise BadRecord("the record's metadata is not of this format") from error
+
+
+def _info(data: Buffer, at: int, head: Head) -> Info:
+    return decode_meta(memoryview(data)[at + HEAD_BYTES : at + HEAD_BYTES + head.meta_length])
 
 
 # ---- between records and what a Node speaks of

@@ -24,6 +24,7 @@ class Found:
     offset: int
     length: int
     meta_length: int
+    meta: bytes = b""  # of a raw one
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +43,11 @@ Finding = Found | Damaged
 
 
 class Scanner:
-    """Feed it a segment's bytes in order, from a place where a record begins."""
+    """Feed it a segment's bytes in order, from a place where a record begins.  ``raw``: metadata is checked, but not decoded."""
 
-    def __init__(self, salt: int, offset: int) -> None:
+    def __init__(self, salt: int, offset: int, *, raw: bool = False) -> None:
         self._salt = salt
+        self._raw = raw
         self._buffer = b""
         self._base = offset  # of the buffer in the segment
         self._bad_from: int | None = None  # searching since there
@@ -93,8 +95,9 @@ class Scanner:
 
     def _record(self, buffer: bytes, at: int, head: Head) -> Finding | None:
         try:
-            record = decode_record(buffer, self._salt, at)
-            return Found(record, self._base + at, head.length, head.meta_length)
+            record = decode_record(buffer, self._salt, at, raw=self._raw)
+            meta = bytes(buffer[at + HEAD_BYTES : at + HEAD_BYTES + head.meta_length]) if self._raw else b""
+            return Found(record, self._base + at, head.length, head.meta_length, meta)
         except ForeignRecord:
             return Damaged(self._base + at, self._base + at + head.length, head, foreign=True)
         except BadRecord:

@@ -1,31 +1,47 @@
-"""How fast one device takes small objects: durable 4 KiB puts and checked 4 KiB gets, and what they cost in cpu.
+"""One device's packs: durable 4 KiB puts and checked gets and what they cost in cpu, with bodies that compress and that do not;
+then churn: how much lies on disk for each byte that is alive, round by round, without compaction and with it, and how fast it is.
 
-python -m tools.bench.packs [FOLDER]        (on the disk of FOLDER; default: the current folder)
+python -m tools.bench.packs [FOLDER]             (on the disk of FOLDER; default: the current folder)
+python -m tools.bench.packs [FOLDER] --churn     only the churn
+python -m tools.bench.packs [FOLDER] --speed     only the puts and gets
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
+import random
 import shutil
 import sys
 import tempfile
 import time
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import trio
 
+from ring.daemon.worker import once
 from ring.names import NameHasher, Path
 from ring.timestamp import Timestamp
+from ring.world.interface import World
 from ring.world.real import make_world
 from storage.client.interface import Row
 from storage.client.node import Debt, Kind, Version
+from storage.object.compaction import Compactor
 from storage.object.device import format_device, open_device
-from storage.object.store import ObjectStore
+from storage.object.packs import SEGMENT_BYTES_MAX
+from storage.object.store import ObjectStore, Write
 
 SECONDS = 4.0
 WRITERS = (1, 16, 64)
-DATA = os.urandom(4096)
-ETAG = hashlib.md5(DATA).hexdigest()
+CHURN_OBJECTS = 8000
+CHURN_ROUNDS = 8
+CHURN_SEGMENT_BYTES = 16 << 20
+NOISE = os.urandom(4096)
+TEXT = b"".join(b'{"name": "photos/%x.jpg", "size": %d, "etag": "%x"}, ' % (n * 7919, n * 997, n * 10**17) for n in range(1, 99))[
+    :4096
+]
+ETAG = "d41d8cd98f00b204e9800998ecf8427e"
 
 
 def _version(number: int) -> Version:
@@ -35,7 +51,7 @@ def _version(number: int) -> Version:
     )
 
 
-async def _puts(store: ObjectStore, writers: int, first: int) -> tuple[int, float, float]:
+async def _puts(store: ObjectStore, writers: int, first: int, data: bytes) -> tuple[int, float, float]:
     """Number of puts, seconds, seconds of cpu (of the whole process)."""
     number = first
     until = time.perf_counter() + SECONDS
@@ -46,7 +62,7 @@ async def _puts(store: ObjectStore, writers: int, first: int) -> tuple[int, floa
             number += 1
             version = _version(number)
             row = Row(version.path.object, version.timestamp, 4096, ETAG, "text/plain")
-            reply = await store.put_small(version, DATA, Debt(row, version.path.parent, (1,)))
+            reply = await store.put_small(version, data, Debt(row, version.path.parent, (1,)))
             assert reply.newest == version.timestamp
             store.mark_paid([store.key(version.path, version.timestamp)])
 
@@ -57,10 +73,10 @@ async def _puts(store: ObjectStore, writers: int, first: int) -> tuple[int, floa
     return number - first, time.perf_counter() - begin, time.process_time() - cpu
 
 
-async def _gets(store: ObjectStore, count: int) -> tuple[int, float, float]:
+async def _gets(store: ObjectStore, first: int, count: int) -> tuple[int, float, float]:
     begin, cpu, number = time.perf_counter(), time.process_time(), 0
     while time.perf_counter() - begin < SECONDS:
-        reading = await store.get(_version(number % count + 1).path, None, 0, None)
+        reading = await store.get(_version(first + number % count + 1).path, None, 0, None)
         assert reading is not None
         async for piece in reading.pieces:
             assert isinstance(piece, bytes)
@@ -82,37 +98,110 @@ async def _heads(store: ObjectStore, count: int) -> tuple[int, float, float]:
 
 def _print(what: str, result: tuple[int, float, float], more: str = "") -> None:
     count, seconds, cpu = result
-    print(f"{what:24} {count / seconds:10.0f}/s  {1e6 * cpu / count:8.1f} us cpu each  {more}", flush=True)
+    print(f"{what:30} {count / seconds:10.0f}/s  {1e6 * cpu / count:8.1f} us cpu each  {more}", flush=True)
 
 
-async def bench(root: str) -> None:
+@asynccontextmanager
+async def _device(folder: str, name: str, segment_bytes_max: int = SEGMENT_BYTES_MAX) -> AsyncIterator[tuple[World, ObjectStore]]:
+    root = os.path.join(folder, name)
+    os.mkdir(root)
     world = make_world()
-    disk = world.open_disk(root)
-    begin = time.perf_counter()
-    await format_device(disk, "bench", 1)
-    print(f"formatted in {time.perf_counter() - begin:.2f} s")
+    await format_device(world.open_disk(root), "bench", 1)
     device = await open_device(world, root, "bench", 1)
-    store = ObjectStore(world, device, NameHasher(b"a", b"b"))
+    store = ObjectStore(world, device, NameHasher(b"a", b"b"), segment_bytes_max=segment_bytes_max)
     async with trio.open_nursery() as nursery:
         await nursery.start(store.run)
-        total = 0
-        for writers in WRITERS:
-            batches, records = store.packs.batches, store.packs.records
-            result = await _puts(store, writers, total)
-            total += result[0]
-            size = (store.packs.records - records) / max(1, store.packs.batches - batches)
-            _print(f"put 4 KiB, {writers} writers", result, f"{size:.1f} records a sync")
-        _print("get 4 KiB", await _gets(store, total))
-        _print("head", await _heads(store, total))
+        yield world, store
         nursery.cancel_scope.cancel()
     await store.close()
     await device.close()
 
 
+async def speed(folder: str) -> None:
+    async with _device(folder, "speed") as (_, store):
+        total = 0
+        firsts = {}
+        for what, data in (("noise", NOISE), ("text", TEXT)):
+            firsts[what] = total
+            for writers in WRITERS:
+                batches, records = store.packs.batches, store.packs.records
+                result = await _puts(store, writers, total, data)
+                total += result[0]
+                size = (store.packs.records - records) / max(1, store.packs.batches - batches)
+                _print(f"put 4 KiB {what}, {writers} writers", result, f"{size:.1f} records a sync")
+        _print("get 4 KiB noise", await _gets(store, 0, firsts["text"]))
+        _print("get 4 KiB text", await _gets(store, firsts["text"], total - firsts["text"]))
+        _print("head", await _heads(store, total))
+
+
+async def churn(folder: str) -> None:
+    """Each round overwrites as many objects as there are, picked at random."""
+    print(f"churn: {CHURN_OBJECTS} objects of 4 KiB, segments of {CHURN_SEGMENT_BYTES >> 20} MiB, random overwrites")
+    for compacting in (False, True):
+        async with _device(folder, f"churn-{compacting}", CHURN_SEGMENT_BYTES) as (world, store):
+            compactor = Compactor(world, store, grace_s=0.0)
+            rng = random.Random(1)
+            ratios = []
+            read_bytes = 0
+            seconds = cpu = 0.0
+            ticks = 10**14
+            for round_number in range(CHURN_ROUNDS + 1):
+                ticks += CHURN_OBJECTS
+                names = range(CHURN_OBJECTS) if not round_number else [rng.randrange(CHURN_OBJECTS) for _ in range(CHURN_OBJECTS)]
+                await _overwrite(store, names, ticks)
+                if compacting:
+                    begin, cpu_begin = time.perf_counter(), time.process_time()
+                    await once(compactor)
+                    seconds += time.perf_counter() - begin
+                    cpu += time.process_time() - cpu_begin
+                live = sum(weight.live for _, weight in store.index.weights.all())
+                packs = os.path.join(folder, f"churn-{compacting}", "packs")
+                ratios.append(sum(entry.stat().st_size for entry in os.scandir(packs)) / live)
+            print(f"  {'with' if compacting else 'without'} compaction, bytes on disk for each that is alive, after each round:")
+            print("   ", "  ".join(f"{ratio:.2f}" for ratio in ratios))
+            if compacting:
+                written = (CHURN_ROUNDS + 1) * CHURN_OBJECTS * 4096
+                moved, reclaimed = compactor.moved_bytes, compactor.reclaimed_bytes
+                read_bytes = moved + reclaimed
+                print(
+                    f"    {compactor.compactions} compactions: {moved >> 20} MiB moved, {reclaimed >> 20} MiB given back,"
+                    f" {moved / written:.2f} bytes moved for each that was written"
+                )
+                print(
+                    f"    {read_bytes / seconds / 1e6:.0f} MB/s of old segments gone through (copied, read back, verified),"
+                    f" {1e3 * cpu / (read_bytes / 1e6):.1f} ms cpu for each MB"
+                )
+
+
+async def _overwrite(store: ObjectStore, names: Iterable[int], ticks: int) -> None:
+    waiting: list[Write] = []
+    for place, name in enumerate(names):
+        known = _version(name)
+        version = replace(known, timestamp=Timestamp(ticks + place))
+        waiting.append(store.begin_small(version, NOISE, None))
+        if len(waiting) == 64:
+            for write in waiting:
+                await write.wait()
+            waiting.clear()
+            await store.room()
+    for write in waiting:
+        await write.wait()
+
+
+async def bench(folder: str, parts: Sequence[str]) -> None:
+    if "speed" in parts:
+        await speed(folder)
+    if "churn" in parts:
+        await churn(folder)
+
+
 def main() -> None:
-    folder = tempfile.mkdtemp(prefix="bench-packs-", dir=sys.argv[1] if len(sys.argv) > 1 else ".")
+    words = sys.argv[1:]
+    folders = [word for word in words if not word.startswith("--")]
+    parts = [part for part in ("speed", "churn") if f"--{part}" in words] or ["speed", "churn"]
+    folder = tempfile.mkdtemp(prefix="bench-packs-", dir=folders[0] if folders else ".")
     try:
-        trio.run(bench, folder)
+        trio.run(bench, folder, parts)
     finally:
         shutil.rmtree(folder)
 
