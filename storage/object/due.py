@@ -18,6 +18,8 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from ring.world.interface import Tables, Write
+from storage.client.expiry import due_of
+from storage.object.record import Record, RecordKind
 
 TABLE = "due"
 _DUE_BYTES = 8
@@ -31,6 +33,11 @@ class Dated(Protocol):
 
     @property
     def due(self) -> int: ...
+
+
+def of(record: Record) -> int:
+    """Seconds since 1970 when the version it makes or changes is to go; 0: never."""
+    return 0 if record.kind is RecordKind.TOMBSTONE else due_of(record.info.metadata)
 
 
 def row_key(due: int, key: bytes) -> bytes:

@@ -23,7 +23,6 @@ import trio
 from ring.errors import DiskFault, FormatError
 from ring.timestamp import Timestamp
 from ring.world.interface import Tables, Write
-from storage.client.expiry import due_of
 from storage.client.node import Kind
 from storage.object import due
 from storage.object.packs import Landed
@@ -476,7 +475,7 @@ def _newer(old: Held | None, record: Record, place: Place) -> Held | None:
 def _version_of(record: Record, place: Place) -> Held:
     info = record.info
     serial = info.file.serial if info.file is not None else 0
-    entry = Entry(record.kind, place, info.size, info.etag, info.posted_at, None, _head(info), serial, _due(record))
+    entry = Entry(record.kind, place, info.size, info.etag, info.posted_at, None, _head(info), serial, due.of(record))
     return Held(record.hash, record.timestamp, entry)
 
 
@@ -487,12 +486,8 @@ def _posted(old: Held | None, record: Record, place: Place) -> Held | None:
     if Timestamp.unpack(record.info.posted_at) <= old.modified:
         return old
     info = record.info
-    entry = msgspec.structs.replace(old.entry, posted_at=info.posted_at, posted=place, head=_head(info), due=_due(record))
+    entry = msgspec.structs.replace(old.entry, posted_at=info.posted_at, posted=place, head=_head(info), due=due.of(record))
     return Held(old.hash, old.timestamp, entry)
-
-
-def _due(record: Record) -> int:
-    return 0 if record.kind is RecordKind.TOMBSTONE else due_of(record.info.metadata)
 
 
 def _rank_of_drop(record: Record) -> tuple[Timestamp, bool, str]:
