@@ -21,6 +21,7 @@ from ring.placement import NO_DEVICE
 Table = tuple[NDArray[np.uint16], ...]  # a row per replica, of device ids by partition; the last may be shorter
 Ints = NDArray[np.int32]
 IDS = NO_DEVICE + 1
+_PAIRWISE_MAX = 12  # replicas: above, comparing each with each costs more than sorting
 
 
 def counts_of(table: Table, device_count: int) -> NDArray[np.int64]:
@@ -65,6 +66,8 @@ def square(table: Table) -> NDArray[np.uint16]:
 def alike(tiers: Ints) -> tuple[Ints, NDArray[np.bool_]]:
     """Of (replicas, partitions) tier numbers: how many replicas of the partition are in the same tier, this one counted; and
     whether no earlier row is."""
+    if len(tiers) > _PAIRWISE_MAX:
+        return _alike_by_sorting(tiers)
     count = np.ones(tiers.shape, np.int32)
     first = np.ones(tiers.shape, bool)
     for one in range(len(tiers)):
@@ -74,6 +77,15 @@ def alike(tiers: Ints) -> tuple[Ints, NDArray[np.bool_]]:
             count[other] += same
             first[one] &= ~same
     return count, first
+
+
+def _alike_by_sorting(tiers: Ints) -> tuple[Ints, NDArray[np.bool_]]:
+    partitions = tiers.shape[1]
+    keys = tiers.astype(np.int64) * partitions + np.arange(partitions)
+    _, index, inverse, counts = np.unique(keys, return_index=True, return_inverse=True, return_counts=True)
+    first = np.zeros(tiers.size, bool)
+    first[index] = True
+    return counts[inverse.reshape(tiers.shape)].astype(np.int32), first.reshape(tiers.shape)
 
 
 @dataclass(frozen=True, slots=True)
