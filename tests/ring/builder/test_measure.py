@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ring.builder.builder import Builder
-from ring.builder.measure import counts_of, crowding, even_limits, scatter
+from ring.builder.measure import alike, counts_of, crowding, even_limits, scatter
 from ring.builder.quota import Tier, tiers_of
 from ring.placement import NO_DEVICE
 from tests.ring.builder.ground import Spot, builder_of, builders, holders, random_table
@@ -94,3 +94,15 @@ def test_a_partition_counts_once_at_the_level_where_it_is_worst() -> None:
     builder = builder_of((1, 1, 1, 1.0), (1, 1, 1, 1.0), (1, 2, 1, 1.0), (1, 3, 1, 1.0), part_power=1)
     builder.table = tuple(np.array(row, np.uint16) for row in ([0, 0], [1, 2], [2, 3]))
     assert builder.dispersion() == pytest.approx(100 / 6)  # zone 1 and its server both hold one too many of partition 0
+
+
+@given(st.integers(1, 20), st.integers(1, 6), st.data())
+def test_replicas_alike(replicas: int, partitions: int, data: st.DataObject) -> None:
+    """By both ways of counting: few replicas are compared pairwise, many are sorted."""
+    cells = st.lists(st.integers(0, 4), min_size=partitions, max_size=partitions)
+    tiers = np.array(data.draw(st.lists(cells, min_size=replicas, max_size=replicas)), np.int32)
+    count, first = alike(tiers)
+    for partition in range(partitions):
+        column = tiers[:, partition].tolist()
+        assert count[:, partition].tolist() == [column.count(tier) for tier in column]
+        assert first[:, partition].tolist() == [tier not in column[:row] for row, tier in enumerate(column)]
