@@ -104,6 +104,18 @@ class Reaper:
         self._round: _Round | None = None
         self._empty_since: dict[Path, float] = {}  # trio's time
 
+    def facts(self) -> dict[str, float]:
+        """Of all accounts of this device that are gone, for metrics."""
+        gone_now = list(self.progress.values())
+        return {
+            "accounts_left": len(gone_now),
+            "containers_left": sum(one.containers_left for one in gone_now),
+            "objects_left": sum(one.objects_left for one in gone_now),
+            "containers": sum(one.containers for one in gone_now),
+            "objects": sum(one.objects for one in gone_now),
+            "failed": sum(one.failed for one in gone_now),
+        }
+
     async def work(self) -> Busy | Idle:
         """One partition's accounts, or one page of a gone account's containers or of a container's objects."""
         if self._round is not None:

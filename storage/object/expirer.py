@@ -121,6 +121,19 @@ class Expirer:
         self._after: bytes | None = None  # rows behind this are the pass's still; None: between passes
         self._todo: deque[tuple[int, bytes]] = deque()
 
+    def facts(self) -> dict[str, float]:
+        """Of the pass, for metrics."""
+        now = self.progress
+        behind_s = max(self._clock.now() - self._delay_s - now.oldest_due, 0.0) if now.left else 0.0
+        return {
+            "found": now.found,
+            "deleted": now.deleted,
+            "kept": now.kept,
+            "failed": now.failed,
+            "left": now.left,
+            "behind_s": behind_s,
+        }
+
     async def work(self) -> Busy | Idle:
         """A few objects, or a page of the table.  Unavailable when none of these few could be deleted: the next ones are others."""
         if self._todo:

@@ -9,7 +9,7 @@ import trio
 
 from proxy.app import FrontDoor
 from ring.daemon.log import Log
-from ring.daemon.metrics import Registry
+from ring.daemon.metrics import Gauge, Registry
 from ring.daemon.pacing import Pacing
 from ring.daemon.worker import Worker, run_worker
 from ring.service.overlap import Overlap
@@ -40,13 +40,20 @@ def start_background(
 ) -> None:
     """They run until the nursery is cancelled, or their device is closed; those of a device that comes later too."""
 
+    facts = registry.gauge("ringfort_worker_facts", "What a worker's pass has come to.", ["worker", "what"])
+
     async def run(own: OwnDevice, ended: trio.Event) -> None:
+        told: list[tuple[str, str]] = []
         try:
             with own.background:
                 async with trio.open_nursery() as workers:
                     for worker, pacing in _of_device(world, storage, own, rates):
                         workers.start_soon(run_worker, worker, pacing, log, registry)
+                        if isinstance(worker, Expirer | Reaper):
+                            told += _follow(facts, worker)
         finally:
+            for labels in told:
+                facts.forget(*labels)
             ended.set()
 
     def start(own: OwnDevice) -> None:
@@ -58,6 +65,18 @@ def start_background(
     storage.devices.opened = start
     if sweep:
         nursery.start_soon(run_worker, front.sweeper, Pacing(items_per_s=rates.sweep_items_per_s), log, registry)
+
+
+def _follow(facts: Gauge, worker: Expirer | Reaper) -> list[tuple[str, str]]:
+    """Its labels."""
+
+    def fact(what: str) -> float:
+        return worker.facts()[what]
+
+    names = list(worker.facts())
+    for what in names:
+        facts.follow(partial(fact, what), worker.name, what)
+    return [(worker.name, what) for what in names]
 
 
 def _of_device(world: World, storage: StorageRoom, own: OwnDevice, rates: Background) -> list[tuple[Worker, Pacing]]:

@@ -114,6 +114,7 @@ async def test_the_life_of_an_account(field: Field, autojump_clock: MockClock) -
     assert len(field.live(ACCOUNT)) == 35  # not yet
     first = field.reapers[field.primaries()[0]]
     assert first.progress[ACCOUNT].containers_left == 5
+    assert (first.facts()["accounts_left"], first.facts()["containers_left"]) == (1, 5)
     await trio.sleep(11)
     await field.everybody()
     assert field.live(ACCOUNT) == set()

@@ -248,6 +248,9 @@ async def test_many_are_deleted_in_small_units(field: Field, autojump_clock: Moc
         assert isinstance(unit, Idle)
         assert expirer.progress.over
         assert expirer.progress.deleted + expirer.progress.waiting == expirer.progress.found
+        facts = expirer.facts()
+        assert (facts["found"], facts["left"]) == (expirer.progress.found, expirer.progress.waiting)
+        assert facts["behind_s"] == (pytest.approx(30, abs=5) if facts["left"] else 0)
     assert units > 16
     assert len(field.attempts) == len(names)
     assert await field.listed() == ["o"]
