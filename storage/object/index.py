@@ -154,16 +154,15 @@ class Index:
 
     # ---- reading
 
-    def newest(self, name_hash: bytes) -> Held | None:
+    def newest(self, name_hash: bytes, *, writing: bool = False) -> Held | None:
         """The version of a name that is held, tombstones included.  FormatError when the table is damaged."""
         change = self._change(name_hash)
         if change is not None:
             return change.held
-        if name_hash not in self._seen:
-            if len(self._seen) >= _SEEN_MAX:
-                self._seen.clear()
-            self._seen[name_hash] = self._in_table(name_hash)
-        return self._seen[name_hash]
+        held = self._seen[name_hash] if name_hash in self._seen else self._in_table(name_hash)
+        if writing and len(self._seen) < _SEEN_MAX:
+            self._seen[name_hash] = held
+        return held
 
     def get(self, key: bytes) -> Held | None:
         """The version with this very key."""

@@ -329,7 +329,7 @@ class ObjectStore:
 
     def known(self, name_hash: bytes, version: Version) -> Write | None:
         """The answer to a write of a version that is held already, or is older than what is; None when it is news."""
-        old = self._newest(name_hash)
+        old = self._newest(name_hash, writing=True)
         if old is None:
             return None
         rank = version.timestamp, version.kind is Kind.TOMBSTONE, version.etag
@@ -467,10 +467,10 @@ class ObjectStore:
         self._suspects.append(key)
         self._to_clean.set()
 
-    def _newest(self, name_hash: bytes) -> Held | None:
+    def _newest(self, name_hash: bytes, *, writing: bool = False) -> Held | None:
         self._check()
         try:
-            return self.index.newest(name_hash)
+            return self.index.newest(name_hash, writing=writing)
         except (OSError, FormatError) as error:
             raise self.index_failed(error) from error
 
