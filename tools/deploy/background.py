@@ -18,6 +18,7 @@ from storage.account.reaper import Reaper
 from storage.container.replicator import BookReplicator
 from storage.container.updater import ContainerUpdater
 from storage.object.auditor import Auditor
+from storage.object.compaction import Compactor
 from storage.object.expirer import Expirer
 from storage.object.replicator import ObjectReplicator
 from storage.object.updater import ObjectUpdater
@@ -97,6 +98,7 @@ def _of_device(world: World, storage: StorageRoom, own: OwnDevice, rates: Backgr
     own.progress = lambda name: objects.progress if name == "object" else books.progress(name)
     return [
         (Auditor(world, own.store), Pacing(bytes_per_s=rates.audit_bytes_per_s)),
+        (Compactor(world, own.store), Pacing(bytes_per_s=rates.audit_bytes_per_s)),
         (objects, repair()),
         (books, repair()),
         (Expirer(world, own.store, lambda: overlap("object"), partial(storage.client.expire_object, 0)), repair()),
