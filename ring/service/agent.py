@@ -145,13 +145,15 @@ class RingAgent:
 
     async def _propose(self, name: str, data: bytes) -> None:
         keeper = self._keeper
+        before = keeper.edition  # a front door may bring a newer one meanwhile: then this is made again above that
         ring = checked(name, data, self._hasher)
         new = RingId.of(ring.version, data)
         moves = Overlap(ring, keeper.overlaps[name].ring)
-        edition = keeper.edition.published(name, new, moves=bool(await self._world.offload.run(moves.moved)))
+        edition = before.published(name, new, moves=bool(await self._world.offload.run(moves.moved)))
         # The file is durable before anybody can come to know the edition: otherwise a crash could leave a ring that nobody has.
-        await keeper.store(name, ring.version, data)
-        if await self._register.advance(keeper.edition, edition):
+        if not await keeper.store(name, ring.version, data, before=before):
+            return
+        if await self._register.advance(before, edition):
             await keeper.adopt(edition, {(name, ring.version): data})
             self._note("rings", f"version {ring.version} of ring {name} is in force, edition {edition.number}")
 

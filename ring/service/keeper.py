@@ -41,6 +41,7 @@ class Keeper:
         self._writes = writes
         self._edition = Edition(0, {})
         self._rings: dict[tuple[str, RingId], Ring] = {}
+        self._coming: dict[str, str] = {}  # by ring, the file that may be in force next
         self._turn = trio.Lock()
         self._told: list[Callable[[Mapping[str, Overlap]], None]] = []
 
@@ -82,10 +83,10 @@ class Keeper:
             for (name, version), wanted in edition.needed.items():
                 ring = self._rings.get((name, wanted))
                 rings[name, wanted] = ring or await self._bring(name, wanted, files.get((name, version)))
-            if self._writes and not from_disk:
+            if self._writes:  # also what was read: who wrote it may have ended before it was durable
                 await self._disk.replace_file(EDITION, encode(edition))
             self._swap(edition, rings)
-            if self._writes:
+            if self._writes and not from_disk:  # what was found at a start may be of a step that was taken and not heard of
                 await self._tidy()
         return True
 
@@ -97,9 +98,15 @@ class Keeper:
         except (NotFound, FormatError):
             return False
 
-    async def store(self, name: str, version: int, data: bytes) -> None:
-        """A ring file that a coming edition will name."""
-        await self._disk.replace_file(file_name(name, version), data)
+    async def store(self, name: str, version: int, data: bytes, *, before: Edition) -> bool:
+        """A ring file that the edition after ``before`` will name.  False, and nothing is written, when that is not in force (any
+        more): the file of that version might be another one by now, and in force."""
+        async with self._turn:
+            if self._edition is not before:
+                return False
+            self._coming[name] = file_name(name, version)
+            await self._disk.replace_file(file_name(name, version), data)
+        return True
 
     async def _bring(self, name: str, wanted: RingId, data: bytes | None) -> Ring:
         path = file_name(name, wanted.version)
@@ -140,7 +147,7 @@ class Keeper:
 
     async def _tidy(self) -> None:
         """Rings that no edition names any more.  What cannot be removed now is removed after the next change."""
-        needed = {file_name(name, version) for name, version in self._edition.needed}
+        needed = {file_name(name, version) for name, version in self._edition.needed} | set(self._coming.values())
         for path in await self._disk.list_dir(""):
             if path.endswith(".ring") and path not in needed:
                 await self._disk.unlink(path)

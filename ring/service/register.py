@@ -30,6 +30,7 @@ class Register:
 
     async def advance(self, old: Edition | None, new: Edition) -> bool:
         """``new`` follows ``old``; False when something else does, and nothing was changed."""
+        assert old is None or new.number > old.number, (old, new)
         entry = await self._kv.get(EDITION)
         if (None if entry is None else decode(entry.value)) != old:
             return False

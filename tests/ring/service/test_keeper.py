@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import pytest
 import trio
 from trio.testing import MockClock
@@ -22,6 +25,7 @@ from ring.world.interface import Disk, World
 from ring.world.sim import Simulation, SimWorld
 from tests.ring.service.test_overlap import HASHER, everywhere
 
+T = TypeVar("T")
 OLD, NEW, NEWEST = everywhere(1, 2, 3), everywhere(1, 2, 4, version=2), everywhere(4, 5, 6, version=3)
 FIRST = {"object": encode(OLD), "container": encode(OLD)}
 LOOK = AgentSettings(look_s=1.0, patience_s=60.0)
@@ -362,3 +366,67 @@ async def test_an_agent_that_ended_between_two_steps(nursery: trio.Nursery, auto
     one = await machine(nursery, world, kv, "one", [])
     await trio.sleep(3)
     assert one.keeper.edition.number == 2
+
+
+async def test_an_edition_that_comes_while_a_ring_is_proposed_is_not_undone(
+    autojump_clock: MockClock,
+) -> None:
+    """A front door fetches another machine's edition in the middle of the agent's step."""
+    world, kv = SimWorld(1), MemoryKV()
+    for name in ("one", "two"):
+        await world.open_disk(f"/{name}/published").make_dirs("")
+    one, two = await loaded(world, "/one/rings"), await loaded(world, "/two/rings")
+    register = Register(kv)
+    assert await register.advance(None, one.edition)
+    container = one.edition.published("container", RingId.of(3, encode(NEWEST)), moves=True)
+
+    class Between:
+        """The other machine's step falls between the agent's look at the ring and its own step."""
+
+        async def run(self, call: Callable[..., T], *arguments: object) -> T:
+            if two.edition != container:
+                assert await register.advance(two.edition, container)
+                await two.adopt(container, {("container", 3): encode(NEWEST)})
+                assert await fetch(one, two)
+            return call(*arguments)
+
+    published = world.open_disk("/one/published")
+    await published.replace_file("object.ring", encode(NEW))
+    slow = World(world.clock, world.net, world.rng, world.entropy, Between(), world.process, world.open_disk)
+    agent = RingAgent(slow, one, register, HASHER, sources=lambda: [two], published=published, settings=LOOK)
+    await agent.step()
+    assert await register.newest() == one.edition == two.edition == container
+    await agent.step()
+    assert one.edition.number == 3
+    assert one.edition.rings["object"].newest.version == 2
+    assert one.edition.rings["container"].newest.version == 3
+
+
+async def test_the_ring_of_a_step_that_was_not_heard_of_outlasts_a_restart(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """The step was taken, the process ended before it heard of it, and in the folder ``published`` lies another ring by now."""
+    world, kv = SimWorld(1), MemoryKV()
+    data = encode(NEW)
+    keeper = await loaded(world, "/one/rings")
+    before = keeper.edition
+    register = Register(kv)
+    assert await register.advance(None, before)
+    assert await keeper.store("object", 2, data, before=before)
+    assert await register.advance(before, before.published("object", RingId.of(2, data), moves=True))
+    published = world.open_disk("/one/published")
+    await published.make_dirs("")
+    await published.replace_file("object.ring", encode(NEWEST))
+    one = await machine(nursery, world, kv, "one", [])
+    await trio.sleep(5)
+    assert one.keeper.edition.number == 3
+    assert one.keeper.overlaps["object"].ring.version == 3
+
+
+async def test_what_waits_to_be_proposed_is_not_tidied_away(autojump_clock: MockClock) -> None:
+    keeper = await loaded(SimWorld(1))
+    before = keeper.edition
+    assert await keeper.store("object", 2, encode(NEW), before=before)
+    await keeper.adopt(before.published("container", RingId.of(3, encode(NEWEST)), moves=True), {("container", 3): encode(NEWEST)})
+    assert await keeper.adopt(keeper.edition.published("object", RingId.of(2, encode(NEW)), moves=True), {})
+    assert not await keeper.store("object", 3, encode(NEWEST), before=before)
