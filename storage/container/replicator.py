@@ -74,15 +74,18 @@ class BookReplicator:
                 return Busy(max(1, await self._look(overlap, kind, span)))
         if not self._todo and (idle := self._rest()):
             return idle
-        kind, start = self._todo.popleft()
+        kind, start = self._todo[0]
         overlap = self._overlaps(kind)
         span = await self._books.partition_from(kind, start, overlap.ring.part_power)
         end = span.bounds[1] if span is not None else None
+        self._todo.popleft()
         if end is not None:
             self._todo.appendleft((kind, end))
-        merged = await self._look(overlap, kind, span) if span is not None else 0
-        if end is None:
-            self.moving[kind].walked(trio.current_time())
+        try:
+            merged = await self._look(overlap, kind, span) if span is not None else 0
+        finally:  # an error must not keep the pass at this one, nor from its end: it is looked at again
+            if end is None:
+                self.moving[kind].walked(trio.current_time())
         return Busy(max(1, merged))
 
     def _rest(self) -> Idle | None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
+from typing import cast
 
+import pytest
 import trio
 from trio.testing import MockClock
 
 from ring.daemon.worker import once
 from ring.device import Device
+from ring.errors import DiskFull
 from ring.names import Path, Span
 from ring.service.overlap import Overlap
 from ring.wire.message import BytesBody
@@ -17,6 +21,7 @@ from storage.client.local import LocalNode
 from storage.client.node import Node
 from storage.container.replicator import BookReplicator
 from storage.object.replicator import ObjectReplicator
+from storage.rows.books import Books
 from storage.sync.moving import AGAIN_S, CLEAR_S, FAILED_MAX, Moving, Watcher
 from tests.storage.client.ground import Distant, Ground, make_device, make_ring
 
@@ -130,6 +135,48 @@ async def test_everything_is_brought_before_it_is_confirmed_and_nothing_dropped_
         path = Path("a", "c", f"o{number}")
         holders = {n for n in range(4) if await ground.engines[n][0].head(path) is not None}
         assert holders == {device.id for device in NEW.primaries(NEW.partition(path))}
+
+
+@pytest.mark.parametrize("fails", ["partition_from", "digests"])
+async def test_an_error_of_the_device_does_not_end_a_walk_for_ever(
+    fails: str, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """Where it hit the last partition of a walk, the ring never settled."""
+    ground = await filled(nursery)
+    overlap = Overlap(NEW, OLD)
+    last = next(path for n in range(1000) if OLD.partition(path := Path("a", f"c{n}")) == OLD.partition_count - 1)
+    await ground.storage.put_container(last, {})
+    await trio.sleep(2)
+    device = OLD.primaries(OLD.partition(last))[0]
+    books = ground.engines[device.id][1]
+    told: list[str] = []
+    errors = 0
+
+    class Full:
+        """Fails for a while."""
+
+        def __getattr__(self, name: str) -> object:
+            if name == fails and trio.current_time() < until:
+                return self._fail
+            return getattr(books, name)
+
+        async def _fail(self, *arguments: object) -> None:
+            nonlocal errors
+            errors += 1
+            raise DiskFull("no space left")
+
+    def watcher(name: str) -> Watcher:
+        return Watcher(confirm=lambda overlap: told.append(name))
+
+    until = trio.current_time() + 10
+    replicator = BookReplicator(
+        device, cast(Books, Full()), lambda kind: overlap, lambda device: ground.nodes[device.id], watchers=watcher
+    )
+    while trio.current_time() < until + 5:
+        with suppress(DiskFull):
+            await once(replicator)
+        await trio.sleep(1)
+    assert errors > 1 and set(told) == {"container", "account"}
 
 
 async def test_a_primary_that_does_not_answer_is_waited_for(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
