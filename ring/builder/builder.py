@@ -21,7 +21,7 @@ from ring.builder.certificate import Certificate, certify
 from ring.builder.layout import lay_out
 from ring.builder.measure import Table, counts_of, crowding
 from ring.builder.moves import Waits
-from ring.builder.quota import Targets, required_overload, targets
+from ring.builder.quota import Targets, required_overload, shares, targets
 from ring.builder.rebalance import rebalanced, resized
 from ring.device import Device
 from ring.errors import BadInput, Conflict, NotFound
@@ -301,7 +301,7 @@ class Builder:
             self.moved_at[:] = max(1, int(now))
             moves, lower_bound, waits = sum(self.rows), sum(self.rows), Waits()
         else:
-            table = resized(self.table, self.rows, self.present, self.targets().quotas, seed)
+            table = resized(self.table, self.rows, self.present, self.targets().quotas, seed) if resized_rows else self.table
             goal = targets(self.present, self.rows, self.overload, self._held(table))
             unlocks_at = np.where(self.moved_at > 0, self.moved_at + self.min_part_hours * float(HOUR_S), 0.0)
             outcome = rebalanced(table, self.present, goal, self.removed, unlocks_at, now, seed)
@@ -342,10 +342,10 @@ class Builder:
 
     def device_balance(self) -> dict[int, float]:
         """Percent that each device holds more (+) or less (-) than its share; 999.99 for one that should hold nothing but does."""
-        shares = self.targets().shares if self.present and self.table else {}
+        by_device = shares(self.present, sum(self.rows), self.partition_count) if self.present and self.table else {}
         result = {}
         for device_id, count in self.counts().items():
-            share = float(shares.get(device_id, 0))
+            share = float(by_device.get(device_id, 0))
             result[device_id] = 100.0 * (count - share) / share if share else (BALANCE_MAX if count else 0.0)
         return result
 

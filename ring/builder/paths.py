@@ -24,6 +24,8 @@ from ring.builder.shuffle import Shuffler
 from ring.placement import NO_DEVICE
 
 SAMPLE = 256  # replicas of a device that are tried for edges to devices that are full too
+PATIENCE = 1 << 27  # what is spent in search of paths, in replicas x devices below quota that are tried: some ten seconds
+ASKED = 1 << 13  # of it for each device that is asked
 THRIFT = 1 << 18  # what is spent in search of cycles that save a move: devices asked x (devices that they look at + a start)
 FIRST_CELLS = 512  # replicas x devices below quota that are tried at once, at first
 FIRST_SLOTS = 8  # of them, tried first
@@ -31,7 +33,9 @@ Ids = NDArray[np.int64]
 
 
 class Paths:
-    def __init__(self, state: State, shuffler: Shuffler) -> None:
+    def __init__(self, state: State, shuffler: Shuffler, *, patience: int = PATIENCE) -> None:
+        """``patience``: a change of nearly everything can leave more to search than anybody waits for.  When it is spent no path is
+        found any more: what has no place then waits for the next pass, as what has no path does."""
         self._state = state
         self._shuffler = shuffler
         flat = state.cells.reshape(-1).copy()
@@ -45,7 +49,10 @@ class Paths:
         order = np.argsort(flat, kind="stable")
         self._own_slots = order
         self._own_starts = np.searchsorted(flat[order], np.arange(NO_DEVICE + 2))
+        self._patience = patience
+        self._hurry = patience // 2  # from when on what led nowhere before is left out
         self._looks = 0
+        self._hopeless: tuple[set[int], set[int]] = set(), set()  # devices that no path leads on from: without and with detours
         self._arrivals: dict[int, set[int]] = {}
         self._moved = np.full(state.partitions, -1, np.int64)  # the slot that moves in this pass
         for slot, source in state.origin.items():
@@ -55,9 +62,14 @@ class Paths:
 
     def settle(self, device: int, *, detours: bool) -> bool:
         """One replica leaves ``device`` and one arrives at a device below quota; False, and nothing changed, if there is no
-        path."""
-        return self._search(device, self._targets, lambda x: bool(self._above[x])) or (
-            detours and self._search(device, self._anywhere, lambda x: True)
+        path.
+
+        A search that fails has shown that the devices it came by lead nowhere, and a path found later seldom changes that: it goes
+        through others only, and places below quota only get fewer.  So when half of the patience is spent, no device is searched
+        in vain twice.  (Seldom, not never: paths that share a partition exclude each other.)"""
+        thrifty, any_way = self._hopeless
+        return self._search(device, self._targets, lambda x: bool(self._above[x]), hopeless=thrifty) or (
+            detours and self._search(device, self._anywhere, lambda x: True, hopeless=any_way)
         )
 
     def place(self, slot: int, *, detours: bool) -> bool:
@@ -72,6 +84,7 @@ class Paths:
         for target in choices[:8].tolist():
             roomy = state.surplus[target] < 0
             self._step(slot, target)
+            self._hopeless = set(), set()  # there is one more place below quota: where the replica was
             if roomy or state.surplus[target] <= 0 or self.settle(target, detours=detours):
                 return True
             self._step(slot, source)
@@ -103,17 +116,29 @@ class Paths:
 
     # ---- the search
 
-    def _search(self, start: int, targets: Ids, hands_on_own: Callable[[int], bool], *, swaps: bool = False) -> bool:
-        """``swaps``: what a device held before may move in the stead of another of its partition, at least."""
+    def _search(
+        self,
+        start: int,
+        targets: Ids,
+        hands_on_own: Callable[[int], bool],
+        *,
+        swaps: bool = False,
+        hopeless: set[int] | None = None,
+    ) -> bool:
+        """``swaps``: what a device held before may move in the stead of another of its partition, at least.  ``hopeless`` grow
+        when there is no path, and are left out in a hurry."""
         state = self._state
+        vain = set() if hopeless is None else hopeless
+        hopeless = vain if self._patience < self._hurry else set()
         below = np.flatnonzero(state.surplus < 0)
-        if not len(below):
+        if not len(below) or start in hopeless or self._patience <= 0:
             return False
         came: dict[int, tuple[int, int]] = {start: (-1, -1)}  # device -> the device before it, the slot handed on
         unseen = np.zeros(NO_DEVICE + 1, bool)
         unseen[targets] = True
         unseen[below] = False
         unseen[start] = False
+        unseen[list(hopeless)] = False
         frontier = [start]
         while frontier:
             for giver in frontier:
@@ -125,12 +150,18 @@ class Paths:
             following = []
             for giver in frontier:
                 self._looks -= len(targets) + 64
+                self._patience -= ASKED
+                if self._patience <= 0:
+                    return False
                 slots = self._slots(giver, came, hands_on_own(giver))
                 for slot, taker in self._edges(giver, slots, swaps or hands_on_own(giver), np.flatnonzero(unseen), came):
+                    if taker in hopeless:
+                        continue
                     came[taker] = (giver, slot)
                     unseen[taker] = False
                     following.append(taker)
             frontier = following
+        vain.update(came)
         return False
 
     def _slots(self, giver: int, came: dict[int, tuple[int, int]], own: bool) -> Slots:
@@ -168,6 +199,7 @@ class Paths:
         while start < len(slots):
             some = slots[start : start + max(1, cells // max(1, len(below)))]
             grid = self._state.legal_grid(some, below)
+            self._patience -= grid.size
             places = np.flatnonzero(grid)
             if len(places):
                 place = int(places[0])
