@@ -149,8 +149,10 @@ class Builder:
             or any(c.isspace() for c in device.ip + device.name + device.replication_ip)
         ):
             raise BadInput(f"not a device: r{device.region}z{device.zone}-{device.address}/{device.name}")
-        for other in self.present:
-            if other.id != device.id and (other.ip, other.port, other.name) == (device.ip, device.port, device.name):
+        for other in self.devices:  # no tuples, no list: adding n devices comes here n times for up to n others
+            if other is None or other.name != device.name or other.ip != device.ip or other.port != device.port:
+                continue
+            if other.id != device.id:
                 raise Conflict(f"{other} is in the ring already")
 
     def device(self, device_id: int) -> Device:

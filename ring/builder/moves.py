@@ -49,6 +49,7 @@ class Waits:
     stuck: int = 0  # no legal place
     crowded: int = 0  # partitions that stay crowded, for one of these reasons
     until: float | None = None  # wall seconds: when the last that waits for a time may move
+    again_now: int = 0  # of ``again``, on removed devices: no time hinders the next pass
 
     @property
     def total(self) -> int:

@@ -88,7 +88,7 @@ def _attempt(
     _rescue(state, gone)
     changed = state.cells != before
     moved = np.flatnonzero(changed.any(axis=0))
-    waits = _waits(state, changed.any(axis=0), unlocks_at, now)
+    waits = _waits(state, changed.any(axis=0), unlocks_at, now, gone)
     return Outcome(state.table(), moved, int(changed.sum()), lower_bound, waits)
 
 
@@ -143,8 +143,8 @@ def _rescue(state: State, gone: NDArray[np.bool_]) -> None:
             state.move(np.array([slot]), targets[best[:1]])
 
 
-def _waits(state: State, moved: NDArray[np.bool_], unlocks_at: NDArray[np.float64], now: float) -> Waits:
-    locked = again = stuck = 0
+def _waits(state: State, moved: NDArray[np.bool_], unlocks_at: NDArray[np.float64], now: float, gone: NDArray[np.bool_]) -> Waits:
+    locked = again = again_now = stuck = 0
     until: float | None = None
     for device in np.flatnonzero(state.surplus > 0).tolist():
         left = int(state.surplus[device])
@@ -154,9 +154,10 @@ def _waits(state: State, moved: NDArray[np.bool_], unlocks_at: NDArray[np.float6
         if waiting:
             until = max(until or 0.0, float(times[waiting - 1]))
         follows = min(left - waiting, int(moved[held].sum()))
+        again_now += follows if gone[device] else 0
         locked, again, stuck = locked + waiting, again + follows, stuck + left - waiting - follows
     crowded = state.crowded(0) | state.crowded(1) | state.crowded(2)
-    return Waits(locked, again, stuck, int(crowded.any(axis=0).sum()), until)
+    return Waits(locked, again, stuck, int(crowded.any(axis=0).sum()), until, again_now)
 
 
 def resized(table: Table, rows: Sequence[int], devices: Sequence[Device], quotas: Mapping[int, int], seed: int) -> Table:

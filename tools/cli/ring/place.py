@@ -153,6 +153,8 @@ def _waits(builder: Builder, report: Report, now: float) -> list[str]:
     if waits.crowded and not lines:  # else it is these replicas that crowd them
         lines.append(f"{waits.crowded} of the partitions stay crowded somewhere.")
     until = _until(builder, report, now)
+    if waits.again_now:
+        lines.append(f"{waits.again_now} of them are on removed devices: rebalance again when the nodes have followed this ring.")
     if until is not None:
         date = datetime.fromtimestamp(until, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
         left = timedelta(seconds=max(0, round(until - now)))
@@ -162,7 +164,7 @@ def _waits(builder: Builder, report: Report, now: float) -> list[str]:
 
 def _until(builder: Builder, report: Report, now: float) -> float | None:
     times = [report.waits.until] if report.waits.until is not None else []
-    if report.waits.again:
+    if report.waits.again > report.waits.again_now:
         times.append(now + builder.min_part_hours * HOUR_S)
     return max(times, default=None)
 

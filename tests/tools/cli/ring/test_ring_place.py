@@ -207,3 +207,16 @@ def test_no_builder_is_made_of_a_ring_with_holes(tmp_path: Path) -> None:
     said = desk("write_builder", 1)
     assert (said.status, said.err) == (2, "ringfort: this ring has partitions without devices; no builder is made of it\n")
     assert not desk.path.exists()
+
+
+def test_the_second_copy_that_removed_devices_held_waits_for_no_time(tmp_path: Path) -> None:
+    desk = Desk.with_zones(tmp_path, servers=3)
+    desk.done("rebalance")
+    gone = [str(device.id) for device in desk.builder.present if device.ip.endswith(".1")][:2]
+    desk.done("remove", *(f"d{device_id}" for device_id in gone), "--yes")
+    said = desk("rebalance")
+    assert "of them are on removed devices: rebalance again when the nodes have followed this ring." in said.out
+    assert "Nothing hinders" not in said.out
+    again = desk("rebalance", "--json").json
+    assert (again["written"], again["waits"]["again"]) == (True, 0)
+    assert again["moves"] >= again["lower_bound"] > 0
