@@ -43,6 +43,7 @@ from storage.client.server import NodeServer
 from storage.container.replicator import BookReplicator
 from storage.container.updater import ContainerUpdater
 from storage.object.auditor import Auditor
+from storage.object.compaction import Compactor
 from storage.object.device import format_device, open_device
 from storage.object.errors import DeviceOutOfService
 from storage.object.replicator import ObjectReplicator
@@ -57,6 +58,8 @@ CLUSTER_ID = "simulated"
 SECRET = b"cluster key"
 RETRY_DEVICE_S = 5.0
 REPLICATE_EVERY_S = 10.0
+COMPACT_EVERY_S = 3.0
+SEGMENT_BYTES = 8 << 10  # of a pack: small, so that packs are compacted while they are used
 ROOT = "/srv/disk"
 RINGS = "/srv/rings"  # on the machine's own disk
 PUBLISHED = "/srv/published"
@@ -220,7 +223,7 @@ class Member:
                 self.cluster.simulation.trace(f"{self.name} device is out: {error}")
                 await trio.sleep(RETRY_DEVICE_S)
                 continue
-            store = ObjectStore(world, opened, HASHER)
+            store = ObjectStore(world, opened, HASHER, segment_bytes_max=SEGMENT_BYTES)
             books = Books(world, opened, HASHER)
             try:
                 async with trio.open_nursery() as nursery:
@@ -279,6 +282,7 @@ class Member:
             ObjectUpdater(world, store, lambda: overlap("container"), nodes),
             BookReplicator(device, books, overlap, nodes, interval_s=REPLICATE_EVERY_S, watchers=watcher),
             ContainerUpdater(device, books, lambda: overlap("account"), nodes),
+            Compactor(world, store, interval_s=COMPACT_EVERY_S, grace_s=1.0, headroom_bytes=SEGMENT_BYTES),
         ]
         log = Log(lambda line: cluster.simulation.trace(f"{self.name} {line}"), world.clock, level=Level.WARNING)
         for worker in workers:
