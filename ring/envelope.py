@@ -15,7 +15,7 @@ import zstandard
 
 from ring.device import Device
 from ring.errors import FormatError
-from ring.placement import PART_POWER_MAX
+from ring.placement import NO_DEVICE, PART_POWER_MAX
 
 FORMAT_VERSION = 1
 _FIXED = 24  # magic 8, format version 2, zero 2, header length 4, body length 4, crc32 4
@@ -40,6 +40,8 @@ class TableHeader(Protocol):
     def part_power(self) -> int: ...
     @property
     def rows(self) -> Sequence[int]: ...
+    @property
+    def devices(self) -> Sequence[DeviceRecord | None]: ...
 
 
 Header = TypeVar("Header", bound=TableHeader)
@@ -73,6 +75,10 @@ def unseal(magic: bytes, kind: str, data: bytes, model: type[Header], body_bytes
         header = msgspec.json.decode(whole[_FIXED : _FIXED + header_length], type=model)
         if not 0 <= header.part_power <= PART_POWER_MAX or any(not 0 < row <= 1 << header.part_power for row in header.rows):
             raise FormatError(f"a {kind} with rows that its part power does not have")
+        if any(row != 1 << header.part_power for row in header.rows[:-1]):
+            raise FormatError(f"a {kind} in which a row before the last is short")
+        if len(header.devices) > NO_DEVICE:
+            raise FormatError(f"a {kind} with {len(header.devices)} device ids, there are {NO_DEVICE}")
         size, packed = body_bytes(header), whole[_FIXED + header_length :]
         if zstandard.frame_content_size(packed) not in (size, -1):  # -1: not said; else a frame that says more would be given it
             raise FormatError(f"a {kind} whose table has {zstandard.frame_content_size(packed)} bytes, not {size}")

@@ -116,6 +116,22 @@ def test_a_sealed_file_is_still_not_believed(removed: bytes, device_id: int, wor
         decode_builder(sealed(BUILDER_MAGIC, head, body))
 
 
+@pytest.mark.parametrize(
+    ("rows", "devices", "words"),
+    [
+        (b"[1,2]", b"[null]", "a row before the last is short"),
+        (b"[2,1,2]", b"[null]", "a row before the last is short"),
+        (b"[2,2,3]", b"[null]", "rows that its part power does not have"),
+        (b"[]", b"[" + b"null," * 65535 + b"null]", "65536 device ids"),
+    ],
+)
+def test_a_table_of_another_shape_is_refused(rows: bytes, devices: bytes, words: str) -> None:
+    start = b'{"version":1,"part_power":1,"replicas":3.0,"min_part_hours":1,"removed":[],"rows":'
+    data = sealed(BUILDER_MAGIC, start + rows + b',"devices":' + devices + b"}", zstandard.ZstdCompressor().compress(b""))
+    with pytest.raises(FormatError, match=words):
+        decode_builder(data)
+
+
 async def test_through_a_disk(tmp_path: Path) -> None:
     disk = make_world().open_disk(str(tmp_path))
     await write_builder(disk, "object.builder", builder())
