@@ -126,4 +126,10 @@ def test_what_cannot_be_published(start: Start, ring: Callable[..., str], capsys
     capsys.readouterr()
     assert "another builder" in refused(other, "publish", "--data", data)
     assert "no ring" in refused(str(cloud.data / "rings" / "nonsense"), "publish", "--data", data)
+    (cloud.data / "devices" / "disk").mkdir()  # mounted by its name, and not by its id
+    ring(cloud, "object", "add", "r1z1-127.0.0.1:0/disk", "100")
+    ring(cloud, "object", "pretend_min_part_hours_passed")
+    ring(cloud, "object", "rebalance")
+    assert "its folder here would be" in refused(file, "publish", "--data", data, "--format")
+    assert not (cloud.data / "devices" / "d5").exists()
     assert "not a cloud" in refused(file, "publish", "--data", str(cloud.data.parent))

@@ -7,7 +7,11 @@ this machine can open.  Never touches the edition: that is the worker's (ring.se
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import fcntl
+import os
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import msgspec
@@ -100,6 +104,25 @@ async def publish(
 ) -> Published | None:
     """None when this very ring is in force, or waits to be.  Conflict, BadInput, NotFound: nothing was changed then."""
     record = open_cloud(layout)
+    layout.published.mkdir(exist_ok=True)
+    with _alone(layout):
+        return await _publish(world, layout, record, name, builder, force=force, format_new=format_new)
+
+
+@contextmanager
+def _alone(layout: Layout) -> Iterator[None]:
+    """One publishes at a time: an older ring must not be put over a newer one that was just put there."""
+    folder = os.open(layout.published, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
+
+
+async def _publish(
+    world: World, layout: Layout, record: CloudRecord, name: str, builder: Builder, *, force: bool, format_new: bool
+) -> Published | None:
     ring = builder.ring(NO_SECRETS)
     data = encode(ring)
     old = await current(world, layout, name)
@@ -118,7 +141,6 @@ async def publish(
     await _check_lineage(world, layout, name, builder, force=force)
     formatted = await _check_devices(world, layout, record, ring, format_new=format_new)
     movement = await world.offload.run(Movement.between, old, ring)
-    await disk.make_dirs(folder)
     await disk.replace_file(f"{folder}/{name}.builder", encode_builder(builder))
     await disk.replace_file(f"{folder}/{name}.ring", data)
     leaving = Overlap.of(old).holders - {device.id for device in ring.devices if device is not None}
@@ -154,6 +176,8 @@ async def _check_devices(world: World, layout: Layout, record: CloudRecord, ring
             hint="mount their disks there, and give --format to make them devices of this cloud",
         )
     for device_id in missing:
+        _check_name(layout, ring, device_id)
+    for device_id in missing:
         root = layout.device(device_id)
         await world.open_disk(str(root.parent)).make_dirs(root.name)
         root.chmod(0o700)
@@ -161,11 +185,33 @@ async def _check_devices(world: World, layout: Layout, record: CloudRecord, ring
     return tuple(missing)
 
 
+def _check_name(layout: Layout, ring: Ring, device_id: int) -> None:
+    """A ring may name its devices as it likes, but a name that looks like another folder here is one: its disk is mounted there."""
+    device = next(device for device in ring.devices if device is not None and device.id == device_id)
+    root = layout.device(device_id)
+    if device.name != root.name and (root.parent / device.name).is_dir():
+        raise Conflict(
+            f"the ring names its device {device_id} {device.name}, but its folder here would be {root}",
+            hint=f"folders go by ids: mount its disk at {root}, and call it {root.name}",
+        )
+
+
 # ---- how far it is
 
 
+def in_use(layout: Layout) -> bool:
+    """Whether a main process holds the folder's lock (supervisor.lock); asks, and takes nothing."""
+    asked = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)  # struct flock of 64-bit Linux
+    try:
+        with layout.lock.open("rb") as file:
+            (found,) = struct.unpack_from("h", fcntl.fcntl(file, fcntl.F_GETLK, asked))
+    except FileNotFoundError:
+        return False
+    return bool(found != fcntl.F_UNLCK)
+
+
 async def ask_workers(world: World, layout: Layout) -> dict[int, WorkerRings | None]:
-    """By worker; None of one that does not answer.  Empty when no cloud runs."""
+    """By worker; None of one that does not answer (yet).  Empty when no cloud runs."""
     found: dict[int, WorkerRings | None] = {}
     client = Client(world.net)
 
@@ -181,7 +227,7 @@ async def ask_workers(world: World, layout: Layout) -> dict[int, WorkerRings | N
         for path in sorted(layout.run.glob("worker-*.sock")):
             nursery.start_soon(ask, int(path.stem.partition("-")[2]))
     await client.aclose()
-    if not any(found.values()):
+    if not any(found.values()) and not in_use(layout):
         return {}
     return dict(sorted(found.items()))
 
@@ -191,7 +237,11 @@ def taken_up(states: Sequence[WorkerRings | None], name: str, version: int) -> i
     return sum(state is not None and name in state.rings and state.rings[name].version >= version for state in states)
 
 
-def settled_share(states: Sequence[WorkerRings | None], name: str) -> float:
-    """0 to 1: how far the devices are with bringing everything where the newest version says."""
-    parts = [part for state in states if state is not None and name in state.rings for part in state.rings[name].devices.values()]
+def settled_share(states: Sequence[WorkerRings | None], name: str, version: int) -> float:
+    """0 to 1: how far the devices are with bringing everything where this version says."""
+    parts: list[float] = []
+    for state in states:
+        ring = state.rings.get(name) if state is not None else None
+        if ring is not None:
+            parts += ring.devices.values() if ring.version >= version else [0.0] * len(ring.devices)
     return sum(parts) / len(parts) if parts else 1.0

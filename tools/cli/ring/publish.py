@@ -59,7 +59,7 @@ def publish_verb(
     async def go() -> tuple[Published | None, dict[int, WorkerRings | None]]:
         done = await publish(file.world, layout, name, builder, force=force, format_new=format_new)
         states = await ask_workers(file.world, layout)
-        if states and not no_wait and (done is not None or settle):
+        if states and not no_wait:
             states = await _wait(file, layout, name, builder.version, settle=settle)
         return done, states
 
@@ -114,7 +114,7 @@ async def _wait(file: RingFile, layout: Layout, name: str, version: int, *, sett
             if states and count == len(states):
                 if not settle or all(state is not None and state.rings[name].settled >= version for state in known):
                     return states
-                share = settled_share(known, name)
+                share = settled_share(known, name, version)
                 eta = f", about {now / share - now:.0f} s to go" if share > 0.01 else ""
                 line(f"{share:.0%} of what the devices hold is where version {version} says{eta}")
             elif now > TAKE_UP_S:
@@ -156,9 +156,8 @@ def _say(name: str, version: int, done: Published | None, states: dict[int, Work
             )
     if states:
         known = list(states.values())
-        click.echo(
-            f"{taken_up(known, name, version)} of {len(states)} workers go by it; settled: {settled_share(known, name):.0%}."
-        )
+        share = settled_share(known, name, version)
+        click.echo(f"{taken_up(known, name, version)} of {len(states)} workers go by it; settled: {share:.0%}.")
     else:
         click.echo("No cloud runs there: it will be in force at its next start.")
 
