@@ -3,8 +3,8 @@
     device.py      a disk of the cluster, as a ring names it
     names.py       account/container/object names, their hash, its partition
     placement.py   Ring: the devices that hold a partition, and those that stand in
-    builder.py     Builder: makes rings; quota.py says how much a device should hold, moves.py what moves, shuffle.py is its chance
-    ringfile.py    ring and builder files, byte for byte
+    ringfile.py    ring files, byte for byte; envelope.py is what they share with builder files
+    builder/       makes rings: devices and weights in, a table out
     swift/         ring and builder files of Swift, in and out
     policy.py      storage policies
     timestamp.py   what orders every write

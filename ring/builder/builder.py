@@ -140,15 +140,7 @@ class Builder:
 
     def _check(self, device: Device) -> None:
         """BadInput for what cannot be a device, Conflict when another has its address and name."""
-        ports = (device.port, device.replication_port)
-        if (
-            not (device.ip and device.name)
-            or "/" in device.name
-            or min(device.region, device.zone, *ports) < 0
-            or max(ports) > 65535
-            or any(c.isspace() for c in device.ip + device.name + device.replication_ip)
-        ):
-            raise BadInput(f"not a device: r{device.region}z{device.zone}-{device.address}/{device.name}")
+        _check_alone(device)
         for other in self.devices:  # no tuples, no list: adding n devices comes here n times for up to n others
             if other is None or other.name != device.name or other.ip != device.ip or other.port != device.port:
                 continue
@@ -243,9 +235,7 @@ class Builder:
 
     def set_overload(self, overload: float) -> bool:
         """0.1: a device may hold up to 10 % more than its share.  Takes effect at the next rebalance."""
-        if not (math.isfinite(overload) and overload >= 0):
-            raise BadInput(f"an overload is a number from 0 on, not {overload}")
-        if overload == self.overload:
+        if _overload(overload) == self.overload:
             return False
         self.overload = float(overload)
         self.version += 1
@@ -330,6 +320,21 @@ class Builder:
 
     # ---- reading
 
+    def check_values(self) -> None:
+        """BadInput or Conflict for values that no operation would have let in: of a file that somebody made."""
+        _replicas(self.replicas)
+        _hours(self.min_part_hours)
+        _overload(self.overload)
+        if self.version < 0 or self.next_part_power not in (None, self.part_power, self.part_power + 1):
+            raise BadInput(f"version {self.version} with next partition power {self.next_part_power} cannot be")
+        seen = set()
+        for device in self.present:
+            _check_alone(device)
+            _weight(device.weight)
+            seen.add((device.ip, device.port, device.name))
+        if len(seen) != len(self.present):
+            raise Conflict("two devices have one address and name")
+
     def targets(self) -> Targets:
         """What every tier should hold.  BadInput when the devices with weight are fewer than the replicas of a partition."""
         return targets(self.present, self.rows, self.overload)
@@ -395,6 +400,24 @@ class Builder:
             raise Conflict("nothing is placed yet", hint="rebalance first")
         rows = tuple(array("H", row.tobytes()) for row in self.table)
         return Ring(self.version, self.part_power, tuple(self.devices), rows, hasher, self.next_part_power)
+
+
+def _check_alone(device: Device) -> None:
+    ports = (device.port, device.replication_port)
+    if (
+        not (device.ip and device.name)
+        or "/" in device.name
+        or min(device.region, device.zone, *ports) < 0
+        or max(ports) > 65535
+        or any(c.isspace() for c in device.ip + device.name + device.replication_ip)
+    ):
+        raise BadInput(f"not a device: r{device.region}z{device.zone}-{device.address}/{device.name}")
+
+
+def _overload(overload: float) -> float:
+    if not (math.isfinite(overload) and overload >= 0):
+        raise BadInput(f"an overload is a number from 0 on, not {overload}")
+    return float(overload)
 
 
 def _weight(weight: float) -> float:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ring.builder.builder import Builder
 from ring.envelope import DeviceRecord, devices_of, records_of, seal, unseal
-from ring.errors import FormatError
+from ring.errors import BadInput, Conflict, FormatError
 from ring.placement import NO_DEVICE
 from ring.world.interface import Disk
 
@@ -67,7 +67,7 @@ def decode_builder(data: bytes) -> Builder:
         raise FormatError("the table names a device that is not in the ring")
     if any(not 0 <= i < len(devices) or devices[i] is None for i in header.removed):
         raise FormatError("a builder file removes a device that it does not have")
-    return Builder(
+    builder = Builder(
         part_power=header.part_power,
         replicas=header.replicas,
         min_part_hours=header.min_part_hours,
@@ -82,6 +82,11 @@ def decode_builder(data: bytes) -> Builder:
         table=tuple(table),
         moved_at=np.frombuffer(body, "<u4", -1, start).astype(np.uint32),
     )
+    try:
+        builder.check_values()
+    except (BadInput, Conflict) as error:
+        raise FormatError(f"a builder file that no builder wrote: {error}") from error
+    return builder
 
 
 async def read_builder(disk: Disk, path: str) -> Builder:

@@ -8,9 +8,9 @@ move, over all passes.  A pass goes in three steps, each only for what the one b
 
 1. direct: surplus replicas and devices below quota are paired by lot, and the pairs that are legal move (all at once).
 2. paths: a surplus replica that fits nowhere directly goes to a full device that hands one on, and so on to a device below
-quota: the
-   augmenting path of a flow.  Paths through replicas that arrive in this pass anyway cost nothing: those go elsewhere, or stay
-   where they came from and another leaves instead.  Only if there is no such path does a replica move that need not.
+   quota: the augmenting path of a flow.  Paths through replicas that arrive in this pass anyway cost nothing: those go
+   elsewhere, or stay where they came from and another leaves instead.  Only if there is no such path does a replica move that
+   need not.
 3. crowded: a replica in a crowded tier is exchanged for one that does not mind; every device keeps its count.
 
 A move is legal when its partition has no replica on the target, and no tier that it enters has as many of the partition as its

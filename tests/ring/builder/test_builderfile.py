@@ -138,3 +138,27 @@ async def test_through_a_disk(tmp_path: Path) -> None:
     assert await read_builder(disk, "object.builder") == builder()
     with pytest.raises(FileNotFoundError):
         await read_builder(disk, "account.builder")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"replicas": 0.0},
+        {"replicas": 1e9},
+        {"min_part_hours": -1},
+        {"version": -1},
+        {"overload": -0.5},
+        {"next_part_power": 77},
+        {"devices": [Device(0, 1, 1, "10.0.0.1", 6200, "a", -1.0)]},
+        {"devices": [Device(0, 1, 1, "10.0.0.1", 70000, "a", 1.0)]},
+        {"devices": [Device(0, -1, 1, "10.0.0.1", 6200, "a", 1.0)]},
+        {"devices": [Device(0, 1, 1, "10.0.0.1", 6200, "a b", 1.0)]},
+        {"devices": [Device(i, 1, 1, "10.0.0.1", 6200, "a", 1.0) for i in range(2)]},
+    ],
+)
+def test_values_that_no_builder_wrote(change: dict[str, object]) -> None:
+    forged = Builder.create(3, 3, 1)
+    for name, value in change.items():
+        setattr(forged, name, value)
+    with pytest.raises(FormatError, match="no builder wrote"):
+        decode_builder(encode_builder(forged))
