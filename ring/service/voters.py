@@ -40,6 +40,16 @@ class Voters:
                 return False
         return True
 
+    def newest(self, replicas: int) -> bool:
+        """Whether these are a majority of the first group: of the ring in force."""
+        members, needed = self.groups[0]
+        return (replicas & members).bit_count() >= needed
+
+    @property
+    def leaving(self) -> int:
+        """Those that only the settled ring names."""
+        return self.everybody & ~self.groups[0][0]
+
     @property
     def everybody(self) -> int:
         return (1 << self.count) - 1

@@ -27,7 +27,7 @@ from storage.client.bodies import aclose, loaded
 from storage.client.errors import BadDigest, EntityTooLarge, NoQuorum
 from storage.client.interface import BodySource, NewObject
 from storage.client.node import Debt, Node, NodeUpload, Version, WriteReply
-from storage.client.reach import Reach, Replicas
+from storage.client.reach import NewFirst, Reach, Replicas
 from storage.client.repair import copy
 from storage.client.writing import Send
 
@@ -38,7 +38,8 @@ COPY_TIMEOUT_S = 10.0  # for somebody to have committed what is to be copied
 class LargeBody:
     """A body that lies, uncommitted, on the devices that kept up.  ``aclose`` forgets what was not committed."""
 
-    def __init__(self, places: Sequence[_Place], size: int, etag: str, pack_cut_bytes: int) -> None:
+    def __init__(self, reach: Reach, places: Sequence[_Place], size: int, etag: str, pack_cut_bytes: int) -> None:
+        self._reach = reach
         self._places = places
         self._pack_cut_bytes = pack_cut_bytes
         self.size = size
@@ -50,9 +51,10 @@ class LargeBody:
         places = {place.node.device.id: place for place in self._places}
         claim = replicas.overlap.claim if replicas.overlap.claim.edition else None
         if all(node.device.id in places for node in replicas.nodes):
-            return [places[node.device.id].commits(version, claim) for node in replicas.nodes]
+            sends: list[Send] = [places[node.device.id].commits(version, claim) for node in replicas.nodes]
+            return sends if len(replicas.voters.groups) == 1 else self._new_first(sends, replicas)
         committed = _Committed()
-        sends: list[Send] = []
+        sends = []
         for node in replicas.nodes:
             place = places.get(node.device.id)
             if place is None:
@@ -60,6 +62,20 @@ class LargeBody:
             else:
                 sends.append(committed.notes(place.commits(version, claim)))
         return sends
+
+    def _new_first(self, sends: Sequence[Send], replicas: Replicas) -> list[Send]:
+        order = NewFirst(replicas.voters, 0, self._reach.settings.write_timeout_s)
+
+        def after(index: int, send: Send) -> Send:
+            async def commit(node: Node, debt: Debt | None) -> WriteReply:
+                await order.turn(index)
+                reply = await send(node, debt)
+                order.took(index)
+                return reply
+
+            return commit
+
+        return [after(index, send) for index, send in enumerate(sends)]
 
     async def aclose(self) -> None:
         await _abort(self._places)
@@ -81,7 +97,7 @@ async def send_large(
     finally:
         if not complete:
             await _abort(sending.places)
-    return LargeBody(sending.places, sending.size, sending.digest.hexdigest(), reach.settings.pack_cut_bytes)
+    return LargeBody(reach, sending.places, sending.size, sending.digest.hexdigest(), reach.settings.pack_cut_bytes)
 
 
 class PiecesSource:

@@ -12,7 +12,7 @@ from typing import TypeVar
 import trio
 
 from ring.device import Device
-from ring.errors import BadInput
+from ring.errors import BadInput, Unavailable
 from ring.names import Path
 from ring.service.errors import StaleRing
 from ring.service.overlap import Claim, Overlap
@@ -93,6 +93,34 @@ class Replicas:
         """Too few answered: because they go by newer rings, or for another reason."""
         outdated = self.overlap.claim.outdated
         return NoQuorum(message) if outdated is None else Outdated(message, self.overlap.claim)
+
+
+class NewFirst:
+    """The order in which a large body comes to be seen while its partition moves: at a device that only the settled ring names when
+    a majority of the new ring's primaries holds it.  So what a majority of the settled ring's holds was there before the move, and
+    is moved before that ring is forgotten, or the new ring's hold it too."""
+
+    def __init__(self, voters: Voters, held: int, timeout_s: float) -> None:
+        self._voters = voters
+        self._held = held
+        self._timeout_s = timeout_s
+        self._there = trio.Event()
+        self.took()
+
+    def took(self, *replicas: int) -> None:
+        for replica in replicas:
+            self._held |= 1 << replica
+        if self._voters.newest(self._held):
+            self._there.set()
+
+    async def turn(self, replica: int) -> None:
+        """Unavailable when it does not come."""
+        if not self._voters.leaving >> replica & 1:
+            return
+        with trio.move_on_after(self._timeout_s):
+            await self._there.wait()
+        if not self._there.is_set():
+            raise Unavailable("too few primaries of the new ring took it")
 
 
 class Outdated(StaleRing):

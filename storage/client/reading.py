@@ -23,7 +23,7 @@ from storage.client.fanout import Progress
 from storage.client.local import LocalNode
 from storage.client.node import Kind, Node, NodeReading, Version
 from storage.client.quorum import ReadQuorum, rank
-from storage.client.reach import Reach, Replicas
+from storage.client.reach import NewFirst, Reach, Replicas
 from storage.client.repair import bring
 
 
@@ -63,7 +63,7 @@ async def find(reach: Reach, replicas: Replicas, path: Path, *, shown: bool = Tr
     if agreed is not None:
         return _agreed(replicas, quorum, agreed)
     newest = quorum.newest
-    if shown and newest is not None and not _enough(reach, replicas, newest, held := quorum.held):
+    if shown and newest is not None and not _may_show(reach, replicas, newest, held := quorum.held):
         await _secure(reach, replicas, quorum, newest, held)
     holders = [nodes[index] for index in quorum.holders]
     holders.sort(key=lambda node: not isinstance(node, LocalNode))
@@ -101,18 +101,19 @@ async def _ask_others(reach: Reach, nodes: Sequence[Node], quorum: ReadQuorum, p
     open_for_answers = False  # what comes now must not change a quorum that was acted on
 
 
-def _enough(reach: Reach, replicas: Replicas, newest: Version, held: int) -> bool:
-    """Whether what these replicas hold may be shown.
+def _may_show(reach: Reach, replicas: Replicas, newest: Version, held: int) -> bool:
+    """Whether what these replicas were found to hold may be shown.
 
     A large body that a majority of the settled ring's primaries holds may be shown before it was moved: their replicators bring it
-    to the new ring's.  To bring it first would make each read of it wait for its move."""
+    to the new ring's.  To bring it first would make each read of it wait for its move.  One of them must be a device that only the
+    settled ring names: those take nothing that is new before the new ring's have it (``NewFirst``)."""
     voters = replicas.voters
     if voters.majority(held):
         return True
     if len(voters.groups) == 1 or newest.size <= reach.settings.pack_cut_bytes:
         return False
     members, needed = voters.groups[-1]
-    return (held & members).bit_count() >= needed
+    return (held & members).bit_count() >= needed and bool(held & voters.leaving)
 
 
 async def _secure(reach: Reach, replicas: Replicas, quorum: ReadQuorum, newest: Version, held: int) -> None:
@@ -122,9 +123,13 @@ async def _secure(reach: Reach, replicas: Replicas, quorum: ReadQuorum, newest: 
     answers = dict(quorum.answers)
     targets = [i for i in answers if not held >> i & 1]
     sources = [nodes[i] for i in quorum.holders]
+    asked = sum(1 << i for i in answers)
     failed = 0
+    majority = replicas.voters.majority
+    order = NewFirst(replicas.voters, held, reach.settings.write_timeout_s)
 
     async def call(index: int, node: Node) -> bool:
+        await order.turn(targets[index])
         has = answers[targets[index]]
         same = has is not None and rank(has)[:3] == rank(newest)[:3]
         return await bring(newest, sources, node, reach.settings.pack_cut_bytes, has_data=same)
@@ -133,15 +138,16 @@ async def _secure(reach: Reach, replicas: Replicas, quorum: ReadQuorum, newest: 
         nonlocal held, failed
         if reply is True:
             held |= 1 << targets[index]
+            order.took(targets[index])
         else:
-            failed += 1
-        done = _enough(reach, replicas, newest, held) or failed == len(targets)
+            failed += 1 << targets[index]
+        done = majority(held) or not majority(~failed & asked)
         return Progress.SETTLED if done else Progress.OPEN
 
     if targets:
         settling = reach.fanout.start([nodes[i] for i in targets], call, receive)
         await settling.wait(reach.settings.write_timeout_s, 0)
-    if not _enough(reach, replicas, newest, held):
+    if not majority(held):
         raise replicas.short(f"{newest.path}: too few primaries hold its newest version, and more cannot be brought to it now")
 
 

@@ -91,22 +91,27 @@ class Repairer:
 
     async def repair(self, replicas: Replicas, path: Path) -> int:
         """Returns how many replicas were brought up to date."""
-        versions: list[tuple[Node, Version | None]] = []
-        for node in replicas.nodes:
+        versions: list[tuple[int, Node, Version | None]] = []
+        for index, node in enumerate(replicas.nodes):
             try:
                 with trio.fail_after(self._reach.settings.read_timeout_s):
-                    versions.append((node, await node.head(path)))
+                    versions.append((index, node, await node.head(path)))
             except (RingfortError, trio.TooSlowError):
                 continue  # unknown: neither a source nor a target
-        known = [version for _, version in versions if version is not None]
+        known = [version for _, _, version in versions if version is not None]
         if not known:
             return 0
         newest = max(known, key=rank)
-        sources = [node for node, version in versions if version is not None and rank(version) == rank(newest)]
+        sources = [node for _, node, version in versions if version is not None and rank(version) == rank(newest)]
+        held = sum(1 << index for index, _, version in versions if version is not None and rank(version) == rank(newest))
         repaired = 0
-        for target, has in versions:
+        for index, target, has in versions:  # those of the ring in force first
+            if replicas.voters.leaving >> index & 1 and not replicas.voters.newest(held):
+                break  # reach.NewFirst says why
             if has is None or rank(has) < rank(newest):
                 same = has is not None and rank(has)[:3] == rank(newest)[:3]
                 with suppress(RingfortError):  # another time; or the replicator
-                    repaired += await bring(newest, sources, target, self._reach.settings.pack_cut_bytes, has_data=same)
+                    if await bring(newest, sources, target, self._reach.settings.pack_cut_bytes, has_data=same):
+                        repaired += 1
+                        held |= 1 << index
         return repaired

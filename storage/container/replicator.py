@@ -59,7 +59,8 @@ class BookReplicator:
 
     def progress(self, kind: str) -> float:
         """Of the pass by this ring in force: 0 to 1, 1 when it is confirmed."""
-        return self.moving[kind].progress(next((start for todo, start in self._todo if todo == kind), None))
+        start = next((start for todo, start in self._todo if todo == kind), None)
+        return self.moving[kind].progress(start, self._overlaps(kind))
 
     async def work(self) -> Busy | Idle:
         """One partition of one kind."""

@@ -64,7 +64,7 @@ class ObjectReplicator:
     @property
     def progress(self) -> float:
         """Of the pass by the ring in force: 0 to 1, 1 when it is confirmed."""
-        return self.moving.progress(self._start)
+        return self.moving.progress(self._start, self._overlap())
 
     async def work(self) -> Busy | Idle:
         """One partition."""

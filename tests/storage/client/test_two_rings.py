@@ -10,6 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from ring.errors import Unavailable
 from ring.names import Path
 from ring.placement import Ring
 from ring.service.errors import StaleRing
@@ -324,3 +325,52 @@ async def test_a_deletion_that_a_minority_holds_is_brought_to_a_majority(town: T
     town.objects[holder].broken = True
     with pytest.raises(ObjectNotFound):
         await get(door)
+
+
+async def left_at(town: Town, data: bytes, *numbers: int) -> None:
+    """What a write left that came to its end at these only."""
+    version = Version(OBJECT, TimestampSource(town.world.clock).next(), Kind.OBJECT, len(data), "e")
+    for number in numbers:
+        upload = await town.line(number).node.put_large(OBJECT, len(data))
+        await upload.write(data)
+        await upload.commit(version, None)
+
+
+async def test_a_large_body_comes_to_the_new_ring_first(town: Town, autojump_clock: MockClock) -> None:
+    """What the new ring's primaries refuse does not lie at those that only the settled one names: a reader would be shown there
+    what nobody moves any more when their walks are over."""
+    moving = town.door(rings_of(1, FAR, OLD))
+
+    def fail() -> None:
+        raise Unavailable("the disk is gone")
+
+    for number in primaries(FAR)[1:]:
+        town.line(number).before_commit = fail
+    with pytest.raises(NoQuorum):
+        await put(moving, b"1" * LARGE)
+    await trio.sleep(10)
+    assert not any(HASHER.hash(OBJECT) in town.objects[number].held for number in primaries(OLD))
+
+
+async def test_what_is_shown_of_a_minority_is_at_the_new_ring(town: Town, autojump_clock: MockClock) -> None:
+    """A majority of the settled ring's, to which a read brought it, is not enough to show it."""
+    moving = town.door(rings_of(1, FAR, OLD))
+    await put(moving, b"1" * LARGE)
+    holder, *others = primaries(FAR)
+    await left_at(town, b"2" * LARGE, holder)
+
+    async def full(*args: object) -> None:
+        raise NoQuorum("the disk is full")
+
+    for number in others:
+        town.objects[number].put_large = full  # type: ignore[method-assign,assignment]
+    with pytest.raises(NoQuorum, match="too few primaries hold"):
+        await get(moving)
+    town.objects[holder].broken = True
+    assert await get(moving) == b"1" * LARGE
+
+
+async def test_what_lies_where_it_was_is_shown_before_it_is_moved(town: Town, autojump_clock: MockClock) -> None:
+    await left_at(town, b"1" * LARGE, *primaries(OLD)[:2])
+    assert await get(town.door(rings_of(1, FAR, OLD))) == b"1" * LARGE
+    assert not any(HASHER.hash(OBJECT) in town.objects[number].held for number in primaries(FAR))

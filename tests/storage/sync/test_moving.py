@@ -38,6 +38,7 @@ def test_a_pass() -> None:
     clear = True
     assert not moving.begins(steady) and moving.confirmed and moving.progress(None) == 1.0
     clear = False
+    assert moving.progress(None, overlap) == 0.0 and moving.progress(None, steady) == 1.0  # nobody has come to it yet
     assert moving.wait_s(overlap) == CLEAR_S  # older writes are under way
     clear = True
     assert moving.wait_s(overlap) == 0 and moving.begins(overlap) and not moving.begins(overlap)
