@@ -167,6 +167,7 @@ def test_a_main_process_that_is_killed_takes_its_workers_along(start: Start) -> 
     began = time.monotonic()
     until(lambda: holders(again.data) == [], 2.0)
     assert time.monotonic() - began < 2
+    again.process.wait()  # it is not "still running" at the end of the test only because nobody has looked
     assert not again.ready.exists()
 
 
