@@ -293,7 +293,7 @@ class Builder:
             self.moved_at[:] = max(1, int(now))
             moves, lower_bound, waits = sum(self.rows), sum(self.rows), Waits()
         else:
-            table = resized(self.table, self.rows, self.present, self.targets().quotas, seed) if resized_rows else self.table
+            table = resized(self.table, self.rows, self.targets().quotas, seed) if resized_rows else self.table
             goal = targets(self.present, self.rows, self.overload, self._held(table))
             unlocks_at = np.where(self.moved_at > 0, self.moved_at + self.min_part_hours * float(HOUR_S), 0.0)
             outcome = rebalanced(table, self.present, goal, self.removed, unlocks_at, now, seed)

@@ -92,9 +92,11 @@ class State:
         result: Mask = (count > self.limits[level][tiers]) & (self.cells != NO_DEVICE)
         return result
 
+    def crowded_anywhere(self) -> Mask:
+        return self.crowded(0) | self.crowded(1) | self.crowded(2)
+
     def crowded_slots(self) -> Slots:
-        result = self.crowded(0) | self.crowded(1) | self.crowded(2)
-        slots: Slots = np.flatnonzero(result & self.free)
+        slots: Slots = np.flatnonzero(self.crowded_anywhere() & self.free)
         return slots
 
     def is_crowded(self, slot: int) -> bool:
@@ -176,7 +178,7 @@ class State:
 
 def direct(state: State, shuffler: Shuffler) -> None:
     """Step 1, in rounds: the odds of a legal pair fall as places fill."""
-    crowded = state.crowded(0) | state.crowded(1) | state.crowded(2)
+    crowded = state.crowded_anywhere()
     for attempt in range(DIRECT_ROUNDS):
         candidates = _candidates(state, crowded, shuffler, 4.0 * 2**attempt)
         if not len(candidates):

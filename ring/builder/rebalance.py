@@ -51,31 +51,26 @@ def rebalanced(
 
     Chance decides which of many equal moves are made first; on a small or crowded ring what is left after that may have no path.
     Where a pass is not plainly the best there is, more are tried, as long as that is cheap, and the best of them counts."""
-    best = _attempt(table, devices, goal, removed, unlocks_at, now, Shuffler(seed))
+    gone = np.zeros(IDS, bool)
+    gone[list(removed)] = True
+    free = (unlocks_at <= now) | gone[square(table)]
+
+    def attempt(seed: int) -> Outcome:
+        return _attempt(State(table, devices, goal, free), gone, unlocks_at, now, Shuffler(seed))
+
+    best = attempt(seed)
     waits_anyway = bool((unlocks_at > now).any())
     seeds = Shuffler(~seed).words(min(ATTEMPTS, ATTEMPT_CELLS // max(1, sum(map(len, table)))))
     for other in seeds.tolist():
         if best.moves <= best.lower_bound and (waits_anyway or not best.rest):
             break
-        again = _attempt(table, devices, goal, removed, unlocks_at, now, Shuffler(other))
+        again = attempt(other)
         if (again.rest, again.moves) < (best.rest, best.moves):
             best = again
     return best
 
 
-def _attempt(
-    table: Table,
-    devices: Sequence[Device],
-    goal: Targets,
-    removed: Set[int],
-    unlocks_at: NDArray[np.float64],
-    now: float,
-    shuffler: Shuffler,
-) -> Outcome:
-    cells = square(table)
-    gone = np.zeros(IDS, bool)
-    gone[list(removed)] = True
-    state = State(table, devices, goal, (unlocks_at <= now) | gone[cells])
+def _attempt(state: State, gone: NDArray[np.bool_], unlocks_at: NDArray[np.float64], now: float, shuffler: Shuffler) -> Outcome:
     lower_bound = int(np.maximum(state.surplus, 0).sum())
     before = state.cells.copy()
     _fill(state, shuffler)
@@ -156,15 +151,13 @@ def _waits(state: State, moved: NDArray[np.bool_], unlocks_at: NDArray[np.float6
         follows = min(left - waiting, int(moved[held].sum()))
         again_now += follows if gone[device] else 0
         locked, again, stuck = locked + waiting, again + follows, stuck + left - waiting - follows
-    crowded = state.crowded(0) | state.crowded(1) | state.crowded(2)
-    return Waits(locked, again, stuck, int(crowded.any(axis=0).sum()), until, again_now)
+    crowded = int(state.crowded_anywhere().any(axis=0).sum())
+    return Waits(locked, again, stuck, crowded, until, again_now)
 
 
-def resized(table: Table, rows: Sequence[int], devices: Sequence[Device], quotas: Mapping[int, int], seed: int) -> Table:
+def resized(table: Table, rows: Sequence[int], quotas: Mapping[int, int], seed: int) -> Table:
     """The table with rows of these lengths: NO_DEVICE where a replica is new; where one is too many, the one whose device is
     furthest above its quota is let go."""
-    if [len(row) for row in table] == list(rows):
-        return table
     old = square(table)
     partitions = old.shape[1]
     keep = np.where(np.arange(partitions) < rows[-1], len(rows), len(rows) - 1)

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 
 from ring.world.interface import Buffer
 from storage.erasure.field import generator, rebuilding
-from storage.erasure.interface import Coding, cut, join, piece_bytes, sources, wanted
+from storage.erasure.interface import Coding, cut, restored, sources, wanted
 
 
 class BuiltinCodec:
@@ -30,11 +30,7 @@ class BuiltinCodec:
         return pieces + self._combine(generator(self.k, self.m)[self.k :], pieces)
 
     def decode(self, pieces: Mapping[int, Buffer], length: int) -> Buffer:
-        sources(pieces, self.k, self.m, piece_bytes(length, self.k))
-        missing = [index for index in range(self.k) if index not in pieces]
-        if missing:
-            pieces = {**pieces, **self.reconstruct(pieces, missing)}
-        return join(pieces, self.k, length)
+        return restored(self, pieces, length)
 
     def reconstruct(self, pieces: Mapping[int, Buffer], missing: Collection[int]) -> dict[int, Buffer]:
         held = sources(pieces, self.k, self.m)

@@ -124,3 +124,12 @@ def wanted(missing: Collection[int], k: int, m: int) -> tuple[int, ...]:
         if not 0 <= index < k + m:
             raise BadPiece(f"{k}+{m} has no piece {index}")
     return tuple(sorted(set(missing)))
+
+
+def restored(codec: Codec, pieces: Mapping[int, Buffer], length: int) -> bytes:
+    """The block, from any k pieces: data pieces that are missing are rebuilt first.  TooFewFragments, BadPiece."""
+    sources(pieces, codec.k, codec.m, piece_bytes(length, codec.k))
+    missing = [index for index in range(codec.k) if index not in pieces]
+    if missing:
+        pieces = {**pieces, **codec.reconstruct(pieces, missing)}
+    return join(pieces, codec.k, length)

@@ -13,7 +13,7 @@ from functools import lru_cache
 
 from ring.errors import Unavailable
 from ring.world.interface import Buffer
-from storage.erasure.interface import Coding, cut, join, piece_bytes, sources, wanted
+from storage.erasure.interface import Coding, cut, restored, sources, wanted
 
 BACKEND = "isa_l_rs_cauchy"
 _PATTERNS_MAX = 64  # sizes of pieces whose headers are kept
@@ -54,11 +54,7 @@ class LiberasurecodeCodec:
 
     def decode(self, pieces: Mapping[int, Buffer], length: int) -> Buffer:
         """By ``reconstruct``: the library's own decoding copies the block three times, and takes several times as long."""
-        sources(pieces, self.k, self.m, piece_bytes(length, self.k))
-        missing = [index for index in range(self.k) if index not in pieces]
-        if missing:
-            pieces = {**pieces, **self.reconstruct(pieces, missing)}
-        return join(pieces, self.k, length)
+        return restored(self, pieces, length)
 
     def reconstruct(self, pieces: Mapping[int, Buffer], missing: Collection[int]) -> dict[int, Buffer]:
         held = sources(pieces, self.k, self.m)

@@ -9,7 +9,7 @@ machine runs, and starts it again after a crash once the nemesis lets it.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import trio
@@ -284,10 +284,13 @@ class Member:
             ContainerUpdater(device, books, lambda: overlap("account"), nodes),
             Compactor(world, store, interval_s=COMPACT_EVERY_S, grace_s=1.0, headroom_bytes=SEGMENT_BYTES),
         ]
-        log = Log(lambda line: cluster.simulation.trace(f"{self.name} {line}"), world.clock, level=Level.WARNING)
+        self._run(nursery, world, workers)
+        nursery.start_soon(self._audit, Auditor(world, store))
+
+    def _run(self, nursery: trio.Nursery, world: World, workers: Sequence[Worker]) -> None:
+        log = Log(lambda line: self.cluster.simulation.trace(f"{self.name} {line}"), world.clock, level=Level.WARNING)
         for worker in workers:
             nursery.start_soon(run_worker, worker, Pacing(), log, Registry())
-        nursery.start_soon(self._audit, Auditor(world, store))
 
     async def _audit(self, auditor: Auditor) -> None:
         """One pass when the faults have ended: it is what finds rot that nobody read."""

@@ -14,10 +14,7 @@ from dataclasses import dataclass, field
 import pytest
 import trio
 
-from ring.daemon.log import Level, Log
-from ring.daemon.metrics import Registry
-from ring.daemon.pacing import Pacing
-from ring.daemon.worker import Worker, run_worker
+from ring.daemon.worker import Worker
 from ring.errors import Unavailable
 from ring.names import Path
 from ring.service.agent import Confirmations
@@ -84,9 +81,7 @@ class KeepingMember(Member):
                 page_rows=3,
             ),
         ]
-        log = Log(lambda line: self.cluster.simulation.trace(f"{self.name} {line}"), world.clock, level=Level.WARNING)
-        for worker in workers:
-            nursery.start_soon(run_worker, worker, Pacing(), log, Registry())
+        self._run(nursery, world, workers)
 
 
 def making(container: Path) -> Call:

@@ -13,15 +13,13 @@ from ring.errors import Unavailable
 from ring.names import Path
 from ring.timestamp import Timestamp
 from ring.wire.message import BytesBody
-from ring.world.sim import SimWorld
 from storage.account.book import REAPED, ended, gone, reaped
 from storage.account.reaper import HELP_S, Reaper
 from storage.client.errors import AccountGone, AccountNotFound, ContainerNotFound, ObjectNotFound
 from storage.client.interface import NewObject, Query, Row
-from storage.client.local import LocalNode
 from storage.client.node import BookHeader, Kind
 from storage.client.reach import Settings
-from tests.storage.client.ground import Distant, Ground, make_device, open_engines
+from tests.storage.client.ground import Distant, Ground, far_ground, make_device
 
 ACCOUNT = Path("AUTH_a")
 OTHER = Path("AUTH_b")
@@ -81,15 +79,7 @@ class Field:
 
 @pytest.fixture
 async def field(nursery: trio.Nursery, autojump_clock: MockClock) -> Field:
-    world = SimWorld(1)
-    lines: list[Distant] = []
-
-    def wrap(node: LocalNode) -> Distant:
-        lines.append(Distant(node))
-        return lines[-1]
-
-    engines = [await open_engines(nursery, world, number) for number in range(DEVICES)]
-    ground = Ground.make(nursery, settings=SETTINGS, world=world, engines=engines, wrap=wrap)  # type: ignore[arg-type]
+    ground, lines = await far_ground(nursery, SETTINGS, DEVICES)
     return Field(ground, lines)
 
 

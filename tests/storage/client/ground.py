@@ -185,3 +185,16 @@ class _DistantUpload:
 
 def distant(node: LocalNode) -> Node:
     return cast(Node, Distant(node))
+
+
+async def far_ground(nursery: trio.Nursery, settings: Settings, device_count: int) -> tuple[Ground, list[Distant]]:
+    """Real engines, each device behind a line of its own."""
+    world = SimWorld(1)
+    lines: list[Distant] = []
+
+    def wrap(node: LocalNode) -> Node:
+        lines.append(Distant(node))
+        return cast(Node, lines[-1])
+
+    engines = [await open_engines(nursery, world, number) for number in range(device_count)]
+    return Ground.make(nursery, settings=settings, world=world, engines=engines, wrap=wrap), lines

@@ -11,16 +11,14 @@ from ring.errors import Unavailable
 from ring.names import Path
 from ring.timestamp import Timestamp
 from ring.wire.message import BytesBody
-from ring.world.sim import SimWorld
 from ring.world.sim.clock import SimClock
 from storage.client.bodies import drained
 from storage.client.errors import ObjectNotFound
 from storage.client.interface import NewObject, Query, Row
-from storage.client.local import LocalNode
 from storage.client.node import Kind, Version
 from storage.client.reach import Settings
 from storage.object.expirer import DELAY_S, TURN_S, Expirer, SteadyClock
-from tests.storage.client.ground import Distant, Ground, open_engines
+from tests.storage.client.ground import Distant, Ground, far_ground
 
 CONTAINER = Path("AUTH_a", "c")
 OBJECT = Path("AUTH_a", "c", "o")
@@ -75,15 +73,7 @@ class Field:
 
 @pytest.fixture
 async def field(nursery: trio.Nursery, autojump_clock: MockClock) -> Field:
-    world = SimWorld(1)
-    lines: list[Distant] = []
-
-    def wrap(node: LocalNode) -> Distant:
-        lines.append(Distant(node))
-        return lines[-1]
-
-    engines = [await open_engines(nursery, world, number) for number in range(DEVICES)]
-    ground = Ground.make(nursery, settings=SETTINGS, world=world, engines=engines, wrap=wrap)  # type: ignore[arg-type]
+    ground, lines = await far_ground(nursery, SETTINGS, DEVICES)
     await ground.storage.put_container(CONTAINER, {})
     return Field(ground, lines)
 
