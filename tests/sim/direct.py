@@ -19,7 +19,7 @@ from ring.service.overlap import Claim
 from ring.timestamp import Timestamp
 from ring.wire.message import Piece
 from ring.world.interface import Buffer
-from ring.world.sim import NodeCrashed
+from ring.world.sim import NodeCrashed, timer
 from storage.client.bodies import aclose, loaded
 from storage.client.interface import Row
 from storage.client.node import (
@@ -122,7 +122,7 @@ class DirectNode:
         there, back = network.link(self._source.name, self._target.name), network.link(self._target.name, self._source.name)
         result: T | object = GONE
         with trio.move_on_after(TIMEOUT_S):
-            await trio.sleep(network.latency(self._source.name, self._target.name))
+            await timer.sleep(network.latency(self._source.name, self._target.name))
             if network.link(self._source.name, self._target.name).cut:
                 await trio.sleep_forever()
             if there.reset_chance and network.rng.random() < there.reset_chance:
@@ -133,7 +133,7 @@ class DirectNode:
             else:
                 answer = self._target.answer(lambda: call(self))
             await answer.done.wait()
-            await trio.sleep(network.latency(self._target.name, self._source.name))
+            await timer.sleep(network.latency(self._target.name, self._source.name))
             if network.link(self._target.name, self._source.name).cut or answer.silent:
                 await trio.sleep_forever()
             if back.reset_chance and network.rng.random() < back.reset_chance:

@@ -2,6 +2,7 @@
 
     simulation.py  Simulation, its SimNodes (crash, restart) and SimWorld, the world of a single one
     scheduling.py  ``run``: trio with virtual time and repeatable scheduling
+    timer.py       the virtual clock, and cheap waiting
     life.py        what ends when a node crashes
     medium.py      a device: durable and pending bytes, crash rules, faults
     disk.py        a node's handles on it

@@ -11,6 +11,8 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
+from ring.world.sim.timer import Alarm, VirtualClock
+
 
 class NodeCrashed(BaseException):
     """The node that made this call is no more."""
@@ -22,6 +24,7 @@ class Life:
         self.number = number
         self.alive = True
         self._scopes: dict[int, trio.CancelScope] = {}  # waits that end with the life
+        self._alarms: dict[int, Alarm] = {}  # the same, cheaper
         self._serial = 0
         self._at_end: list[Callable[[], None]] = []
 
@@ -39,9 +42,19 @@ class Life:
             call()
         for scope in list(self._scopes.values()):
             scope.cancel()
+        for alarm in list(self._alarms.values()):
+            alarm.ring()
 
     async def sleep_until(self, deadline: float) -> None:
         """Sleep, whatever the task's cancel scopes say; NodeCrashed if the life ends meanwhile."""
+        clock = trio.lowlevel.current_clock()
+        if isinstance(clock, VirtualClock):
+            alarm = clock.alarm(deadline)
+            self._alarms[alarm.serial] = alarm
+            await trio.lowlevel.wait_task_rescheduled(lambda _: trio.lowlevel.Abort.FAILED)
+            del self._alarms[alarm.serial]
+            self.check()
+            return
         with trio.CancelScope(deadline=deadline, shield=True) as scope:
             serial = self._enter(scope)
             try:

@@ -235,7 +235,14 @@ class Medium:
             self.room_bytes -= length
 
     def space(self) -> Space:
-        used = sum(len(node.content) for _, node in self._walk())
+        used = 0
+        folders = [self.root] if self.root is not None else []
+        while folders:
+            for entry in folders.pop().entries.values():
+                if isinstance(entry, FileNode):
+                    used += len(entry.content)
+                elif entry.entries:  # a device has 4,096 folders, nearly all of them empty
+                    folders.append(entry)
         free = self.capacity_bytes - used
         return Space(self.capacity_bytes, free if self.room_bytes is None else min(free, self.room_bytes))
 

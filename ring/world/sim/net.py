@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import trio
 
 from ring.world.interface import Address, Buffer, File, Listener, Stream, TcpAddress, UnixAddress
+from ring.world.sim import timer
 from ring.world.sim.life import Life
 
 WINDOW_BYTES = 1 << 18
@@ -367,7 +368,7 @@ class SimNet:
             there = here if address.host in _LOCAL else address.host
             key = TcpAddress("", address.port)
             await self._shake_hands(there)
-        await trio.sleep(network.latency(here, there))
+        await timer.sleep(network.latency(here, there))
         self._life.check()
         listener = network.listeners.get((there, key))
         if listener is None:

@@ -2,7 +2,7 @@
 
 Trio shuffles the tasks that are ready, on purpose.  It has a private switch that sorts them first and a private generator that
 shuffles them; this module alone touches the two (``tests/ring/world/test_sim_scheduling.py`` fails when trio moves them).
-Time is virtual: the clock jumps to the next deadline as soon as every task waits.
+Time is virtual (timer.py): it jumps as soon as every task waits.
 
 The garbage collector is off meanwhile: what it finalizes, and when, would depend on the process's history.
 """
@@ -15,7 +15,8 @@ from typing import TypeVar
 
 import trio
 import trio._core._run as trio_run
-from trio.testing import MockClock
+
+from ring.world.sim.timer import VirtualClock
 
 T = TypeVar("T")
 
@@ -30,7 +31,7 @@ def run(seed: int, main: Callable[..., Awaitable[T]], *args: object) -> T:
     trio_run._r.seed(seed)
     gc.disable()
     try:
-        return trio.run(main, *args, clock=MockClock(autojump_threshold=0))
+        return trio.run(main, *args, clock=VirtualClock())
     finally:
         if collecting:
             gc.enable()
