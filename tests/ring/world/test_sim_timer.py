@@ -54,17 +54,17 @@ def test_what_a_device_does_is_not_cancelled_but_ends_with_its_node() -> None:
         node = Simulation(1).node("n")
         seen: list[str] = []
 
-        async def work(name: str) -> None:
+        async def work(name: str, until: float) -> None:
             try:
-                await node.life.sleep_until(5.0)
+                await node.life.sleep_until(until)
                 seen.append(f"{name} is done at {trio.current_time()}")
             except NodeCrashed:
                 seen.append(f"{name} crashed at {trio.current_time()}")
 
         with trio.move_on_after(1):
-            await work("the first")
+            await work("the first", 5.0)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(work, "the second")
+            nursery.start_soon(work, "the second", 50.0)
             await trio.sleep(1)
             node.life.end()
         return seen
