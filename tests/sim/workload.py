@@ -6,7 +6,6 @@ pack cut.  A request that got no answer, or "unavailable", may have happened.
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections.abc import Awaitable, Callable
 
@@ -19,6 +18,7 @@ from storage.client.bodies import aclose, loaded
 from storage.client.cluster import ClusterStorage
 from storage.client.errors import ContainerNotFound, ObjectNotFound
 from storage.client.interface import NewObject, Query, Reading, Row, Stored
+from tests.sim.bodies import body_of, value_of
 from tests.sim.cluster import Cluster, Member
 from tests.sim.direct import GONE
 from tests.sim.history import History, Kind, Operation, Outcome
@@ -29,21 +29,6 @@ NAMES = ("x", "y", "z")
 PATIENCE_S = 30.0
 PAUSE_S = 0.8
 SIZES = (10, 300, 3000, 4097, 9000, 20_000)
-
-
-def body_of(value: int, size: int) -> bytes:
-    """The body of PUT number ``value``."""
-    line = b"%d:%d\n" % (value, size)
-    pattern = hashlib.sha256(line).digest()
-    return (line + pattern * (size // 32 + 1))[: max(size, len(line))]
-
-
-def value_of(body: bytes) -> int:
-    """Which PUT it is of; ValueError when it is of none, or damaged."""
-    value, _, size = body.partition(b"\n")[0].partition(b":")
-    if body_of(int(value), int(size)) != body:
-        raise ValueError(f"a body of PUT {int(value)} with {len(body)} bytes is damaged")
-    return int(value)
 
 
 def path_of(name: str) -> Path:
