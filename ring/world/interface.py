@@ -171,13 +171,24 @@ class Tables(Protocol):
 class Space:
     total_bytes: int
     free_bytes: int
+    read_only: bool = False  # it is mounted so
 
 
 class Disk(Protocol):
     """One device's file system below one root.  Paths are relative and '/'-separated, "" is the root; '..' is refused
-    (BadInput)."""
+    (BadInput).
+
+    A root can be anchored: then whatever is asked by a path fails with ENODEV once another folder is at the root than was there
+    (its file system was unmounted, or another one was mounted over it).  So nothing is looked for, and nothing is written, in a
+    folder that only has its place.  Open files go on as the system lets them: they are still those of the folder that was."""
 
     root: str
+
+    async def anchor(self) -> None:
+        """Keep to the folder that is at the root now.  OSError when none is."""
+
+    def bar(self) -> None:
+        """Fail with ENODEV, whatever is asked by a path, until it is anchored."""
 
     async def open(self, path: str, mode: OpenMode) -> File: ...
 

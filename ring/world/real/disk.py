@@ -22,6 +22,7 @@ from ring.world.real.thread import IoThread
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _FILE_MODE = 0o644
+_NOWHERE = (-1, -1)
 _FLAGS = {
     OpenMode.READ: os.O_RDONLY,
     OpenMode.WRITE: os.O_RDWR,
@@ -32,8 +33,15 @@ _FLAGS = {
 class RealDisk:
     def __init__(self, root: str) -> None:
         self.root = root
+        self._anchor: tuple[int, int] | None = None  # device and inode of the root
         self._thread = IoThread(f"disk {root}")
         self._cache = PageCacheReader()
+
+    async def anchor(self) -> None:
+        await self._thread.call(self._set_anchor)
+
+    def bar(self) -> None:
+        self._anchor = _NOWHERE
 
     async def open(self, path: str, mode: OpenMode) -> File:
         return await self._thread.call(self._open, *split_file(path), mode)
@@ -71,17 +79,31 @@ class RealDisk:
 
     async def open_tables(self, path: str, tables: Sequence[str], *, map_bytes: int = 1 << 36) -> Tables:
         await self.make_dirs(path)
-        return await self._thread.call(LmdbTables.open, self._thread, os.path.join(self.root, path), tuple(tables), map_bytes)
+        return await self._thread.call(self._open_tables, path, tuple(tables), map_bytes)
 
     async def space(self) -> Space:
         return await self._thread.call(self._space)
 
     # ---- on the I/O thread
 
+    def _set_anchor(self) -> None:
+        fd = os.open(self.root, _FOLDER)
+        try:
+            self._anchor = _identity(fd)
+        finally:
+            os.close(fd)
+
+    def _open_root(self) -> int:
+        fd = os.open(self.root, _FOLDER)
+        if self._anchor is not None and _identity(fd) != self._anchor:
+            os.close(fd)
+            raise OSError(errno.ENODEV, "another folder is in the place of the device's", self.root)
+        return fd
+
     @contextmanager
     def _folder(self, parts: Sequence[str]) -> Iterator[int]:
         """A descriptor of the folder; OSError where the path does not lead to one."""
-        fd = os.open(self.root, _FOLDER)
+        fd = self._open_root()
         try:
             for part in parts:
                 inner = os.open(part, _FOLDER | os.O_NOFOLLOW, dir_fd=fd)
@@ -129,7 +151,7 @@ class RealDisk:
             if not parts:
                 _make_root(self.root)
                 continue
-            fd = os.open(self.root, _FOLDER)
+            fd = self._open_root()
             try:
                 for depth, part in enumerate(parts):
                     try:
@@ -186,9 +208,20 @@ class RealDisk:
                 raise
             os.fsync(folder)
 
+    def _open_tables(self, path: str, tables: tuple[str, ...], map_bytes: int) -> LmdbTables:
+        with self._folder(split(path)):  # LMDB goes by the name, so it is looked at just before
+            return LmdbTables.open(self._thread, os.path.join(self.root, path), tables, map_bytes)
+
     def _space(self) -> Space:
-        found = os.statvfs(self.root)
-        return Space(found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize)
+        with self._folder([]) as root:
+            found = os.fstatvfs(root)
+        read_only = bool(found.f_flag & os.ST_RDONLY)
+        return Space(found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize, read_only)
+
+
+def _identity(descriptor: int) -> tuple[int, int]:
+    found = os.fstat(descriptor)
+    return found.st_dev, found.st_ino
 
 
 def _make_root(root: str) -> None:

@@ -134,6 +134,19 @@ class SimDisk:
         self._medium = medium
         self._now = now
         self._tables: dict[int, list[SimTables]] = {}  # open handles by store
+        self._anchored = False
+        self._anchor: FolderNode | None = None  # None: barred, when it is anchored
+
+    async def anchor(self) -> None:
+        def look() -> None:
+            if self._medium.root is None:
+                raise _error(errno.ENOENT, self.root)
+            self._anchored, self._anchor = True, self._medium.root
+
+        await self._do(READ_S, look)
+
+    def bar(self) -> None:
+        self._anchored, self._anchor = True, None
 
     async def open(self, path: str, mode: OpenMode) -> File:
         parts, name = split_file(path)
@@ -157,7 +170,12 @@ class SimDisk:
 
     async def open_unnamed(self, folder: str) -> File:
         parts = split(folder)
-        await self._do(WRITE_S, lambda: self._folder(parts))
+
+        def look() -> None:
+            self._folder(parts)
+            self._medium.check_writable()
+
+        await self._do(WRITE_S, look)
         return SimFile(self._life, self._medium, FileNode(modified=self._now()), self._now, writable=True)
 
     async def link(self, file: File, path: str) -> None:
@@ -169,6 +187,7 @@ class SimDisk:
             folder = self._folder(parts)
             if name in folder.entries:
                 raise _error(errno.EEXIST, path)
+            self._medium.check_writable()
             folder.entries[name] = node
 
         await self._do(SYNC_S, link)
@@ -189,6 +208,7 @@ class SimDisk:
                     raise _error(errno.ENOTEMPTY, target)
             elif there is not None and isinstance(old.entries[source_name], FolderNode):
                 raise _error(errno.ENOTDIR, target)
+            self._medium.check_writable()
             new.entries[target_name] = old.entries.pop(source_name)
 
         await self._do(SYNC_S, rename)
@@ -202,6 +222,7 @@ class SimDisk:
                 raise _error(errno.ENOENT, path)
             if isinstance(folder.entries[name], FolderNode):
                 raise _error(errno.EISDIR, path)
+            self._medium.check_writable()
             del folder.entries[name]
 
         await self._do(SYNC_S, unlink)
@@ -214,7 +235,7 @@ class SimDisk:
 
         def make() -> None:
             for parts in all_parts:
-                if not parts and self._medium.root is None:
+                if not parts and self._medium.root is None and not self._anchored:
                     self._medium.root = FolderNode(modified=self._now())
                 folder = self._folder([])
                 for part in parts:
@@ -300,7 +321,11 @@ class SimDisk:
         return handles[-1]
 
     async def space(self) -> Space:
-        return await self._do(READ_S, self._medium.space)
+        def look() -> Space:
+            self._folder([])
+            return self._medium.space()
+
+        return await self._do(READ_S, look)
 
     async def _do(self, seconds: float, action: Callable[[], T]) -> T:
         return await self._medium.perform(self._life, seconds, action)
@@ -309,6 +334,8 @@ class SimDisk:
         found: FileNode | FolderNode | None = self._medium.root
         if found is None:
             raise _error(errno.ENOENT, self.root)
+        if self._anchored and found is not self._anchor:
+            raise _error(errno.ENODEV, self.root)
         for part in parts:
             assert isinstance(found, FolderNode)
             inner = found.entries.get(part)

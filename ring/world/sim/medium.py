@@ -71,6 +71,7 @@ class Medium:
         self.dead = False  # every operation: EIO
         self.slow_s = 0.0  # added to every operation
         self.room_bytes: int | None = None  # what can still be written before ENOSPC
+        self.read_only = False  # whatever would change it: EROFS
         self.sync_errors = 0  # that many syncs fail with EIO and lose what they should have made durable
         self.forgets_bytes = 0  # ... and so many durable bytes before it, as a drive does that loses its own cache
         # called in front of each operation, with what an interrupted one may have done: may raise an OSError, or crash the node
@@ -127,6 +128,7 @@ class Medium:
     def heal(self) -> None:
         """End all standing faults; what they destroyed stays destroyed."""
         self.dead = False
+        self.read_only = False
         self.slow_s = 0.0
         self.room_bytes = None
         self.sync_errors = 0
@@ -178,6 +180,10 @@ class Medium:
         if self.dead:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
+    def check_writable(self) -> None:
+        if self.read_only:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
     def write(self, node: FileNode, offset: int, data: bytes, now: float) -> None:
         self.take_room(len(data))
         if self.writes_to_lose:
@@ -190,6 +196,7 @@ class Medium:
         self._dirty[id(node)] = node
 
     def resize(self, node: FileNode, size: int) -> None:
+        self.check_writable()
         if size > len(node.content):
             self.take_room(size - len(node.content))
         node.pending.append(Resize(size))
@@ -197,6 +204,7 @@ class Medium:
         self._dirty[id(node)] = node
 
     def set_xattr(self, node: FileNode, name: str, value: bytes) -> None:
+        self.check_writable()
         node.xattrs[name] = value
         self._dirty[id(node)] = node
 
@@ -229,6 +237,7 @@ class Medium:
 
     def take_room(self, length: int) -> None:
         """ENOSPC when the device is full."""
+        self.check_writable()
         if self.room_bytes is not None:
             if self.room_bytes < length:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -244,7 +253,7 @@ class Medium:
                 elif entry.entries:  # a device has 4,096 folders, nearly all of them empty
                     folders.append(entry)
         free = self.capacity_bytes - used
-        return Space(self.capacity_bytes, free if self.room_bytes is None else min(free, self.room_bytes))
+        return Space(self.capacity_bytes, free if self.room_bytes is None else min(free, self.room_bytes), self.read_only)
 
     def _walk(self) -> Iterator[tuple[str, FileNode]]:
         if self.root is None:

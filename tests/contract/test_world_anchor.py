@@ -1,0 +1,117 @@
+"""What an anchored Disk promises, on the real file system and on the simulated one: it never takes another folder for its own."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pathlib
+from collections.abc import Awaitable, Callable
+
+import pytest
+from trio.testing import MockClock
+
+from ring.world.interface import Disk, OpenMode, World, Write
+from ring.world.real import make_world
+from ring.world.sim import SimWorld
+from ring.world.sim.medium import FolderNode
+
+Replace = Callable[[], None]
+
+
+@pytest.fixture(params=["real", "sim"])
+def ground(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> tuple[Disk, Replace, Replace]:
+    """A disk, and how its folder is replaced by an empty one, and comes back."""
+    root = tmp_path / "sda"
+    aside = tmp_path / "aside"
+    if request.param == "real":
+        real: World = make_world()
+
+        def replace() -> None:
+            os.rename(root, aside)
+            os.mkdir(root)
+
+        def restore() -> None:
+            os.rmdir(root)
+            os.rename(aside, root)
+
+        return real.open_disk(str(root)), replace, restore
+    sim = SimWorld(1)
+    medium = sim.node.disk(str(root))
+    kept: list[FolderNode | None] = []
+
+    def replace_sim() -> None:
+        kept.append(medium.root)
+        medium.root = FolderNode()
+
+    def restore_sim() -> None:
+        medium.root = kept.pop()
+
+    return sim.open_disk(str(root)), replace_sim, restore_sim
+
+
+def ways(disk: Disk) -> list[Callable[[], Awaitable[object]]]:
+    """Of asking something by a path."""
+    return [
+        lambda: disk.open("log", OpenMode.WRITE),
+        lambda: disk.open("new", OpenMode.CREATE),
+        lambda: disk.open_unnamed(""),
+        lambda: disk.rename("log", "log2"),
+        lambda: disk.unlink("log"),
+        lambda: disk.make_dirs("folder"),
+        lambda: disk.list_dir(""),
+        lambda: disk.info("log"),
+        lambda: disk.read_file("log"),
+        lambda: disk.replace_file("new", b"x"),
+        lambda: disk.open_tables("tables", ["a"]),
+        disk.space,
+    ]
+
+
+async def test_another_folder_is_never_taken_for_its_own(ground: tuple[Disk, Replace, Replace], autojump_clock: MockClock) -> None:
+    disk, replace, restore = ground
+    await disk.make_dirs("")
+    await disk.anchor()
+    log = await disk.open("log", OpenMode.CREATE)
+    unnamed = await disk.open_unnamed("")
+    tables = await disk.open_tables("tables", ["a"])
+    await log.append([b"before"], sync=True)
+    replace()
+    for ask in [*ways(disk), lambda: disk.link(unnamed, "name")]:
+        with pytest.raises(OSError) as caught:
+            await ask()
+        assert caught.value.errno == errno.ENODEV
+    await log.append([b", after"], sync=True)  # an open file is still that of the folder that was
+    await tables.commit([Write("a", b"k", b"v")])
+    await log.close()
+    await unnamed.close()
+    await tables.close()
+    await disk.anchor()
+    assert await disk.list_dir("") == []  # nothing was written to the folder in its place
+    restore()
+    with pytest.raises(OSError, match=r".") as caught:
+        await disk.read_file("log")
+    assert caught.value.errno == errno.ENODEV
+    await disk.anchor()
+    assert await disk.read_file("log") == b"before, after"
+
+
+async def test_a_barred_disk_is_asked_nothing_until_it_is_anchored(
+    ground: tuple[Disk, Replace, Replace], autojump_clock: MockClock
+) -> None:
+    disk, _, _ = ground
+    await disk.make_dirs("")
+    await disk.replace_file("log", b"kept")
+    disk.bar()
+    for ask in ways(disk):
+        with pytest.raises(OSError) as caught:
+            await ask()
+        assert caught.value.errno == errno.ENODEV
+    await disk.anchor()
+    assert await disk.list_dir("") == ["log"]
+    assert not (await disk.space()).read_only
+
+
+async def test_no_folder_is_no_anchor(ground: tuple[Disk, Replace, Replace], autojump_clock: MockClock) -> None:
+    disk, _, _ = ground
+    with pytest.raises(FileNotFoundError):
+        await disk.anchor()
