@@ -49,6 +49,7 @@ class FrontDoorConfig:
     s3_hosts: tuple[str, ...] = ()  # domains below which Host may name a bucket
     s3_region: str = "us-east-1"
     policies: tuple[str, ...] = ("Policy-0",)  # names of storage policies, by number
+    default_policy: int = 0  # of containers and buckets that name none
 
 
 class FrontDoor:
@@ -60,7 +61,7 @@ class FrontDoor:
         self.sweeper = PartsSweeper(storage, kv, clock, world.entropy)
         pipeline = Pipeline(identity, limits, AccessGate(storage), MemoryBudget(config.memory_bytes))
         objects = ObjectVerbs(storage, clock, ManifestReader(storage), object_bytes_max=limits.object_bytes_max)
-        books = BookVerbs(storage)
+        books = BookVerbs(storage, default_policy=config.default_policy)
         uploads = UploadVerbs(storage, objects, kv, clock, world.entropy, limits)
         door = Door(pipeline, objects, books, uploads, self.claims, clock, config.s3_region)
         self._s3 = S3App(door, S3Auth(identity, clock), hosts=config.s3_hosts)
@@ -79,7 +80,7 @@ class FrontDoor:
             return await self._swift(request)
         if request.method in ("GET", "HEAD"):
             if request.raw_path == "/info":
-                return info(self._config.limits, self._config.policies)
+                return info(self._config.limits, self._config.policies, self._config.default_policy)
             if request.raw_path == "/healthcheck":
                 return health()
         return swift_errors.page(404)

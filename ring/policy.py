@@ -21,6 +21,12 @@ class Policy:
     replicas: float
     pack_cut_bytes: int = PACK_CUT_BYTES  # objects of fewer bytes live in their pack record, larger ones in a file
     default: bool = False
+    k: int = 0  # erasure-coded: data fragments of an object, any k of k + m give it back; 0: whole copies
+    m: int = 0  # parity fragments
+
+    @property
+    def coded(self) -> bool:
+        return self.k > 0
 
     @property
     def ring_name(self) -> str:
@@ -38,6 +44,8 @@ class Policies:
             raise BadInput("two policies have the same index or name")
         if any(not p.name or p.index < 0 or p.replicas < 1 or p.pack_cut_bytes < 0 for p in policies):
             raise BadInput("a policy has a name, an index from 0 on and at least one replica")
+        if any((p.k > 0) != (p.m > 0) or (p.coded and p.replicas != p.k + p.m) for p in policies):
+            raise BadInput("an erasure-coded policy has data and parity fragments, and a replica in its ring for each")
         defaults = [policy for policy in policies if policy.default]
         if len(policies) == 1:
             defaults = list(policies)

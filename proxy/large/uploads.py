@@ -75,7 +75,7 @@ class UploadVerbs:
         """The upload's id.  ContainerNotFound."""
         path = operation.path
         container = path.parent
-        await self._storage.head_container(container)
+        book = await self._storage.head_container(container)
         upload_id = self._entropy.uuid().hex
         record = Record(
             VERSION,
@@ -92,7 +92,7 @@ class UploadVerbs:
         except ContainerNotFound:
             # The sweeper learns of the container before the first record can be in it.
             await self._kv.transact([], [Put(kv_key(container.account, container.container), b"")])
-            await self._storage.put_container(shelf.path, {})
+            await self._storage.put_container(shelf.path, {}, default=book.policy)
             await shelf.create(upload_id, record)
         return upload_id
 

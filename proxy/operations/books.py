@@ -26,8 +26,9 @@ _EMPTY = BookMeta(ZERO, {}, object_count=0, bytes_used=0)
 
 
 class BookVerbs:
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: Storage, *, default_policy: int = 0) -> None:
         self._storage = storage
+        self._default_policy = default_policy  # of containers that name none
 
     async def head_account(self, operation: HeadAccount) -> BookMeta:
         try:
@@ -56,7 +57,8 @@ class BookVerbs:
 
     async def put_container(self, operation: PutContainer) -> bool:
         """True when it was created."""
-        return await self._storage.put_container(operation.path, operation.metadata, policy=operation.policy)
+        policy, default = operation.policy, self._default_policy
+        return await self._storage.put_container(operation.path, operation.metadata, policy=policy, default=default)
 
     async def post_container(self, operation: PostContainer) -> None:
         await self._storage.post_container(operation.path, operation.metadata)

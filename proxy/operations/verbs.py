@@ -156,7 +156,7 @@ class PostAccount:
 class PutContainer:
     path: Path
     metadata: Mapping[str, str] = field(default_factory=dict)
-    policy: int = 0
+    policy: int | None = None  # None: as it is, or the default of the cloud
     right: ClassVar[Right] = Right.OWN
 
 

@@ -145,9 +145,11 @@ class SwiftApp:
         return Response(204)
 
     def _account_fields(self, book: BookMeta) -> list[tuple[str, str]]:
-        policy = self._policies[0].lower()
+        prefixes = ["x-account"]
+        if len(self._policies) == 1:  # with several, nobody adds up who has what
+            prefixes.append(f"x-account-storage-policy-{self._policies[0].lower()}")
         fields = []
-        for prefix in ("x-account", f"x-account-storage-policy-{policy}"):
+        for prefix in prefixes:
             fields += [
                 (f"{prefix}-container-count", str(book.container_count)),
                 (f"{prefix}-object-count", str(book.object_count)),
@@ -185,9 +187,9 @@ class SwiftApp:
         await self._pipeline.run(access, DeleteContainer(path), self._books.delete_container)
         return Response(204)
 
-    def _policy(self, name: str) -> int:
+    def _policy(self, name: str) -> int | None:
         if not name:
-            return 0
+            return None
         for at, known in enumerate(self._policies):
             if known.lower() == name.lower():
                 return at

@@ -12,7 +12,7 @@ from ring.wire.message import Headers, Response
 RELEASE = "2.38.0"  # of Swift, whose behaviour this follows; some clients compare it
 
 
-def info(limits: Limits, policies: tuple[str, ...]) -> Response:
+def info(limits: Limits, policies: tuple[str, ...], default_policy: int = 0) -> Response:
     document = {
         "swift": {
             "version": RELEASE,
@@ -32,7 +32,8 @@ def info(limits: Limits, policies: tuple[str, ...]) -> Response:
             "allow_account_management": False,
             "account_autocreate": True,
             "policies": [
-                {"name": name, "aliases": name, **({"default": True} if not at else {})} for at, name in enumerate(policies)
+                {"name": name, "aliases": name, **({"default": True} if at == default_policy else {})}
+                for at, name in enumerate(policies)
             ],
         },
         "bulk_delete": {"max_deletes_per_request": 10_000, "max_failed_deletes": 10_000},

@@ -19,7 +19,7 @@ from ring.names import Path
 from ring.service.overlap import Overlap
 from ring.timestamp import ZERO, Timestamp
 from storage.account.book import ended, gone
-from storage.client.errors import ContainerNotEmpty, ContainerNotFound
+from storage.client.errors import ContainerNotEmpty, ContainerNotFound, PolicyConflict
 from storage.client.fanout import Progress
 from storage.client.interface import BookMeta, Page, Query, Row
 from storage.client.local import LocalNode
@@ -70,18 +70,35 @@ class BookOperations:
         """What a majority said of it last, however long ago."""
         return self._known.get(path)
 
-    async def put_container(self, path: Path, metadata: Mapping[str, str], policy: int) -> bool:
+    async def put_container(self, path: Path, metadata: Mapping[str, str], policy: int | None, default: int) -> bool:
         path.check()
-        self._reach.rings.of_policy(policy)
+        self._reach.rings.of_policy(default if policy is None else policy)
         await self._account_for(path.parent)
         state = await self._state(self._reach.rings.container, path)
         created = state is None or not state.header.exists
-        header = self._header(path, state, metadata, policy)
+        wanted = policy if policy is not None else default if created else None
+        if state is not None and wanted is not None and wanted != state.header.policy:
+            self._check_policy(path, state.header)
+        header = self._header(path, state, metadata, wanted or 0)
         await self._merge_header(self._reach.rings.container, header)
         assert header.created is not None
         # Also when it was there: an earlier PUT may have come this far and no further.  A newer report stays what it is.
         await self._list_in_account(path.parent, Row(path.container, header.created))
         return created
+
+    def _check_policy(self, path: Path, header: BookHeader) -> None:
+        """Before it gets another policy than it has or had.  PolicyConflict."""
+        if header.exists:
+            raise PolicyConflict(
+                f"{path} has storage policy {header.policy}", hint="a container keeps its policy; make another one"
+            )
+        settings = self._reach.settings
+        wait_s = settings.container_cache_s + settings.write_timeout_s
+        if header.deleted is not None and self._reach.world.clock.now() < header.deleted.seconds + wait_s:
+            # Whoever saw it exist a moment ago may still write where its objects were.
+            raise PolicyConflict(
+                f"{path} was deleted a moment ago and had another storage policy", hint=f"make it again in {wait_s:g} s"
+            )
 
     async def head_container(self, path: Path) -> BookMeta:
         return book_meta(self._existing(path, await self._state(self._reach.rings.container, path)))

@@ -111,8 +111,8 @@ class ClusterStorage:
         """For the expirer: see storage.client.expiring."""
         return await expire(self.reach, self._books, self.repairer, policy, path, due)
 
-    async def put_container(self, path: Path, metadata: Mapping[str, str], *, policy: int = 0) -> bool:
-        return await self._current(lambda: self._books.put_container(path, metadata, policy))
+    async def put_container(self, path: Path, metadata: Mapping[str, str], *, policy: int | None = None, default: int = 0) -> bool:
+        return await self._current(lambda: self._books.put_container(path, metadata, policy, default))
 
     async def head_container(self, path: Path) -> BookMeta:
         return await self._current(lambda: self._books.head_container(path))

@@ -1,7 +1,7 @@
 """What can go wrong with objects and books.
 
 NotFound            ObjectNotFound ContainerNotFound AccountNotFound AccountGone
-Conflict            ContainerNotEmpty Superseded PreconditionFailed
+Conflict            ContainerNotEmpty PolicyConflict Superseded PreconditionFailed
 BadInput            BadDigest EntityTooLarge
 Unavailable         NoQuorum
 """
@@ -30,6 +30,10 @@ class AccountGone(NotFound):
 
 class ContainerNotEmpty(Conflict):
     """Only an empty container can be deleted."""
+
+
+class PolicyConflict(Conflict):
+    """The container's objects are, or were until a moment ago, in another storage policy."""
 
 
 class PreconditionFailed(Conflict):

@@ -12,7 +12,6 @@ from __future__ import annotations
 from contextlib import suppress
 
 from ring.names import Path
-from ring.service.overlap import Overlap
 from storage.client.books import BookOperations
 from storage.client.errors import ContainerNotFound
 from storage.client.expiry import due_of, tombstone_at
@@ -28,11 +27,7 @@ from storage.client.writing import Write, at_once, debts_of
 async def expire(reach: Reach, books: BookOperations, repairer: Repairer, policy: int, path: Path, due: int) -> bool:
     """True when the object's tombstone is at a majority; False when there is nothing to delete: it is gone, or is to go at another
     time, or not at all.  NoQuorum when a majority cannot be asked or written to."""
-
-    def ring() -> Overlap:
-        return reach.rings.of_policy(policy)
-
-    found = await reach.current(lambda: find(reach, reach.replicas(ring(), path), path, shown=False))
+    found = await reach.current(lambda: find(reach, reach.objects(policy, path), path, shown=False))
     if found.stale:
         repairer.request(found.replicas, path)  # one of them is the device that thought it due
     newest = found.data
@@ -49,7 +44,7 @@ async def expire(reach: Reach, books: BookOperations, repairer: Repairer, policy
         return await node.put_small(tombstone, b"", debt)
 
     for _ in range(reach.settings.edition_attempts):
-        replicas, listed_at = reach.replicas(ring(), path), books.listed_at(path.parent)
+        replicas, listed_at = reach.objects(policy, path), books.listed_at(path.parent)
         debts = debts_of(row, path.parent, replicas, listed_at) if listed else [None] * len(replicas.nodes)
         write = Write(reach, replicas, tombstone.timestamp, debts, listed_at)
         match await write.run(at_once(replicas, send), send):

@@ -21,6 +21,7 @@ from storage.client.errors import (
     ContainerNotFound,
     EntityTooLarge,
     ObjectNotFound,
+    PolicyConflict,
     PreconditionFailed,
     Superseded,
 )
@@ -125,13 +126,16 @@ class FakeStorage:
         row = self._containers[path.parent].rows[path.object]
         self._containers[path.parent].rows[path.object] = replace(row, content_type=new.content_type)
 
-    async def put_container(self, path: Path, metadata: Mapping[str, str], *, policy: int = 0) -> bool:
+    async def put_container(self, path: Path, metadata: Mapping[str, str], *, policy: int | None = None, default: int = 0) -> bool:
         self._enter()
         path.check()
         self._check_account(path.account)
         self._accounts.setdefault(path.account, _Book(self._timestamps.next()))
         created = path not in self._containers
-        book = self._containers.setdefault(path, _Book(self._timestamps.next(), policy=policy))
+        if not created and policy is not None and policy != self._containers[path].policy:
+            raise PolicyConflict(f"{path} has storage policy {self._containers[path].policy}")
+        new = _Book(self._timestamps.next(), policy=default if policy is None else policy)
+        book = self._containers.setdefault(path, new)
         _merge(book.metadata, metadata)
         return created
 

@@ -165,8 +165,11 @@ class Storage(Protocol):
     async def post_object(self, path: Path, metadata: Mapping[str, str], *, content_type: str = "") -> None:
         """Replace the client's metadata (all names but x-sysmeta-*) of an existing object."""
 
-    async def put_container(self, path: Path, metadata: Mapping[str, str], *, policy: int = 0) -> bool:
-        """Create, or update metadata (a value "" removes the name).  True when it was created."""
+    async def put_container(self, path: Path, metadata: Mapping[str, str], *, policy: int | None = None, default: int = 0) -> bool:
+        """Create, or update metadata (a value "" removes the name).  True when it was created.
+
+        ``policy``: where its objects are to be, for as long as it exists; PolicyConflict when it exists with another one, or had
+        another one a moment ago.  None: as it is, or ``default`` when it is made.  BadInput when there is no such policy."""
 
     async def head_container(self, path: Path) -> BookMeta: ...
 

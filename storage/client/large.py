@@ -128,6 +128,7 @@ class _Sending:
         self._new = new
         self._length = length
         self._changed = trio.Event()
+        self._replicas = replicas
         self._handoffs = replicas.handoffs()
         self._voters = replicas.voters
         self.places = [_Place(self, node) for node in replicas.nodes]
@@ -150,7 +151,7 @@ class _Sending:
                 place.on_primary = False
                 self.changed()
             device = self._handoffs.next()
-            node = self._reach.nodes(device) if device is not None else None
+            node = self._reach.handoff(self._replicas, device) if device is not None else None
         raise Unavailable("no device can take this replica")
 
     async def feed(self, start: Sequence[bytes], body: BodySource) -> None:

@@ -75,7 +75,8 @@ class BookEngine(Protocol):
 
 
 class LocalNode:
-    """Implements storage.client.node.Node.  ``gate``: that of the rings of this process."""
+    """Implements storage.client.node.Node.  ``gate``: that of the rings of this process; ``store``: of policy 0, ``stores`` of the
+    others, which may come later."""
 
     def __init__(
         self,
@@ -85,23 +86,54 @@ class LocalNode:
         pay: RowPayer,
         gate: Gate | None = None,
         claim: Claim | None = None,
+        *,
+        policy: int = 0,
+        stores: Mapping[int, ObjectEngine] | None = None,
     ) -> None:
         self.device = device
-        self.store = store
+        self.policy = policy
+        self.stores = stores if stores is not None else {}
+        self._store_0 = store
+        self._store = store if policy == 0 else self.stores.get(policy)
         self.books = books
         self._payer = pay
         self.gate = gate or Gate()
         self._claim = claim
         self._edition = claim.edition if claim is not None else 0
         self._bound: LocalNode | None = None  # under the claim that was last in use
+        self._of: dict[int, LocalNode] = {}
+
+    @property
+    def store(self) -> ObjectEngine:
+        """Unavailable when the device does not serve the policy (yet)."""
+        if self._store is None:
+            self._store = self.stores.get(self.policy)
+            if self._store is None:
+                raise Unavailable(f"{self.device} does not serve storage policy {self.policy}")
+        return self._store
+
+    @store.setter
+    def store(self, store: ObjectEngine) -> None:
+        self._store = store
 
     def under(self, claim: Claim | None) -> LocalNode:
         if claim is self._claim:
             return self
         bound = self._bound
         if bound is None or bound._claim is not claim:
-            bound = self._bound = LocalNode(self.device, self.store, self.books, self._payer, self.gate, claim)
+            bound = self._bound = self._like(claim, self.policy)
         return bound
+
+    def of(self, policy: int) -> LocalNode:
+        if policy == self.policy:
+            return self
+        found = self._of.get(policy)
+        if found is None:
+            found = self._of[policy] = self._like(self._claim, policy)
+        return found
+
+    def _like(self, claim: Claim | None, policy: int) -> LocalNode:
+        return LocalNode(self.device, self._store_0, self.books, self._payer, self.gate, claim, policy=policy, stores=self.stores)
 
     async def put_small(self, version: Version, data: Buffer, debt: Debt | None) -> WriteReply:
         at = self._enter()

@@ -136,6 +136,10 @@ class Node(Protocol):
         known by name are given to anybody (``get`` and ``object_by_key``); ``digests`` and ``leaf`` are refused also when the
         device does not know the edition yet.  None: by none."""
 
+    def of(self, policy: int) -> Node:
+        """The same device, asked for the objects of a storage policy; at first it is policy 0.  Each policy's objects lie apart
+        from the others', since a name has other primaries in each ring.  Books are the same whatever policy is asked."""
+
     # objects
 
     async def put_small(self, version: Version, data: Buffer, debt: Debt | None) -> WriteReply:

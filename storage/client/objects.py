@@ -28,6 +28,7 @@ from storage.client.errors import (
     EntityTooLarge,
     NoQuorum,
     ObjectNotFound,
+    PolicyConflict,
     PreconditionFailed,
     Superseded,
 )
@@ -72,6 +73,7 @@ class ObjectOperations:
         else:
             large = await send_large(self._reach, self._replicas(policy, path), path, new, start, body)
             etag = large.etag
+            await self._same_policy(path, policy, large)
         async with aclosing(large or _NOTHING), self._locks.holding(path, always=new.condition is not None or large is not None):
             floor: Timestamp | None = None
             if new.condition is not None or large is not None:
@@ -180,8 +182,17 @@ class ObjectOperations:
             self._repairer.request(found.replicas, path)
         return found
 
+    async def _same_policy(self, path: Path, policy: int, large: LargeBody) -> None:
+        """A body may take longer than a container is remembered, which may have been deleted and made again by now."""
+        try:
+            if (await self._books.container(path.parent)).policy != policy:
+                raise PolicyConflict(f"{path.parent} got another storage policy meanwhile", hint="send it again")
+        except BaseException:
+            await large.aclose()
+            raise
+
     def _replicas(self, policy: int, path: Path) -> Replicas:
-        return self._reach.replicas(self._reach.rings.of_policy(policy), path)
+        return self._reach.objects(policy, path)
 
     async def _look(self, policy: int, path: Path, *, shown: bool = True) -> Finding:
         return await self._reach.current(lambda: find(self._reach, self._replicas(policy, path), path, shown=shown))

@@ -90,7 +90,7 @@ class Peer:
 
     # ---- questions
 
-    async def ask(self, device: int, question: wire.Question, shape: wire.Shape[S], edition: int = 0) -> S:
+    async def ask(self, device: int, question: wire.Question, shape: wire.Shape[S], edition: int = 0, *, policy: int = 0) -> S:
         """Raises what the node raised, or Unavailable."""
         if self._running is None:
             if trio.current_time() < self._retry_at:
@@ -102,7 +102,7 @@ class Peer:
         self._next_id += 1
         number, waiting = self._next_id, _Waiting()
         self._waiting[number] = waiting
-        self._outbox.append(wire.Ask(number, device, question, edition))
+        self._outbox.append(wire.Ask(number, device, question, edition, policy))
         self._wake.set()
         asked = trio.current_time()
         try:
@@ -155,7 +155,7 @@ class Peer:
                     batch, size = [], 0
                     while self._outbox and size < wire.BATCH_BYTES:
                         ask = self._outbox.popleft()
-                        if wire.minor_of(ask.question) > peer_minor:
+                        if max(wire.minor_of(ask.question), wire.minor_of_policy(ask.policy)) > peer_minor:
                             self._too_old(ask.id)
                         elif ask.id in self._waiting:  # somebody still wants to know
                             size += len(ask.question.data) if isinstance(ask.question, wire.PutSmall) else 200
@@ -171,6 +171,11 @@ class Peer:
             text = f"the node at {self.address} speaks an older version of the node protocol, which cannot answer this"
             waiting.error = Unavailable(text, hint="upgrade that node")
             waiting.event.set()
+
+    def _check_minor(self, minor: int) -> None:
+        if self.peer_minor < minor:
+            text = f"the node at {self.address} speaks an older version of the node protocol, which knows one storage policy"
+            raise Unavailable(text, hint="upgrade that node")
 
     async def _receive(self, frames: Frames) -> RingfortError:
         """Until the connection ends; why it did."""
@@ -189,7 +194,7 @@ class Peer:
     # ---- bodies
 
     async def get_body(self, ask: wire.GetBody) -> tuple[Version, AsyncIterator[Piece]] | None:
-        frames, payload = await self._begin(FrameType.GET, wire.encode(ask), FrameType.FOUND)
+        frames, payload = await self._begin(FrameType.GET, wire.encode(ask), FrameType.FOUND, ask.policy)
         version = wire.decode(payload, wire.VERSION)
         if version is None:
             self.give_back(frames)
@@ -233,16 +238,17 @@ class Peer:
                 await _close(frames)
 
     async def put_body(self, ask: wire.PutBody) -> RemoteUpload:
-        frames, _ = await self._begin(FrameType.PUT, wire.encode(ask), FrameType.READY)
+        frames, _ = await self._begin(FrameType.PUT, wire.encode(ask), FrameType.READY, ask.policy)
         return RemoteUpload(self, frames)
 
-    async def _begin(self, kind: FrameType, payload: bytes, wanted: FrameType) -> tuple[Frames, bytes]:
+    async def _begin(self, kind: FrameType, payload: bytes, wanted: FrameType, policy: int) -> tuple[Frames, bytes]:
         """Ask on an idle connection, or on a new one: an idle one may have been closed by the peer meanwhile."""
         while True:
             reused = bool(self._idle)
             frames = self._idle.pop() if reused else await self._connect("bodies")
             keep = False
             try:
+                self._check_minor(wire.minor_of_policy(policy))
                 with self.stall():
                     await frames.send(wire.encode_frame(kind, payload))
                     answer, content = await frames.expect(wanted, FrameType.FAILED)

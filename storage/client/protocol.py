@@ -31,7 +31,7 @@ from storage.client.interface import Row
 from storage.client.node import BookHeader, BookState, Debt, LeafDigests, Version, WriteReply
 
 MAGIC = "ringfort-node"
-MAJOR, MINOR = 1, 2
+MAJOR, MINOR = 1, 3
 NONCE_BYTES = 32
 HEAD = struct.Struct(">IBI")
 HANDSHAKE_BYTES_MAX = 4096
@@ -262,6 +262,11 @@ def minor_of(question: Question) -> int:
     return _SINCE_MINOR.get(type(question), 0)
 
 
+def minor_of_policy(policy: int) -> int:
+    """Likewise of a policy: an older peer would answer for policy 0."""
+    return 3 if policy else 0
+
+
 def span_of(question: Digests | Leaf) -> Span:
     """What is asked about.  BadInput when there is no such partition.
 
@@ -277,6 +282,7 @@ class Ask(msgspec.Struct, array_like=True, frozen=True):
     device: int
     question: Question
     edition: int = 0  # since 1.2: of the rings by which it is asked; 0: none
+    policy: int = 0  # since 1.3: whose objects are meant; see minor_of_policy
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -315,12 +321,14 @@ class GetBody(msgspec.Struct, frozen=True):
     timestamp: Timestamp | None
     offset: int
     length: int | None
+    policy: int = 0  # since 1.3
 
 
 class PutBody(msgspec.Struct, frozen=True):
     device: int
     path: Path
     size: int | None
+    policy: int = 0  # since 1.3
 
 
 class Commit(msgspec.Struct, frozen=True):

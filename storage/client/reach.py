@@ -85,6 +85,7 @@ class Replicas:
     partition: int  # of the ring in force
     nodes: Sequence[Node]
     voters: Voters
+    policy: int = 0
 
     def handoffs(self) -> HandoffOrder:
         return HandoffOrder(self.overlap.ring, self.partition, {node.device.id for node in self.nodes})
@@ -146,15 +147,25 @@ class Reach:
     write_quorum: Callable[[Voters], WriteQuorum]
     renew: Callable[[Claim], Awaitable[bool]] = field(default=_cannot_renew)  # brings newer rings in force; False: not now
 
-    def replicas(self, overlap: Overlap, path: Path) -> Replicas:
+    def replicas(self, overlap: Overlap, path: Path, policy: int = 0) -> Replicas:
         places = overlap.places(path)
         claim = overlap.claim
         nodes = self.nodes
+        found = [nodes(device) for device in places.devices]
+        if policy:
+            found = [node.of(policy) for node in found]
         if claim.edition:
-            found = [nodes(device).under(claim) for device in places.devices]
-        else:
-            found = [nodes(device) for device in places.devices]
-        return Replicas(overlap, places.partition, found, places.voters)
+            found = [node.under(claim) for node in found]
+        return Replicas(overlap, places.partition, found, places.voters, policy)
+
+    def objects(self, policy: int, path: Path) -> Replicas:
+        """Of an object, by the rings in force now.  BadInput when there is no such policy."""
+        return self.replicas(self.rings.of_policy(policy), path, policy)
+
+    def handoff(self, replicas: Replicas, device: Device) -> Node:
+        """A device that stands in for one of these; it is asked by no claim."""
+        node = self.nodes(device)
+        return node.of(replicas.policy) if replicas.policy else node
 
     async def current(self, attempt: Callable[[], Awaitable[T]]) -> T:
         """The outcome of ``attempt``, made again by newer rings when devices refuse those it went by."""

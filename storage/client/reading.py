@@ -170,7 +170,7 @@ def _sources(reach: Reach, finding: Finding) -> Iterator[Node]:
         yield node.under(None) if finding.replicas.overlap.claim.edition else node
     order = finding.replicas.handoffs()
     while (device := order.next()) is not None:
-        yield reach.nodes(device)
+        yield reach.handoff(finding.replicas, device)
 
 
 async def _open_next(sources: Iterator[Node], version: Version, offset: int, length: int) -> NodeReading | None:

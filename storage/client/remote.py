@@ -27,26 +27,36 @@ S = TypeVar("S")
 class RemoteNode:
     """Implements storage.client.node.Node."""
 
-    def __init__(self, device: Device, peer: Peer, claim: Claim | None = None) -> None:
+    def __init__(self, device: Device, peer: Peer, claim: Claim | None = None, policy: int = 0) -> None:
         self.device = device
+        self.policy = policy
         self._peer = peer
         self._claim = claim
         self._bound: RemoteNode | None = None  # under the claim that was last in use
+        self._of: dict[int, RemoteNode] = {}
 
     def under(self, claim: Claim | None) -> RemoteNode:
         if claim is self._claim:
             return self
         bound = self._bound
         if bound is None or bound._claim is not claim:
-            bound = self._bound = RemoteNode(self.device, self._peer, claim)
+            bound = self._bound = RemoteNode(self.device, self._peer, claim, self.policy)
         return bound
+
+    def of(self, policy: int) -> RemoteNode:
+        if policy == self.policy:
+            return self
+        found = self._of.get(policy)
+        if found is None:
+            found = self._of[policy] = RemoteNode(self.device, self._peer, self._claim, policy)
+        return found
 
     async def _ask(self, question: wire.Question, shape: wire.Shape[S]) -> S:
         claim = self._claim
         if claim is None:
-            return await self._peer.ask(self.device.id, question, shape)
+            return await self._peer.ask(self.device.id, question, shape, policy=self.policy)
         try:
-            return await self._peer.ask(self.device.id, question, shape, claim.edition)
+            return await self._peer.ask(self.device.id, question, shape, claim.edition, policy=self.policy)
         except StaleRing as error:
             claim.refused(error, self)
             raise
@@ -55,7 +65,7 @@ class RemoteNode:
         return await self._ask(wire.PutSmall(version, _bytes(data), debt), wire.WRITE_REPLY)
 
     async def put_large(self, path: Path, size: int | None) -> NodeUpload:
-        upload = await self._peer.put_body(wire.PutBody(self.device.id, path, size))
+        upload = await self._peer.put_body(wire.PutBody(self.device.id, path, size, self.policy))
         upload.claim, upload.source = self._claim, self
         return upload
 
@@ -105,7 +115,8 @@ class RemoteNode:
         if found.data is not None:
             return NodeReading(found.version, OnePiece(found.data))
         version = found.version
-        body = await self._peer.get_body(wire.GetBody(self.device.id, version.path, version.timestamp, offset, length))
+        ask = wire.GetBody(self.device.id, version.path, version.timestamp, offset, length, self.policy)
+        body = await self._peer.get_body(ask)
         return None if body is None else NodeReading(*body)
 
 

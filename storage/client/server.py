@@ -143,7 +143,8 @@ class NodeServer:
             await aclose(reading.pieces)
 
     async def _open(self, ask: wire.GetBody) -> NodeReading | None:
-        return await _node(self.nodes, ask.device).get(ask.path, ask.timestamp, ask.offset, ask.length)
+        node = _node(self.nodes, ask.device).of(ask.policy)
+        return await node.get(ask.path, ask.timestamp, ask.offset, ask.length)
 
     async def _put(self, frames: Frames, ask: wire.PutBody) -> None:
         upload = await _told(frames, self._begin(ask))
@@ -174,7 +175,7 @@ class NodeServer:
                 await upload.abort()
 
     async def _begin(self, ask: wire.PutBody) -> NodeUpload:
-        return await _node(self.nodes, ask.device).put_large(ask.path, ask.size)
+        return await _node(self.nodes, ask.device).of(ask.policy).put_large(ask.path, ask.size)
 
 
 class _Told(Exception):
@@ -284,6 +285,8 @@ class _Questions:
         if isinstance(ask.question, wire.EditionFile | wire.RingPart):
             return await self._tell_rings(ask.question)
         node = _node(self._server.nodes, ask.device)
+        if ask.policy:
+            node = node.of(ask.policy)
         if ask.edition:
             node = node.under(self._server.claim(ask.edition))
         match ask.question:

@@ -76,7 +76,8 @@ class Write:
                     device = self._handoffs.next()
                     if device is not None:
                         self._debts.append(self._debts[index])
-                        self._reach.fanout.add(settling, len(self._debts) - 1, self._reach.nodes(device), call, receive)
+                        node = self._reach.handoff(self._replicas, device)
+                        self._reach.fanout.add(settling, len(self._debts) - 1, node, call, receive)
             elif reply.newest > self._timestamp:
                 self._take(index, Reply(Outcome.SUPERSEDED, reply.newest))
             else:

@@ -54,6 +54,7 @@ def golden() -> bytes:
         wire.Ask(5, 3, wire.Head(OBJECT), 8),
         wire.Ask(6, 0, wire.EditionFile()),
         wire.Ask(7, 0, wire.RingPart("object", 4, 9)),
+        wire.Ask(8, 3, wire.Head(OBJECT), 8, 1),
     ]
     failure = wire.failure_of(Superseded("newer", Timestamp(9)))
     stale = wire.failure_of(StaleRing("older", edition=9))
@@ -73,7 +74,7 @@ def golden() -> bytes:
     )
 
 
-def test_the_bytes_are_those_of_version_1_2() -> None:
+def test_the_bytes_are_those_of_version_1_3() -> None:
     assert golden() == GOLDEN.read_bytes()
 
 
