@@ -13,7 +13,7 @@ from __future__ import annotations
 from proxy.large.manifest import UPLOAD
 from proxy.large.records import KV_PREFIX, PARTS, RECORDS, State, kv_key, state_of
 from proxy.large.shelf import GONE, PAGE, Shelf
-from ring.daemon.worker import Busy, Idle
+from ring.daemon.worker import Busy, Idle, Progress
 from ring.kv.interface import KV, Delete
 from ring.names import Path
 from ring.world.interface import Clock, Entropy
@@ -49,7 +49,18 @@ class PartsSweeper:
         self._settle_s = settle_s
         self._interval_s = interval_s
         self._containers: list[Path] | None = None  # still to be swept in this round; None between rounds
+        self._round = 0  # containers of it
         self._sweep: _Sweep | None = None
+
+    def progress(self) -> Progress:
+        """Of the containers of this round."""
+        if self._containers is None:
+            return Progress(1.0)
+        left = len(self._containers) + (self._sweep is not None)
+        return Progress(1.0 - left / max(1, self._round))
+
+    def begin(self) -> None:
+        """Called again, it goes through all containers."""
 
     async def work(self) -> Busy | Idle:
         """One record, or one upload's forgotten parts.  Idle when a round over all containers has ended.
@@ -58,6 +69,7 @@ class PartsSweeper:
         if self._containers is None:
             entries = await self._kv.range(KV_PREFIX)
             self._containers = [Path(*entry.key.removeprefix(KV_PREFIX).split("/", 1)) for entry in entries]
+            self._round = len(self._containers)
         if self._sweep is None:
             if not self._containers:
                 self._containers = None

@@ -48,14 +48,14 @@ class Gauge:
 
     def __init__(self, labels: Sequence[str]) -> None:
         self._labels = tuple(labels)
-        self._values: dict[tuple[str, ...], float | Callable[[], float]] = {}
+        self._values: dict[tuple[str, ...], float | Callable[[], float | None]] = {}
 
     def set(self, value: float, *labels: str) -> None:
         assert len(labels) == len(self._labels)
         self._values[labels] = value
 
-    def follow(self, read: Callable[[], float], *labels: str) -> None:
-        """Ask ``read`` whenever the numbers are rendered."""
+    def follow(self, read: Callable[[], float | None], *labels: str) -> None:
+        """Ask ``read`` whenever the numbers are rendered; None: it is not known, and left out."""
         assert len(labels) == len(self._labels)
         self._values[labels] = read
 
@@ -65,7 +65,8 @@ class Gauge:
     def render(self, name: str) -> Iterable[str]:
         for labels, value in self._values.items():
             number = value() if callable(value) else value
-            yield f"{name}{_braces(zip(self._labels, labels, strict=True))} {_number(number)}\n"
+            if number is not None:
+                yield f"{name}{_braces(zip(self._labels, labels, strict=True))} {_number(number)}\n"
 
 
 @dataclass(slots=True)

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class TokenBucket:
-    """``rate`` tokens a second, at most ``burst`` saved up; rate 0 means no limit."""
+    """``rate`` tokens a second, at most ``burst`` saved up; rate 0 means no limit.  ``speed``: the part of the rate that holds
+    since the last call."""
 
     rate: float
     burst: float
@@ -21,48 +22,52 @@ class TokenBucket:
     def __post_init__(self) -> None:
         self._tokens = self.burst
 
-    def spend(self, amount: float, now: float) -> None:
+    def spend(self, amount: float, now: float, speed: float = 1.0) -> None:
         """Pay for what was done; may go into debt."""
         if self.rate:
-            self._fill(now)
+            self._fill(now, speed)
             self._tokens -= amount
 
-    def wait_s(self, now: float) -> float:
-        """How long until the debt is paid; 0 when there is none."""
+    def wait_s(self, now: float, speed: float = 1.0) -> float:
+        """How long until the debt is paid at this speed; 0 when there is none."""
         if not self.rate:
             return 0.0
-        self._fill(now)
-        return max(-self._tokens / self.rate, 0.0)
+        self._fill(now, speed)
+        return max(-self._tokens / (self.rate * speed), 0.0)
 
-    def _fill(self, now: float) -> None:
+    def _fill(self, now: float, speed: float) -> None:
         if self._at is not None:
-            self._tokens = min(self._tokens + (now - self._at) * self.rate, self.burst)
+            self._tokens = min(self._tokens + (now - self._at) * self.rate * speed, self.burst)
         self._at = now
 
 
 @dataclass(slots=True)
 class Pacing:
-    """Limits of one worker, in items and bytes a second (0: none).  Under full pressure from clients (1.0) work costs
-    ``yield_factor`` times as much, so it goes that much slower, but never stops."""
+    """Limits of one worker, in items and bytes a second (0: none), and of the part of its time in which it works.
+
+    At ``speed`` 1.0 it goes as fast as the limits allow.  Below, the limits are that part of themselves, and it works in no more
+    than that part of its time: so also what has no limits, or is slower than they are, gives way."""
 
     items_per_s: float = 0.0
     bytes_per_s: float = 0.0
-    yield_factor: float = 10.0
     _items: TokenBucket = field(init=False)
     _bytes: TokenBucket = field(init=False)
+    _time: TokenBucket = field(init=False)
 
     def __post_init__(self) -> None:
         self._items = TokenBucket(self.items_per_s, self.items_per_s)
         self._bytes = TokenBucket(self.bytes_per_s, self.bytes_per_s)
+        self._time = TokenBucket(1.0, 0.0)
 
-    def spend(self, items: int, byte_count: int, now: float, *, pressure: float = 0.0) -> None:
-        """``pressure`` is 0.0 (idle) to 1.0 (clients wait)."""
-        factor = 1.0 + (self.yield_factor - 1.0) * min(max(pressure, 0.0), 1.0)
-        self._items.spend(items * factor, now)
-        self._bytes.spend(byte_count * factor, now)
+    def spend(self, items: int, byte_count: int, took_s: float, now: float, speed: float = 1.0) -> None:
+        self._items.spend(items, now, speed)
+        self._bytes.spend(byte_count, now, speed)
+        self._time.spend(took_s * (1.0 - speed), now, speed)  # while it worked, the rest of it was paid
 
-    def wait_s(self, now: float) -> float:
-        return max(self._items.wait_s(now), self._bytes.wait_s(now))
+    def wait_s(self, now: float, speed: float = 1.0) -> float:
+        """How long until it may go on, if the speed stays."""
+        assert speed > 0
+        return max(bucket.wait_s(now, speed) for bucket in (self._items, self._bytes, self._time))
 
 
 @dataclass(slots=True)

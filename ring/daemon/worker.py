@@ -1,25 +1,19 @@
-"""Background work: a Worker does one small, resumable unit at a time.  ``run_worker`` paces it, ``once`` runs it to its end.
+"""Background work: a Worker does one small, resumable unit at a time, and says how far its pass is.
 
-The loop decides when, never what.  A RingfortError of a unit is expected (a peer is away, a disk is full): it is logged, counted,
-and tried again after a back-off.  Anything else is a bug and ends the loop with its traceback.
+A *pass* is one walk over all that there is to look at.  ``ring.daemon.runner`` runs a Worker: it decides when, never what, and
+counts what passes come to, so that a Worker tells only what nobody else can know.  ``once`` runs one to the end of its
+pass, for tests.
 
-Neighbours: ``pacing``, ``log``, ``metrics``.  The workers themselves live in storage, proxy, blockgw and compute.
+Neighbours: ``runner``, ``pacing``.  The Workers themselves live in storage, proxy, blockgw and compute.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import trio
-
-from ring.daemon.log import Log
-from ring.daemon.metrics import Registry
-from ring.daemon.pacing import Backoff, Pacing
-from ring.errors import RingfortError
-
-IDLE_LEAST_S = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,64 +26,45 @@ class Busy:
 
 @dataclass(frozen=True, slots=True)
 class Idle:
-    """Nothing to do before ``until_s`` (trio's clock)."""
+    """Nothing to do before ``until_s`` (trio's clock), unless something wakes the Worker."""
 
     until_s: float
+    over: bool = True  # the pass has ended; False: it waits in the middle of one, or until one may begin
 
     @classmethod
-    def after(cls, seconds: float) -> Idle:
-        return cls(trio.current_time() + seconds)
+    def after(cls, seconds: float, *, over: bool = True) -> Idle:
+        return cls(trio.current_time() + seconds, over)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a Worker says of its pass."""
+
+    fraction: float | None = (
+        None  # of the pass under way, 0.0 to 1.0 (also when there is none); None: nobody knows how much there is
+    )
+    left: int | None = None  # units that are known to wait; None: not known
+    facts: Mapping[str, float] = field(default_factory=dict)  # "damaged": 3; always the same names, since the process's start
 
 
 class Worker(Protocol):
     @property
     def name(self) -> str:
-        """For logs and metrics: "object-auditor sda"."""
+        """For logs and metrics: "object-auditor d3"; behind the space the device, if it is one's."""
 
     async def work(self) -> Busy | Idle:
         """Do one small unit; may be cancelled at any checkpoint and called again, also by another process."""
 
+    def progress(self) -> Progress:
+        """As of now; cheap, and asked at any time."""
 
-async def run_worker(
-    worker: Worker,
-    pacing: Pacing,
-    log: Log,
-    registry: Registry,
-    *,
-    pressure: Callable[[], float] = lambda: 0.0,
-    backoff: Backoff | None = None,
-) -> None:
-    """Work until cancelled.  ``pressure`` tells how busy clients keep this process: 0.0 to 1.0."""
-    backoff = backoff or Backoff()
-    units = registry.counter("ringfort_worker_items_total", "Units of background work done.", ["worker"])
-    moved = registry.counter("ringfort_worker_bytes_total", "Bytes handled by background work.", ["worker"])
-    errors = registry.counter("ringfort_worker_errors_total", "Units of background work that failed.", ["worker"])
-    seconds = registry.counter("ringfort_worker_busy_seconds_total", "Time spent in background work.", ["worker"])
-    name = worker.name
-    while True:
-        begun = trio.current_time()
-        try:
-            done = await worker.work()
-        except RingfortError as error:
-            wait_s = backoff.failed()
-            errors.add(1, name)
-            log.failure("work failed", error, task=name, again_in_s=wait_s)
-            await trio.sleep(wait_s)
-            continue
-        now = trio.current_time()
-        seconds.add(now - begun, name)
-        backoff.succeeded()
-        if isinstance(done, Busy):
-            units.add(done.items, name)
-            moved.add(done.done_bytes, name)
-            pacing.spend(done.items, done.done_bytes, now, pressure=pressure())
-            wait_s = pacing.wait_s(now)
-            if wait_s:
-                await trio.sleep(wait_s)
-            else:
-                await trio.lowlevel.checkpoint()
-        else:
-            await trio.sleep(max(done.until_s - now, IDLE_LEAST_S))
+    def begin(self) -> None:
+        """A pass is wanted: the next unit begins one though it is not time yet.  One that is under way goes on."""
+
+
+def walked(start: bytes | None) -> float:
+    """The fraction of a walk through all hashes that has come to ``start``; None: it has ended."""
+    return 1.0 if start is None else int.from_bytes(start[:4].ljust(4, b"\0"), "big") / (1 << 32)
 
 
 async def once(worker: Worker) -> Busy:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import trio
 
-from ring.daemon.worker import Busy, Idle
+from ring.daemon.worker import Busy, Idle, Progress, walked
 from ring.device import Device
 from ring.errors import DiskFault, Unavailable
 from ring.names import Path
@@ -43,7 +43,7 @@ AT_ONCE = 16
 
 
 @dataclass(slots=True)
-class Progress:
+class Reaped:
     """Of one account, by this device; ``left`` is what the account's own sums say, of everybody's share."""
 
     account: Path
@@ -59,7 +59,7 @@ class Progress:
 class _Round:
     """One walk through an account's containers."""
 
-    progress: Progress
+    progress: Reaped
     marker: str = ""
     seen: bool = False  # any container, of whoever's share
     over: bool = False  # all containers were listed
@@ -86,7 +86,7 @@ class Reaper:
         page_rows: int = PAGE_ROWS,
     ) -> None:
         self.name = f"account-reaper d{device.id}"
-        self.progress: dict[Path, Progress] = {}  # accounts of this device that are gone
+        self.accounts: dict[Path, Reaped] = {}  # accounts of this device that are gone
         self.reaped = 0  # accounts, since the start, by this device's word
         self.unanswered = 0
         self._world = world
@@ -104,10 +104,10 @@ class Reaper:
         self._round: _Round | None = None
         self._empty_since: dict[Path, float] = {}  # trio's time
 
-    def facts(self) -> dict[str, float]:
-        """Of all accounts of this device that are gone, for metrics."""
-        gone_now = list(self.progress.values())
-        return {
+    def progress(self) -> Progress:
+        """Of its walk through the device's accounts; the facts are of all of them that are gone."""
+        gone_now = list(self.accounts.values())
+        facts = {
             "accounts_left": len(gone_now),
             "containers_left": sum(one.containers_left for one in gone_now),
             "objects_left": sum(one.objects_left for one in gone_now),
@@ -115,6 +115,10 @@ class Reaper:
             "objects": sum(one.objects for one in gone_now),
             "failed": sum(one.failed for one in gone_now),
         }
+        return Progress(walked(self._start), left=sum(one.objects_left for one in gone_now), facts=facts)
+
+    def begin(self) -> None:
+        """Called again, it looks at every account."""
 
     async def work(self) -> Busy | Idle:
         """One partition's accounts, or one page of a gone account's containers or of a container's objects."""
@@ -151,17 +155,17 @@ class Reaper:
             self._round = _Round(progress)
         return Busy()
 
-    def _told(self, state: BookState) -> Progress:
+    def _told(self, state: BookState) -> Reaped:
         account, deleted = state.header.path, state.header.deleted
         assert deleted is not None
-        progress = self.progress.get(account)
+        progress = self.accounts.get(account)
         if progress is None or progress.deleted_at != deleted.seconds:
-            progress = self.progress[account] = Progress(account, deleted.seconds)
+            progress = self.accounts[account] = Reaped(account, deleted.seconds)
         progress.objects_left, progress.containers_left = state.objects, state.count
         return progress
 
     def _forget(self, account: Path) -> None:
-        self.progress.pop(account, None)
+        self.accounts.pop(account, None)
         self._empty_since.pop(account, None)
 
     async def _step(self, now: _Round) -> Busy:
@@ -197,7 +201,7 @@ class Reaper:
         now.todo = deque(row for row in rows if self._is_mine(now.progress, row))
         return Busy()
 
-    def _is_mine(self, progress: Progress, row: Row) -> bool:
+    def _is_mine(self, progress: Reaped, row: Row) -> bool:
         if self._world.clock.now() >= progress.deleted_at + self._delay_s + self._help_s:
             return True
         ring = self._overlap().ring
@@ -227,7 +231,7 @@ class Reaper:
                 now.progress.failed += 1  # what failed, or came late: the next round
         return Busy(max(1, len(rows)))
 
-    async def _each(self, progress: Progress, rows: Sequence[Row], delete: Callable[[Row], Awaitable[bool]]) -> int:
+    async def _each(self, progress: Reaped, rows: Sequence[Row], delete: Callable[[Row], Awaitable[bool]]) -> int:
         """How many were deleted.  Raises Unavailable when none could be."""
         failures: list[Unavailable | DiskFault] = []
         waiting = deque(rows)

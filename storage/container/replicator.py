@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import trio
 
-from ring.daemon.worker import Busy, Idle
+from ring.daemon.worker import Busy, Idle, Progress, walked
 from ring.device import Device
 from ring.errors import DiskFault, Unavailable
 from ring.names import Path, Span
@@ -57,17 +57,24 @@ class BookReplicator:
         self.moving = {kind: Moving(watchers(kind)) for kind in KINDS}
         self._todo = _everything()
 
-    def progress(self, kind: str) -> float:
-        """Of the pass by this ring in force: 0 to 1, 1 when it is confirmed."""
+    def settling(self, kind: str) -> float:
+        """How far it is with this ring in force: 0 to 1, 1 when that is confirmed."""
         start = next((start for todo, start in self._todo if todo == kind), None)
         return self.moving[kind].progress(start, self._overlaps(kind))
+
+    def progress(self) -> Progress:
+        done = len(KINDS) - len(self._todo) + sum(walked(start) for _, start in self._todo)
+        return Progress(done / len(KINDS), facts={"merged": self.merged, "dropped": self.dropped, "unanswered": self.unanswered})
+
+    def begin(self) -> None:
+        """Called again, it looks at everything anew."""
 
     async def work(self) -> Busy | Idle:
         """One partition of one kind."""
         for kind, moving in self.moving.items():
             overlap = self._overlaps(kind)
             if wait_s := moving.wait_s(overlap):
-                return Idle.after(wait_s)
+                return Idle.after(wait_s, over=False)
             if moving.begins(overlap):
                 self._walk(kind)
             span = moving.again(trio.current_time())
@@ -99,7 +106,7 @@ class BookReplicator:
             if self.moving[kind].too_many:
                 self.moving[kind].restart()
                 self._walk(kind)
-        return None if self._todo else Idle.after(AGAIN_S)
+        return None if self._todo else Idle.after(AGAIN_S, over=False)
 
     def _walk(self, kind: str) -> None:
         """From the beginning, over all of this kind."""

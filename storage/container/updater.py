@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ring.daemon.worker import Busy, Idle
+from ring.daemon.worker import Busy, Idle, Progress
 from ring.device import Device
 from ring.errors import DiskFault, Unavailable
 from ring.names import Path
@@ -39,10 +39,17 @@ class ContainerUpdater:
     ) -> None:
         self.name = f"container-updater d{device.id}"
         self.reported = 0  # since the start
+        self.unsettled = 0  # reports of the last unit that no majority took
         self._books = books
         self._overlap = overlap
         self._nodes = nodes
         self._interval_s = interval_s
+
+    def progress(self) -> Progress:
+        return Progress(left=self.unsettled, facts={"reported": self.reported})
+
+    def begin(self) -> None:
+        """Called again, it looks at all that is owed."""
 
     async def work(self) -> Busy | Idle:
         accounts: dict[Path, list[StatsMark]] = {}
@@ -54,6 +61,7 @@ class ContainerUpdater:
                 settled += marks
         self._books.clean(settled)
         self.reported += len(settled)
+        self.unsettled = sum(map(len, accounts.values())) - len(settled)
         return Busy(len(settled)) if settled else Idle.after(self._interval_s)
 
     async def _report(self, account: Path, marks: Sequence[StatsMark]) -> bool:

@@ -12,7 +12,7 @@ from contextlib import suppress
 
 import msgspec
 
-from ring.daemon.worker import Busy, Idle
+from ring.daemon.worker import Busy, Idle, Progress
 from ring.errors import DiskFault, FormatError
 from ring.world.interface import File, OpenMode, World, Write
 from storage.object.device import FILE_FOLDERS, QUARANTINE
@@ -42,6 +42,10 @@ class Place(msgspec.Struct, array_like=True):
     folder: int = 0
     key: bytes = b""  # the files of the folder before it are done
     finished_at: float = 0.0  # wall clock, of the last pass
+    pack_bytes: int = 0  # read in this pass
+    file_bytes: int = 0
+    last_pack_bytes: int = 0  # in the last one
+    last_file_bytes: int = 0
 
 
 class Auditor:
@@ -61,6 +65,31 @@ class Auditor:
         self._scanner: Scanner | None = None
         self._scanned_to = 0
         self._file: _OpenFile | None = None
+        self._segment_bytes = 0  # of the segment that is read
+        self._wanted = False  # a pass, though it is not time
+
+    def progress(self) -> Progress:
+        """By bytes, as far as the last pass tells how they lie in packs and files."""
+        facts = {"damaged": self.damaged, "orphans": self.orphans}
+        if self._place is None:
+            with suppress(DiskFault):  # the next unit meets it too
+                self._place = self._load()
+        place = self._place
+        if place is None:
+            return Progress(None, facts=facts)
+        if place.phase == "rest":
+            return Progress(1.0, facts=facts)
+        known = place.last_pack_bytes + place.last_file_bytes
+        packs = place.last_pack_bytes / known if known else 0.5
+        if place.phase == "files":
+            return Progress(packs + (1.0 - packs) * place.folder / len(FILE_FOLDERS), facts=facts)
+        sequences = self._store.segments.sequences
+        before = sum(number < place.segment for number in sequences)
+        within = min(place.offset / self._segment_bytes, 1.0) if self._segment_bytes else 0.0
+        return Progress(packs * min((before + within) / max(1, len(sequences)), 1.0), facts=facts)
+
+    def begin(self) -> None:
+        self._wanted = True
 
     async def work(self) -> Busy | Idle:
         """Read about a MiB."""
@@ -75,9 +104,10 @@ class Auditor:
                     done = await self._audit_files(place)
                 case _:
                     wait_s = place.finished_at + self._interval_s - self._world.clock.now()
-                    if 0 < wait_s <= self._interval_s:  # a clock that stepped back does not stop the audits
-                        return Idle.after(wait_s)
-                    place.phase, place.segment, place.offset = "packs", 0, 0
+                    if 0 < wait_s <= self._interval_s and not self._wanted:  # a clock that stepped back does not stop the audits
+                        return Idle.after(wait_s, over=False)
+                    self._wanted = False
+                    place.phase, place.segment, place.offset, place.pack_bytes, place.file_bytes = "packs", 0, 0, 0, 0
                     return Busy(0)
         except BaseException:
             self._scanner = None  # go on from the place
@@ -91,13 +121,15 @@ class Auditor:
         return done
 
     def _load(self) -> Place:
-        value = self._store.device.tables.get(STATE, STATE_KEY)
-        if value is None:
-            return Place()
+        """One that cannot be read is where a new pass begins: nothing but time is lost."""
         try:
-            return msgspec.msgpack.decode(value, type=Place)
-        except msgspec.DecodeError as error:
-            raise FormatError("the auditor's place is damaged") from error
+            value = self._store.device.tables.get(STATE, STATE_KEY)
+        except OSError as error:
+            raise disk_fault(self._store.device.device_id, "read the auditor's place", error) from error
+        try:
+            return msgspec.msgpack.decode(value, type=Place) if value is not None else Place()
+        except msgspec.MsgspecError:
+            return Place()
 
     async def _save(self, place: Place) -> None:
         try:
@@ -132,7 +164,7 @@ class Auditor:
             if self._scanner is None:
                 self._scanned_to = max(place.offset, segment.head.length)
                 self._scanner = Scanner(segment.head.salt, self._scanned_to)
-            end = segment.size
+            end = self._segment_bytes = segment.size
             data = await _read(segment.file, self._scanned_to, min(UNIT_BYTES, end - self._scanned_to))
         self._scanned_to += len(data)
         last = self._scanned_to >= end or not data
@@ -142,6 +174,7 @@ class Auditor:
         place.offset = self._scanner.offset
         if last:
             place.segment, place.offset, self._scanner = sequence + 1, 0, None
+        place.pack_bytes += len(data)
         return Busy(1, len(data))
 
     async def _damaged_range(self, sequence: int, offset: int, end: int) -> None:
@@ -170,9 +203,12 @@ class Auditor:
         """None when the pass is over."""
         for _ in range(FOLDERS_AT_ONCE):
             if self._file is not None:
-                return Busy(1, await self._audit_block(place, self._file))
+                read_bytes = await self._audit_block(place, self._file)
+                place.file_bytes += read_bytes
+                return Busy(1, read_bytes)
             if place.folder == len(FILE_FOLDERS):
                 place.phase, place.finished_at = "rest", self._world.clock.now()
+                place.last_pack_bytes, place.last_file_bytes = place.pack_bytes, place.file_bytes
                 return None
             start = max(place.key, _prefix(place.folder))
             end = _prefix(place.folder + 1) if place.folder + 1 < len(FILE_FOLDERS) else None

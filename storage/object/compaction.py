@@ -34,7 +34,7 @@ from enum import Enum
 
 import trio
 
-from ring.daemon.worker import Busy, Idle
+from ring.daemon.worker import Busy, Idle, Progress
 from ring.errors import DiskFault, FormatError
 from ring.world.interface import Buffer, File, World
 from storage.object.device import PACKS
@@ -121,11 +121,19 @@ class Compactor:
         self._bound: dict[int, tuple[int, float]] = {}  # bytes that a debt keeps in a segment, and how long to believe it
         self._job: _Job | None = None
 
-    @property
-    def progress(self) -> float:
-        """Of the compaction that is under way: 0 to 1; 1 when there is none."""
+    def progress(self) -> Progress:
+        """Of the compaction that is under way."""
         job = self._job
-        return 1.0 if job is None else min(1.0, job.done / max(1, job.bytes_all))
+        facts = {
+            "compactions": self.compactions,
+            "moved_bytes": self.moved_bytes,
+            "reclaimed_bytes": self.reclaimed_bytes,
+            "kept": len(self.kept),
+        }
+        return Progress(1.0 if job is None else min(1.0, job.done / max(1, job.bytes_all)), facts=facts)
+
+    def begin(self) -> None:
+        """Called again, it looks at all segments."""
 
     async def work(self) -> Busy | Idle:
         """About a MiB of one phase.  DiskFault, DiskFull: everything is as it was, or will be gone on with."""

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 import trio
 
-from ring.daemon.worker import Busy, Idle
+from ring.daemon.worker import Busy, Idle, Progress
 from ring.errors import DiskFault, Unavailable
 from ring.names import Path, partition_of
 from ring.service.overlap import Overlap
@@ -109,7 +109,7 @@ class Expirer:
         self.name = f"object-expirer d{store.device.device_id}"
         self.deleted = 0  # since the start
         self.unanswered = 0
-        self.progress = Pass()
+        self.walk = Pass()
         self._clock = SteadyClock(world.clock, trust_s=trust_s)
         self._store = store
         self._overlap = overlap
@@ -121,11 +121,11 @@ class Expirer:
         self._after: bytes | None = None  # rows behind this are the pass's still; None: between passes
         self._todo: deque[tuple[int, bytes]] = deque()
 
-    def facts(self) -> dict[str, float]:
-        """Of the pass, for metrics."""
-        now = self.progress
+    def progress(self) -> Progress:
+        """``left`` does not count what is due behind the place that the pass has come to."""
+        now = self.walk
         behind_s = max(self._clock.now() - self._delay_s - now.oldest_due, 0.0) if now.left else 0.0
-        return {
+        facts = {
             "found": now.found,
             "deleted": now.deleted,
             "kept": now.kept,
@@ -133,20 +133,24 @@ class Expirer:
             "left": now.left,
             "behind_s": behind_s,
         }
+        return Progress(left=now.left, facts=facts)
+
+    def begin(self) -> None:
+        """Called again, it looks at all that is due."""
 
     async def work(self) -> Busy | Idle:
         """A few objects, or a page of the table.  Unavailable when none of these few could be deleted: the next ones are others."""
         if self._todo:
             return await self._delete([self._todo.popleft() for _ in range(min(AT_ONCE, len(self._todo)))])
         if self._after is None:
-            self._after, self.progress = b"", Pass()
+            self._after, self.walk = b"", Pass()
         now = self._clock.now()
         page = await self._store.due(self._after, int(now - self._delay_s), limit=self._page_rows)
         if not page:
-            self._after, self.progress.over = None, True
+            self._after, self.walk.over = None, True
             return Idle.after(self._interval_s)
         self._after = row_key(*page[-1])
-        progress = self.progress
+        progress = self.walk
         progress.found += len(page)
         progress.oldest_due = progress.oldest_due or page[0][0]
         overlap = self._overlap()
@@ -173,14 +177,14 @@ class Expirer:
                 failures.append(error)
                 return
             self.deleted += gone
-            self.progress.deleted += gone
-            self.progress.kept += not gone
+            self.walk.deleted += gone
+            self.walk.kept += not gone
 
         async with trio.open_nursery() as nursery:
             for due, key in some:
                 nursery.start_soon(one, due, key)
         self.unanswered += len(failures)
-        self.progress.failed += len(failures)
+        self.walk.failed += len(failures)
         if len(failures) == len(some):
             raise failures[0]
         return Busy(len(some))

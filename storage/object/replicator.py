@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import trio
 
-from ring.daemon.worker import Busy, Idle
+from ring.daemon.worker import Busy, Idle, Progress, walked
 from ring.device import Device
 from ring.errors import Conflict, DiskFault, NotFound, Unavailable
 from ring.names import Span
@@ -62,15 +62,22 @@ class ObjectReplicator:
         self._start: bytes | None = b""  # hashes from here on are this pass's still; None: it is over
 
     @property
-    def progress(self) -> float:
-        """Of the pass by the ring in force: 0 to 1, 1 when it is confirmed."""
+    def settling(self) -> float:
+        """How far it is with the ring in force: 0 to 1, 1 when that is confirmed."""
         return self.moving.progress(self._start, self._overlap())
+
+    def progress(self) -> Progress:
+        facts = {"pushed": self.pushed, "dropped": self.dropped, "unanswered": self.unanswered}
+        return Progress(walked(self._start), facts=facts)
+
+    def begin(self) -> None:
+        """Called again, it looks at everything anew."""
 
     async def work(self) -> Busy | Idle:
         """One partition."""
         overlap = self._overlap()
         if wait_s := self.moving.wait_s(overlap):
-            return Idle.after(wait_s)
+            return Idle.after(wait_s, over=False)
         if self.moving.begins(overlap):
             self._start = b""
         span = self.moving.again(trio.current_time())
@@ -80,7 +87,7 @@ class ObjectReplicator:
         if self._start is None:
             self.moving.walked(trio.current_time())
             if not self.moving.confirmed and not self.moving.too_many:
-                return Idle.after(AGAIN_S)
+                return Idle.after(AGAIN_S, over=False)
             self._start = b""
             if self.moving.confirmed:
                 return Idle.after(self._interval_s)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ring.daemon.worker import Busy, Idle
+from ring.daemon.worker import Busy, Idle, Progress
 from ring.device import Device
 from ring.errors import DiskFault, Unavailable
 from ring.names import Path
@@ -49,6 +49,12 @@ class ObjectUpdater:
         self._nodes = nodes
         self._interval_s = interval_s
         self._grace_s = grace_s
+
+    def progress(self) -> Progress:
+        return Progress(left=self.unpaid, facts={"paid": self.paid})
+
+    def begin(self) -> None:
+        """Called again, it looks at all that is owed."""
 
     async def work(self) -> Busy | Idle:
         """All debts that are old enough, in batches per device and container."""

@@ -17,7 +17,8 @@ import trio
 from ring.daemon.log import Level, Log
 from ring.daemon.metrics import Registry
 from ring.daemon.pacing import Pacing
-from ring.daemon.worker import Worker, once, run_worker
+from ring.daemon.runner import Runner
+from ring.daemon.worker import Worker, once
 from ring.device import Device
 from ring.errors import DiskFault, FormatError, RingfortError, Unavailable
 from ring.kv.memory import MemoryKV
@@ -290,7 +291,7 @@ class Member:
     def _run(self, nursery: trio.Nursery, world: World, workers: Sequence[Worker]) -> None:
         log = Log(lambda line: self.cluster.simulation.trace(f"{self.name} {line}"), world.clock, level=Level.WARNING)
         for worker in workers:
-            nursery.start_soon(run_worker, worker, Pacing(), log, Registry())
+            nursery.start_soon(Runner(worker, Pacing(), world.clock, log, Registry()).run)
 
     async def _audit(self, auditor: Auditor) -> None:
         """One pass when the faults have ended: it is what finds rot that nobody read."""

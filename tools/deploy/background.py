@@ -9,9 +9,10 @@ import trio
 
 from proxy.app import FrontDoor
 from ring.daemon.log import Log
-from ring.daemon.metrics import Gauge, Registry
+from ring.daemon.metrics import Registry
 from ring.daemon.pacing import Pacing
-from ring.daemon.worker import Worker, run_worker
+from ring.daemon.runner import Roster, Runner
+from ring.daemon.worker import Worker
 from ring.service.overlap import Overlap
 from ring.world.interface import World
 from storage.account.reaper import Reaper
@@ -38,23 +39,17 @@ def start_background(
     *,
     rates: Background,
     sweep: bool,
-) -> None:
+) -> Roster:
     """They run until the nursery is cancelled, or their device is closed; those of a device that comes later too."""
-
-    facts = registry.gauge("ringfort_worker_facts", "What a worker's pass has come to.", ["worker", "what"])
+    roster = Roster()
 
     async def run(own: OwnDevice, ended: trio.Event) -> None:
-        told: list[tuple[str, str]] = []
         try:
             with own.background:
                 async with trio.open_nursery() as workers:
                     for worker, pacing in _of_device(world, storage, own, rates):
-                        workers.start_soon(run_worker, worker, pacing, log, registry)
-                        if isinstance(worker, Expirer | Reaper):
-                            told += _follow(facts, worker)
+                        workers.start_soon(roster.run, Runner(worker, pacing, world.clock, log, registry))
         finally:
-            for labels in told:
-                facts.forget(*labels)
             ended.set()
 
     def start(own: OwnDevice) -> None:
@@ -65,19 +60,9 @@ def start_background(
         start(own)
     storage.devices.opened = start
     if sweep:
-        nursery.start_soon(run_worker, front.sweeper, Pacing(items_per_s=rates.sweep_items_per_s), log, registry)
-
-
-def _follow(facts: Gauge, worker: Expirer | Reaper) -> list[tuple[str, str]]:
-    """Its labels."""
-
-    def fact(what: str) -> float:
-        return worker.facts()[what]
-
-    names = list(worker.facts())
-    for what in names:
-        facts.follow(partial(fact, what), worker.name, what)
-    return [(worker.name, what) for what in names]
+        pacing = Pacing(items_per_s=rates.sweep_items_per_s)
+        nursery.start_soon(roster.run, Runner(front.sweeper, pacing, world.clock, log, registry))
+    return roster
 
 
 def _of_device(world: World, storage: StorageRoom, own: OwnDevice, rates: Background) -> list[tuple[Worker, Pacing]]:
@@ -95,7 +80,7 @@ def _of_device(world: World, storage: StorageRoom, own: OwnDevice, rates: Backgr
 
     objects = ObjectReplicator(device, own.store, lambda: overlap("object"), nodes, watcher=watcher("object"))
     books = BookReplicator(device, own.books, overlap, nodes, watchers=watcher)
-    own.progress = lambda name: objects.progress if name == "object" else books.progress(name)
+    own.progress = lambda name: objects.settling if name == "object" else books.settling(name)
     return [
         (Auditor(world, own.store), Pacing(bytes_per_s=rates.audit_bytes_per_s)),
         (Compactor(world, own.store), Pacing(bytes_per_s=rates.audit_bytes_per_s)),

@@ -12,7 +12,8 @@ from ring.daemon.health import add_routes
 from ring.daemon.log import Log
 from ring.daemon.metrics import Registry
 from ring.daemon.pacing import Backoff, Pacing, TokenBucket
-from ring.daemon.worker import Busy, Idle, once, run_worker
+from ring.daemon.runner import Runner
+from ring.daemon.worker import Busy, Idle, Progress, once
 from ring.errors import DiskFault, Unavailable
 from ring.wire.message import BytesBody, Headers, Request
 from ring.wire.router import Router
@@ -34,6 +35,12 @@ class Script:
         self.steps = list(steps)
         self.asked: list[float] = []
 
+    def progress(self) -> Progress:
+        return Progress()
+
+    def begin(self) -> None:
+        pass
+
     async def work(self) -> Busy | Idle:
         await trio.lowlevel.checkpoint()
         self.asked.append(round(trio.current_time(), 6))
@@ -45,12 +52,12 @@ class Script:
         return step if isinstance(step, Busy) else Idle.after(step)
 
 
-async def run_for(seconds: float, worker: Script, pacing: Pacing, registry: Registry, pressure: float = 0.0) -> list[str]:
+async def run_for(seconds: float, worker: Script, pacing: Pacing, registry: Registry, speed: float = 1.0) -> list[str]:
     lines: list[str] = []
     worker.asked.clear()
     begun = trio.current_time()
     with trio.move_on_after(seconds):
-        await run_worker(worker, pacing, Log(lines.append, WallClock()), registry, pressure=lambda: pressure)
+        await Runner(worker, pacing, WallClock(), Log(lines.append, WallClock()), registry, speed=lambda: speed).run()
     worker.asked = [round(at - begun, 6) for at in worker.asked]
     return lines
 
@@ -70,8 +77,8 @@ async def test_work_is_paced_by_bytes_and_yields_under_pressure(autojump_clock: 
     await run_for(100, worker, Pacing(bytes_per_s=10), Registry())
     assert worker.asked == [0, 9, 19, 29]
     worker = Script(*[Busy(1, 100)] * 3)
-    await run_for(1000, worker, Pacing(bytes_per_s=10, yield_factor=5), Registry(), pressure=1.0)
-    assert worker.asked == [0, 49, 99, 149]
+    await run_for(1000, worker, Pacing(bytes_per_s=10), Registry(), speed=0.2)
+    assert worker.asked == [0, 45, 95, 145]  # what was saved up is spent at full price
 
 
 async def test_unpaced_work_goes_on_at_once_and_idleness_waits(autojump_clock: Clock) -> None:

@@ -103,12 +103,12 @@ async def test_the_life_of_an_account(field: Field, autojump_clock: MockClock) -
     await field.everybody()
     assert len(field.live(ACCOUNT)) == 35  # not yet
     first = field.reapers[field.primaries()[0]]
-    assert first.progress[ACCOUNT].containers_left == 5
-    assert (first.facts()["accounts_left"], first.facts()["containers_left"]) == (1, 5)
+    assert first.accounts[ACCOUNT].containers_left == 5
+    assert (first.progress().facts["accounts_left"], first.progress().facts["containers_left"]) == (1, 5)
     await trio.sleep(11)
     await field.everybody()
     assert field.live(ACCOUNT) == set()
-    done = [reaper.progress[ACCOUNT] for reaper in field.reapers if ACCOUNT in reaper.progress]
+    done = [reaper.accounts[ACCOUNT] for reaper in field.reapers if ACCOUNT in reaper.accounts]
     assert sum(progress.containers for progress in done) == 5
     assert sum(progress.objects for progress in done) == 35
     assert sum(progress.failed for progress in done) == 0
@@ -122,7 +122,7 @@ async def test_the_life_of_an_account(field: Field, autojump_clock: MockClock) -
     await trio.sleep(301)
     await field.everybody()
     assert await field.is_reaped()
-    assert all(ACCOUNT not in reaper.progress for reaper in field.reapers)
+    assert all(ACCOUNT not in reaper.accounts for reaper in field.reapers)
     assert len(field.live(OTHER)) == 7
     assert (await field.storage.head_account(OTHER)).container_count == 1
 
@@ -154,7 +154,7 @@ async def test_each_primary_takes_its_share(field: Field, autojump_clock: MockCl
     await field.storage.delete_account(ACCOUNT)
     await trio.sleep(DELAY_S + 1)
     await field.everybody()
-    shares = [reaper.progress[ACCOUNT].containers for reaper in field.reapers if ACCOUNT in reaper.progress]
+    shares = [reaper.accounts[ACCOUNT].containers for reaper in field.reapers if ACCOUNT in reaper.accounts]
     assert sum(shares) == 9
     assert len([share for share in shares if share]) >= 2
 
@@ -167,7 +167,7 @@ async def test_the_others_help_when_one_is_down(field: Field, autojump_clock: Mo
     await trio.sleep(DELAY_S + 1)
     for number in up:
         await once(field.reapers[number])
-    left = field.reapers[up[0]].progress[ACCOUNT]
+    left = field.reapers[up[0]].accounts[ACCOUNT]
     for number in up:
         await once(field.reapers[number])
     assert left.containers_left > 0

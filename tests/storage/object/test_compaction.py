@@ -488,5 +488,5 @@ async def test_it_is_idle_when_there_is_nothing_to_do(autojump_clock: MockClock)
         assert isinstance(await worker.work(), Idle)
         await put(store, "a", 1, b"1")
         assert isinstance(await worker.work(), Idle)
-        assert worker.progress == 1.0
+        assert worker.progress().fraction == 1.0
         assert SegmentHead(1, 1, 1).length == 64

@@ -135,7 +135,7 @@ async def test_what_one_primary_has_not_heard_of_is_kept(field: Field, autojump_
     await trio.sleep(100 + DELAY_S)
     await once(field.expirers[behind])
     assert field.attempts == [behind]
-    assert field.expirers[behind].progress.kept == 1
+    assert field.expirers[behind].walk.kept == 1
     assert (await field.storage.head_object(OBJECT)).metadata == {}
     await trio.sleep(1)  # and now it has heard of it
     await once(field.expirers[behind])
@@ -157,7 +157,7 @@ async def test_the_next_primary_acts_when_the_first_is_down(field: Field, autoju
     others = [field.expirers[second], field.expirers[third]]
     for expirer in others:
         await once(expirer)
-        assert (expirer.progress.found, expirer.progress.waiting, expirer.progress.left) == (1, 1, 1)
+        assert (expirer.walk.found, expirer.walk.waiting, expirer.walk.left) == (1, 1, 1)
     assert field.attempts == []
     await trio.sleep(TURN_S)
     for expirer in others:
@@ -166,7 +166,7 @@ async def test_the_next_primary_acts_when_the_first_is_down(field: Field, autoju
     assert await field.listed() == []
     field.lines[first].cut = False
     await once(field.expirers[first])  # it comes back, and finds what the others did
-    assert field.expirers[first].progress.kept == 1
+    assert field.expirers[first].walk.kept == 1
     await trio.sleep(1)
     held = await field.held()
     assert held[0] == held[1] == held[2]
@@ -190,7 +190,7 @@ async def test_below_a_majority_nothing_is_decided(field: Field, autojump_clock:
     field.lines[second].cut = field.lines[third].cut = True
     with pytest.raises(Unavailable):
         await once(field.expirers[first])
-    assert field.expirers[first].progress.failed == 1
+    assert field.expirers[first].walk.failed == 1
     store, _ = field.ground.engines[first]
     held = await store.head(OBJECT)
     assert held is not None
@@ -236,10 +236,10 @@ async def test_many_are_deleted_in_small_units(field: Field, autojump_clock: Moc
             assert unit.items <= 16
             units += 1
         assert isinstance(unit, Idle)
-        assert expirer.progress.over
-        assert expirer.progress.deleted + expirer.progress.waiting == expirer.progress.found
-        facts = expirer.facts()
-        assert (facts["found"], facts["left"]) == (expirer.progress.found, expirer.progress.waiting)
+        assert expirer.walk.over
+        assert expirer.walk.deleted + expirer.walk.waiting == expirer.walk.found
+        facts = expirer.progress().facts
+        assert (facts["found"], facts["left"]) == (expirer.walk.found, expirer.walk.waiting)
         assert facts["behind_s"] == (pytest.approx(30, abs=5) if facts["left"] else 0)
     assert units > 16
     assert len(field.attempts) == len(names)

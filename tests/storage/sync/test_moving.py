@@ -195,11 +195,11 @@ async def test_a_primary_that_does_not_answer_is_waited_for(nursery: trio.Nurser
     for _ in range(5):
         await pair.run()
         await trio.sleep(AGAIN_S)
-    assert "object" not in {name for name, _ in pair.told} and pair.objects.progress == 0.99
+    assert "object" not in {name for name, _ in pair.told} and pair.objects.settling == 0.99
     for line in lines:
         line.cut = False
     for _ in range(3):
         await trio.sleep(AGAIN_S)
         await pair.run()
     assert {name for name, _ in pair.told} == {"object", "container", "account"}
-    assert pair.objects.progress == 1.0 and pair.books.progress("account") == 1.0
+    assert pair.objects.settling == 1.0 and pair.books.settling("account") == 1.0
