@@ -21,7 +21,7 @@ import trio
 from ring.errors import Conflict, FormatError, NotFound, RingfortError, Unavailable
 from ring.names import NameHasher
 from ring.placement import Ring
-from ring.service.edition import Edition, RingId
+from ring.service.edition import POLICY_RING, Edition, RingId
 from ring.service.follow import fetch
 from ring.service.keeper import Keeper, checked
 from ring.service.overlap import Overlap, RingSource
@@ -118,14 +118,11 @@ class RingAgent:
     async def _publish(self) -> None:
         if self._published is None:
             return
-        for name in sorted(self._keeper.overlaps):
-            path = f"{name}.ring"
-            if await self._published.info(path) is None:
-                continue
-            data = await self._published.read_file(path)
-            standing = self._keeper.edition.rings[name]
-            ring = RingId.of(standing.newest.version, data)
-            if ring.checksum == standing.newest.checksum or self._refused.get(name) == ring:
+        for name in await self._published_names():
+            data = await self._published.read_file(f"{name}.ring")
+            standing = self._keeper.edition.rings.get(name)
+            ring = RingId.of(standing.newest.version if standing is not None else 0, data)
+            if (standing is not None and ring.checksum == standing.newest.checksum) or self._refused.get(name) == ring:
                 continue
             try:
                 await self._propose(name, data)
@@ -133,14 +130,21 @@ class RingAgent:
                 self._refused[name] = ring  # until another file lies there
                 self._note("a published ring was refused", error.message)
 
+    async def _published_names(self) -> list[str]:
+        """Of the rings that lie there: those in force, and of new storage policies."""
+        if self._published is None:
+            return []
+        found = [file.removesuffix(".ring") for file in await self._published.list_dir("") if file.endswith(".ring")]
+        return sorted(name for name in found if name in self._keeper.overlaps or name.startswith(POLICY_RING))
+
     async def _published_files(self) -> dict[tuple[str, int], bytes]:
         """What lies in the folder ``published``: an agent that proposed one of them may have ended before it adopted it."""
         found: dict[tuple[str, int], bytes] = {}
-        for name in self._keeper.overlaps:
-            if self._published is not None and await self._published.info(f"{name}.ring") is not None:
-                data = await self._published.read_file(f"{name}.ring")
-                with suppress(FormatError):  # refused when it was to be published
-                    found[name, checked(name, data, self._hasher).version] = data
+        for name in await self._published_names():
+            assert self._published is not None
+            data = await self._published.read_file(f"{name}.ring")
+            with suppress(FormatError):  # refused when it was to be published
+                found[name, checked(name, data, self._hasher).version] = data
         return found
 
     async def _propose(self, name: str, data: bytes) -> None:
@@ -148,8 +152,9 @@ class RingAgent:
         before = keeper.edition  # a front door may bring a newer one meanwhile: then this is made again above that
         ring = checked(name, data, self._hasher)
         new = RingId.of(ring.version, data)
-        moves = Overlap(ring, keeper.overlaps[name].ring)
-        edition = before.published(name, new, moves=bool(await self._world.offload.run(moves.moved)))
+        old = keeper.overlaps.get(name)
+        moves = old is not None and bool(await self._world.offload.run(Overlap(ring, old.ring).moved))
+        edition = before.published(name, new, moves=moves)
         # The file is durable before anybody can come to know the edition: otherwise a crash could leave a ring that nobody has.
         if not await keeper.store(name, ring.version, data, before=before):
             return

@@ -15,6 +15,7 @@ from ring.errors import BadInput, Conflict, FormatError
 
 MAGIC = "ringfort-edition"
 FORMAT = 1
+POLICY_RING = "object-"  # object-N is the ring of storage policy N; policy 0's is ``object``
 
 
 class RingId(msgspec.Struct, frozen=True, array_like=True):
@@ -42,6 +43,8 @@ class Edition(msgspec.Struct, frozen=True):
     def published(self, name: str, ring: RingId, *, moves: bool) -> Edition:
         """``ring`` in force under ``name``.  When no replica moves it is settled at once, if the one before it was."""
         old = self.rings.get(name)
+        if old is None and name.startswith(POLICY_RING):  # of a new storage policy: it has no data yet
+            return self._with(name, Standing(ring, ring))
         if old is None:
             raise BadInput(f"there is no ring {name}", hint="one of " + ", ".join(sorted(self.rings)))
         if ring.version <= old.newest.version:

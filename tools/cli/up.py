@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from tools.deploy.checks import Options
+from tools.deploy.policies import parse
 from tools.deploy.supervisor import up as run
 
 
@@ -22,6 +23,14 @@ from tools.deploy.supervisor import up as run
 @click.option("--control-port", type=int, default=8000, show_default=True, help="Identity, image, volume, compute.")
 @click.option("--iscsi-port", type=int, default=3260, show_default=True, help="Volumes.")
 @click.option("--bind", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--policy",
+    "policies",
+    multiple=True,
+    metavar="name=NAME,type=ec,k=K,m=M",
+    help="A storage policy beside policy 0, made if it is not there; or name=NAME,type=replication,replicas=N; with ,default it is"
+    " that of containers that name none.  May be given again and again.",
+)
 @click.option("--public-host", default="", help="Host name in the catalog and the client files (default: --bind).")
 def up(
     data: Path,
@@ -32,13 +41,15 @@ def up(
     control_port: int,
     iscsi_port: int,
     bind: str,
+    policies: tuple[str, ...],
     public_host: str,
 ) -> int:
     """Run a cloud until SIGTERM or Ctrl-C.
 
     Writes DIR/clouds.yaml, DIR/openrc and DIR/s3.env for clients, then DIR/ready.
     """
-    options = Options(data, devices, replicas, workers, object_port, control_port, iscsi_port, bind, public_host)
+    asked = tuple(parse(policy) for policy in policies)
+    options = Options(data, devices, replicas, workers, object_port, control_port, iscsi_port, bind, public_host, asked)
     return run(options, _say)
 
 

@@ -13,6 +13,8 @@ from ring.daemon.metrics import Registry
 from ring.daemon.pacing import Pacing
 from ring.daemon.runner import Roster, Runner
 from ring.daemon.worker import Worker
+from ring.errors import Unavailable
+from ring.policy import Policy
 from ring.service.overlap import Overlap
 from ring.world.interface import World
 from storage.account.reaper import Reaper
@@ -22,6 +24,7 @@ from storage.object.auditor import Auditor
 from storage.object.compaction import Compactor
 from storage.object.expirer import Expirer
 from storage.object.replicator import ObjectReplicator
+from storage.object.store import ObjectStore
 from storage.object.updater import ObjectUpdater
 from storage.sync.moving import Watcher
 from tools.deploy.devices import OwnDevice
@@ -70,7 +73,10 @@ def _of_device(world: World, storage: StorageRoom, own: OwnDevice, rates: Backgr
     nodes = storage.devices.node_of
 
     def overlap(name: str) -> Overlap:
-        return keeper.overlaps[name]
+        found = keeper.overlaps.get(name)
+        if found is None:  # of a policy that is being added
+            raise Unavailable(f"there is no ring {name} yet")
+        return found
 
     def watcher(name: str) -> Watcher:
         return Watcher(keeper.gate.clear, lambda overlap: storage.confirmations.confirm(name, device.id, overlap))
@@ -78,16 +84,30 @@ def _of_device(world: World, storage: StorageRoom, own: OwnDevice, rates: Backgr
     def repair() -> Pacing:
         return Pacing(items_per_s=rates.repair_items_per_s)
 
-    objects = ObjectReplicator(device, own.store, lambda: overlap("object"), nodes, watcher=watcher("object"))
+    def of_policy(policy: Policy, store: ObjectStore) -> list[tuple[Worker, Pacing]]:
+        ring = partial(overlap, policy.ring_name)
+        mover = ObjectReplicator(device, store, ring, lambda one: nodes(one).of(policy.index), watcher=watcher(policy.ring_name))
+        movers[policy.ring_name] = mover
+        auditor, compactor = Auditor(world, store), Compactor(world, store)
+        expirer = Expirer(world, store, ring, partial(storage.client.expire_object, policy.index))
+        updater = ObjectUpdater(world, store, partial(overlap, "container"), nodes)
+        for worker in (mover, auditor, compactor, expirer, updater):
+            worker.name = worker.name.replace("object", policy.ring_name, 1)
+        return [
+            (auditor, Pacing(bytes_per_s=rates.audit_bytes_per_s)),
+            (compactor, Pacing(bytes_per_s=rates.audit_bytes_per_s)),
+            (mover, repair()),
+            (expirer, repair()),
+            (updater, repair()),
+        ]
+
+    movers: dict[str, ObjectReplicator] = {}
+    objects = [pair for policy in storage.policies for pair in of_policy(policy, own.stores[policy.index])]
     books = BookReplicator(device, own.books, overlap, nodes, watchers=watcher)
-    own.progress = lambda name: objects.settling if name == "object" else books.settling(name)
+    own.progress = lambda name: movers[name].settling if name in movers else books.settling(name)
     return [
-        (Auditor(world, own.store), Pacing(bytes_per_s=rates.audit_bytes_per_s)),
-        (Compactor(world, own.store), Pacing(bytes_per_s=rates.audit_bytes_per_s)),
-        (objects, repair()),
+        *objects,
         (books, repair()),
-        (Expirer(world, own.store, lambda: overlap("object"), partial(storage.client.expire_object, 0)), repair()),
-        (ObjectUpdater(world, own.store, lambda: overlap("container"), nodes), repair()),
         (
             Reaper(world, device, own.books, lambda: overlap("account"), storage.client.reaping, delay_s=rates.reap_delay_s),
             repair(),

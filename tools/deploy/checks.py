@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ring.errors import BadInput, Conflict, RingfortError
-from tools.deploy.layout import SECRETS, CloudRecord, Layout, read_secret
+from tools.deploy.layout import SECRETS, CloudRecord, Layout, PolicyRecord, read_secret
+from tools.deploy.policies import added
 from tools.deploy.settings import FILE
 
 DEVICES_DEFAULT = 4
@@ -35,6 +36,7 @@ class Options:
     iscsi_port: int = 3260
     bind: str = "127.0.0.1"
     public_host: str = ""  # "": ``bind``
+    policies: tuple[PolicyRecord, ...] = ()  # to be there, beside policy 0
 
     @property
     def ports(self) -> dict[str, int]:
@@ -78,6 +80,8 @@ def check_options(options: Options, record: CloudRecord | None) -> None:
     elif replicas > devices:
         default = " (the default)" if options.devices is None else ""
         raise BadInput(f"--replicas {replicas} > --devices {devices}{default}", hint="every replica needs a device of its own")
+    new = record if record is not None else CloudRecord(cluster_id="", devices=devices, replicas=replicas, part_power=0)
+    added(new, options.policies)
     if options.workers is not None and not 1 <= options.workers <= WORKERS_MAX:
         raise BadInput(f"--workers {options.workers}: 1 to {WORKERS_MAX}", hint="leave it out for one per core")
     if options.public_host and not _HOST.fullmatch(options.public_host):

@@ -29,6 +29,7 @@ from storage.client.payer import RowPayer
 from storage.client.peer import Peer
 from storage.client.remote import RemoteNode
 from storage.object.device import OpenDevice, open_device
+from storage.object.policy_device import open_policy
 from storage.object.store import ObjectStore
 from storage.rows.books import Books
 from tools.deploy.layout import CloudRecord, Layout
@@ -40,17 +41,22 @@ Progress = Callable[[str], float]
 class OwnDevice:
     device: Device
     opened: OpenDevice
-    store: ObjectStore
+    store: ObjectStore  # of policy 0
     books: Books
     node: LocalNode
+    stores: dict[int, ObjectStore]  # by policy, the first one included
     serving: trio.CancelScope = field(default_factory=trio.CancelScope)
     background: trio.CancelScope = field(default_factory=trio.CancelScope)
     background_ended: trio.Event | None = None  # None: it was not begun
     progress: Progress = lambda name: 0.0  # of the pass by the ring in force, 0 to 1 (confirmed)
 
     async def close(self) -> None:
-        await self.store.close()
+        for store in self.stores.values():
+            await store.close()
         await self.books.close()
+        for policy, store in self.stores.items():
+            if policy:
+                await store.device.close()
         await self.opened.close()
 
 
@@ -131,12 +137,17 @@ class Devices:
         try:
             root = str(self._layout.device(device.id))
             opened = await open_device(self._world, root, self._record.cluster_id, device.id)
-            store, books = ObjectStore(self._world, opened, self._hasher), Books(self._world, opened, self._hasher)
-            node = LocalNode(device, store, books, self._payer, self._keeper.gate)
-            own = OwnDevice(device, opened, store, books, node)
+            books = Books(self._world, opened, self._hasher)
+            stores: dict[int, ObjectStore] = {}
+            for policy in range(len(self._record.policies) + 1):
+                part = await open_policy(self._world, opened, policy)
+                stores[policy] = ObjectStore(self._world, part, self._hasher)
+            node = LocalNode(device, stores[0], books, self._payer, self._keeper.gate, stores=stores)
+            own = OwnDevice(device, opened, stores[0], books, node, stores)
             with own.serving:
                 async with trio.open_nursery() as nursery:
-                    await nursery.start(store.run)
+                    for store in stores.values():
+                        await nursery.start(store.run)
                     await nursery.start(books.run)
                     self.own[device.id] = own
                     self.nodes[device.id] = self.served[device.id] = node

@@ -5,7 +5,7 @@ ringfort.toml   settings, if the operator wrote some (settings.py)
 lock            held (flock) by the main process and its workers
 ready           present while the cloud serves
 secrets/        root.key cluster.key hash.json admin.json (all 0600)
-rings/          NAME.builder and NAME.ring for account, container, object, as the cloud was made
+rings/          NAME.builder and NAME.ring for account, container, object and object-N, as the cloud was made
 rings/in-force  edition.json and NAME.VERSION.ring: the rings that the cloud goes by
 rings/published NAME.ring that was published last, and its NAME.builder
 devices/dN/     the devices' roots
@@ -38,6 +38,16 @@ class _Head(msgspec.Struct, frozen=True):
     format: int
 
 
+class PolicyRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A storage policy beside policy 0 (tools.deploy.policies).  It never changes."""
+
+    name: str
+    replicas: int
+    k: int = 0  # 0: whole copies
+    m: int = 0
+    default: bool = False
+
+
 class CloudRecord(msgspec.Struct, frozen=True, kw_only=True):
     magic: str = MAGIC
     format: int = FORMAT
@@ -45,6 +55,12 @@ class CloudRecord(msgspec.Struct, frozen=True, kw_only=True):
     devices: int
     replicas: int
     part_power: int  # that its rings began with; which they have now, they say themselves
+    policies: tuple[PolicyRecord, ...] = ()  # from policy 1 on
+
+    @property
+    def rings(self) -> tuple[str, ...]:
+        """The names of its rings."""
+        return (*RINGS, *(f"object-{index}" for index in range(1, len(self.policies) + 1)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,11 +80,11 @@ def open_cloud(layout: Layout) -> CloudRecord:
     return record
 
 
-def name_of(stem: str, given: str) -> str:
+def name_of(stem: str, given: str, rings: Sequence[str] = RINGS) -> str:
     """Which of the cloud's rings is meant."""
     name = given or stem
-    if name not in RINGS:
-        known = ", ".join(RINGS)
+    if name not in rings:
+        known = ", ".join(rings)
         raise BadInput(f"this cloud has no ring {name}", hint=f"--as NAME says which of {known} FILE is for")
     return name
 

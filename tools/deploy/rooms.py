@@ -97,11 +97,14 @@ async def make_rooms(
         first = FirstUser(admin.user, admin.password, admin.project, admin.access_key, admin.secret_key)
         await bootstrap(world, identity.store, identity.login, identity.sealer, first=first, services=catalog(endpoints))
     front = settings.objects
+    policies = storage.policies
     config = FrontDoorConfig(
         limits=Limits(object_bytes_max=front.object_bytes_max),
         memory_bytes=front.memory_bytes,
         s3_hosts=front.s3_hosts,
         s3_region=front.s3_region,
+        policies=tuple(policy.name for policy in policies),
+        default_policy=policies.default.index,
     )
     objects = make_app(storage.client, identity.client, kv, world, config)
     await nursery.start(objects.run)

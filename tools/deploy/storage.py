@@ -17,6 +17,7 @@ from ring.kv.interface import KV
 from ring.kv.local import FILE as LOG_FILE
 from ring.kv.local import LOGS_MAX
 from ring.names import NameHasher
+from ring.policy import Policies
 from ring.service.agent import Confirmations, RingAgent, follow_folder
 from ring.service.follow import Renewal
 from ring.service.keeper import Keeper
@@ -28,7 +29,8 @@ from storage.client.reach import Rings
 from storage.client.server import NodeServer
 from storage.object.device import LABEL_PATH
 from tools.deploy.devices import Devices
-from tools.deploy.layout import RINGS, CloudRecord, HashSecrets, Layout, read_secret
+from tools.deploy.layout import CloudRecord, HashSecrets, Layout, read_secret
+from tools.deploy.policies import policies_of
 
 LOG_FOLDER = "kv"  # of control state, in a device's root
 
@@ -41,6 +43,7 @@ class StorageRoom:
     keeper: Keeper
     confirmations: Confirmations
     devices: Devices
+    policies: Policies
 
     async def close(self) -> None:
         """After the nursery they ran in has ended."""
@@ -80,12 +83,13 @@ async def start_storage(
     hasher = load_hasher(layout)
     secret = read_secret(layout.secrets / "cluster.key")
     first = worker == 0  # the one that writes the machine's rings
-    keeper = await _load_rings(world, layout, hasher, writes=first)
+    keeper = await _load_rings(world, layout, record, hasher, writes=first)
     devices = Devices(nursery, world, layout, record, hasher, secret, keeper, log, worker=worker, workers=workers)
     await devices.bring_up()
     timestamps = TimestampSource(world.clock)
     rings = Rings.of(keeper.overlaps)
     keeper.tell(rings.take)
+    policies = policies_of(record)
     renew = Renewal(keeper, reads=not first)
     client = ClusterStorage(world, nursery, rings, devices.node_of, timestamps, renew=renew)
     register = Register(kv)
@@ -104,10 +108,10 @@ async def start_storage(
     listener = await world.net.listen(UnixAddress(layout.node_socket(worker)))
     server = NodeServer(world, devices.served, secret, rings=keeper, ring_version=devices.edition)
     await nursery.start(server.serve, listener)
-    return StorageRoom(client, rings, timestamps, keeper, confirmations, devices)
+    return StorageRoom(client, rings, timestamps, keeper, confirmations, devices, policies)
 
 
-async def _load_rings(world: World, layout: Layout, hasher: NameHasher, *, writes: bool) -> Keeper:
+async def _load_rings(world: World, layout: Layout, record: CloudRecord, hasher: NameHasher, *, writes: bool) -> Keeper:
     """Those in force; at the very first start, those that the cloud was made with."""
     disk = world.open_disk(str(layout.rings))
     for folder in (layout.in_force, layout.published):
@@ -115,7 +119,7 @@ async def _load_rings(world: World, layout: Layout, hasher: NameHasher, *, write
     keeper = Keeper(world, world.open_disk(str(layout.in_force)), hasher, writes=writes)
 
     async def first() -> dict[str, bytes]:
-        return {name: await disk.read_file(f"{name}.ring") for name in RINGS}
+        return {name: await disk.read_file(f"{name}.ring") for name in record.rings}
 
     await keeper.load(first)
     return keeper

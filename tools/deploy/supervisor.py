@@ -28,9 +28,10 @@ from ring.world.real import make_world
 from tools.deploy import libvirtd
 from tools.deploy.checks import Options, Sockets, bind, check_folder, check_options, named
 from tools.deploy.clients import Endpoints, write_client_files
-from tools.deploy.create import create
+from tools.deploy.create import add_policies, create
 from tools.deploy.layout import Admin, CloudRecord, Layout, read_secret, write_file
 from tools.deploy.logfile import open_log
+from tools.deploy.policies import added
 from tools.deploy.settings import load_settings
 
 STOP_GRACE_S = 30.0
@@ -155,7 +156,11 @@ async def _main(
         nursery.start_soon(listen)
         await listening.wait()
         world = make_world()
-        made = record if record is not None else await _create(world, options, layout, stop, say)
+        made = (
+            await _create(world, options, layout, stop, say)
+            if record is None
+            else await _extend(world, options, layout, record, say)
+        )
         if isinstance(made, RingfortError):
             outcome = made
         elif not stop.is_set():
@@ -174,6 +179,22 @@ async def _main(
     return outcome
 
 
+async def _extend(
+    world: World, options: Options, layout: Layout, record: CloudRecord, say: Callable[[str], None]
+) -> CloudRecord | RingfortError:
+    """With the policies that are new."""
+    try:
+        new = added(record, options.policies)
+        if not new:
+            return record
+        say("adding storage policies: " + ", ".join(one.name for one in new))
+        return await add_policies(world, layout, record, new)
+    except OSError as error:
+        return named(layout.root, error)
+    except RingfortError as error:
+        return error
+
+
 async def _create(
     world: World, options: Options, layout: Layout, stop: trio.Event, say: Callable[[str], None]
 ) -> CloudRecord | RingfortError | None:
@@ -186,7 +207,7 @@ async def _create(
         async def make() -> None:
             nonlocal made
             try:
-                made = await create(world, layout, devices=devices, replicas=replicas)
+                made = await create(world, layout, devices=devices, replicas=replicas, policies=options.policies)
             except* OSError as errors:
                 made = named(layout.root, _first(errors))
             except* RingfortError as errors:

@@ -35,8 +35,16 @@ def test_what_cannot_follow() -> None:
         FIRST.published("object", ONE, moves=False)
     with pytest.raises(Conflict, match="would follow version 1"):
         FIRST.published("object", RingId(1, 12), moves=True)
-    with pytest.raises(BadInput, match="no ring object-7"):
-        FIRST.published("object-7", TWO, moves=True)
+    with pytest.raises(BadInput, match="no ring files"):
+        FIRST.published("files", TWO, moves=True)
+
+
+def test_the_ring_of_a_new_policy_has_nothing_to_settle() -> None:
+    second = FIRST.published("object-7", ONE, moves=False)
+    assert second.number == FIRST.number + 1
+    assert second.rings["object-7"] == Standing(ONE, ONE)
+    assert second.rings["object"] == FIRST.rings["object"]
+    assert second.published("object-7", TWO, moves=True).rings["object-7"] == Standing(TWO, ONE)
 
 
 def test_the_files_that_it_takes() -> None:

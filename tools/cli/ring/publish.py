@@ -53,7 +53,7 @@ def publish_verb(
     both rings; "status" shows how far it is.  Example: ringfort ring object.builder publish --data /srv/cloud
     """
     layout = Layout(data.absolute())
-    name = name_of(Path(file.name).stem, name)
+    name = name_of(Path(file.name).stem, name, open_cloud(layout).rings)
     builder = file.load()
 
     async def go() -> tuple[Published | None, dict[int, WorkerRings | None]]:
@@ -82,8 +82,7 @@ def status(file: RingFile, data: Path, name: str, as_json: bool) -> int:
     Example: ringfort ring object status --data /srv/cloud
     """
     layout = Layout(data.absolute())
-    open_cloud(layout)
-    name = name_of(Path(file.name).stem, name)
+    name = name_of(Path(file.name).stem, name, open_cloud(layout).rings)
     states = trio.run(ask_workers, file.world, layout)
     if not states:
         raise Unavailable(f"no cloud runs in {layout.root}", hint=f"ringfort up --data {layout.root}")
