@@ -16,8 +16,8 @@ from ring.daemon.worker import Busy, Idle, Progress
 from ring.errors import DiskFault, FormatError
 from ring.world.interface import File, OpenMode, World, Write
 from storage.object.device import FILE_FOLDERS, QUARANTINE
+from storage.object.entry import Held
 from storage.object.files import block_problem, disk_fault, file_path, hash_of, remove, version_in
-from storage.object.index import Held
 from storage.object.record import FileInfo, RecordKind
 from storage.object.scan import Damaged, Scanner
 from storage.object.store import ObjectStore

@@ -5,11 +5,9 @@ lines, in the order of the log, so they cannot differ.  Changes live in RAM unti
 transaction with the set-hash tree, the due times, the debts and the position in the log up to which all of this is true.  Its
 only I/O is the tables'.
 
-Key: hash (16) | inverted timestamp (12); only the newest version of a name is kept.  Equal timestamps: a tombstone is above an
-object (as in storage.rows.merge, so that listings agree), else the greater ETag is.  A drop takes away what is held at or below its
-version: compaction relies on that (its docstring has the argument).  Neighbours: packs.py calls ``land``, compaction.py
-``relocate``, store.py reads, weights.py counts what is alive where, storage.sync.tree holds the digests. Format:
-docs/formats/index.md.
+Key: hash (16) | inverted timestamp (12); only the newest version of a name is kept.  Neighbours: entry.py says what a record makes of
+what is held; packs.py calls ``land``, compaction.py ``relocate``, store.py reads, weights.py counts what is alive where,
+storage.sync.tree holds the digests.  Format: docs/formats/index.md.
 """
 
 from __future__ import annotations
@@ -21,17 +19,16 @@ import msgspec
 import trio
 
 from ring.errors import DiskFault, FormatError
-from ring.timestamp import Timestamp
 from ring.world.interface import Tables, Write
-from storage.client.node import Kind
 from storage.object import due
+from storage.object.entry import Held, encode_entry, held_of, newer, posted, rank_of_drop, version_of
 from storage.object.packs import Landed
 from storage.object.record import Info, Record, RecordKind
 from storage.object.segment import LOG_START, Position
 from storage.object.segments import Place
 from storage.object.weights import PREFIX as WEIGHT_PREFIX
 from storage.object.weights import STATE, Weights
-from storage.sync.tree import Toggles, digest
+from storage.sync.tree import Toggles
 
 TABLE = "index"
 OWED = "owed"
@@ -39,83 +36,13 @@ POSITION_KEY = b"position"
 VERSION_KEY = b"version"  # of the index's format; one of another is made anew
 VERSION = b"\x03"
 KEY_BYTES = 28
-HEAD_BYTES_MAX = 256  # metadata up to here is in the entry, so that a HEAD reads no record
 _SCAN_ROWS = 1000
 _SEEN_MAX = 4096
-
-
-class EntryHead(msgspec.Struct, array_like=True, frozen=True):
-    """What a HEAD needs beside the entry."""
-
-    content_type: str
-    metadata: dict[str, str]
-
-
-class Entry(msgspec.Struct, array_like=True, frozen=True):
-    """A version that is held.  ``place`` has its data (or its file's block checksums); ``posted`` is the newest POST's record."""
-
-    kind: RecordKind  # OBJECT_INLINE, OBJECT_FILE or TOMBSTONE
-    place: Place
-    size: int
-    etag: str
-    posted_at: bytes = b""
-    posted: Place | None = None
-    head: EntryHead | None = None  # None: too large, read the record
-    serial: int = 0  # of an OBJECT_FILE's file
-    due: int = 0  # seconds since 1970 when it is to go (X-Delete-At); 0: never
 
 
 class OwedInfo(msgspec.Struct, array_like=True, frozen=True):
     kind: RecordKind
     info: Info
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """An entry and whose it is."""
-
-    hash: bytes
-    timestamp: Timestamp
-    entry: Entry
-
-    @property
-    def key(self) -> bytes:
-        return self.hash + self.timestamp.pack_inverted()
-
-    @property
-    def modified(self) -> Timestamp:
-        return Timestamp.unpack(self.entry.posted_at) if self.entry.posted_at else self.timestamp
-
-    @property
-    def due(self) -> int:
-        return self.entry.due
-
-    @property
-    def kind(self) -> Kind:
-        return Kind.TOMBSTONE if self.entry.kind is RecordKind.TOMBSTONE else Kind.OBJECT
-
-    @property
-    def digest(self) -> bytes:
-        """Over what replicas must agree on: the key, what kind of version, which content, which metadata.  Not how it is stored."""
-        entry = self.entry
-        return digest(self.key, bytes([self.kind]) + entry.posted_at + entry.etag.encode())
-
-    def says(self, other: Held) -> bool:
-        """Whether ``other`` is the same with the same content and metadata, wherever it lies: then it has the same digest."""
-        mine, its = self.entry, other.entry
-        return (self.timestamp, self.kind, mine.posted_at, mine.etag) == (other.timestamp, other.kind, its.posted_at, its.etag)
-
-    @property
-    def rank(self) -> tuple[Timestamp, bool, str]:
-        return self.timestamp, self.kind is Kind.TOMBSTONE, self.entry.etag
-
-    def above(self, rank: tuple[Timestamp, bool, str]) -> Timestamp:
-        """What a write with this ``rank``, at most ours, is told to be held: above its own timestamp unless it is this one.
-
-        Two front doors can give out one timestamp.  The write that lost the tie must not take our timestamp for its own success."""
-        if rank[0] == self.timestamp and rank != self.rank:
-            return Timestamp(self.timestamp.ticks, self.timestamp.offset + 1)
-        return self.timestamp
 
 
 @dataclass(slots=True)
@@ -134,7 +61,6 @@ class _Layer:
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode_entry = msgspec.msgpack.Decoder(Entry).decode
 _decode_owed = msgspec.msgpack.Decoder(OwedInfo).decode
 _decode_position = msgspec.msgpack.Decoder(Position).decode
 
@@ -174,7 +100,7 @@ class Index:
         pairs = self._tables.scan(TABLE, start, end, limit=limit)
         following = pairs[-1][0] + b"\0" if len(pairs) == limit else None
         stop = following or end
-        found = {key[:16]: _held(key, value) for key, value in pairs}
+        found = {key[:16]: held_of(key, value) for key, value in pairs}
         first, last = start[:16], b"\xff" * 16 if stop is None else stop[:16]
         for name_hash, change in self._changes():
             if first <= name_hash <= last:
@@ -205,7 +131,7 @@ class Index:
 
     def _in_table(self, name_hash: bytes) -> Held | None:
         pairs = self._tables.scan(TABLE, name_hash, name_hash + b"\xff" * 13, limit=1)
-        return _held(*pairs[0]) if pairs else None
+        return held_of(*pairs[0]) if pairs else None
 
     # ---- the merge rule
 
@@ -214,13 +140,13 @@ class Index:
         old = self.newest(record.hash)
         self.landed = Position(place.segment, place.offset + place.length)
         if record.kind is RecordKind.METADATA:
-            new = _posted(old, record, place)
+            new = posted(old, record, place)
         elif record.kind is RecordKind.DROP:
-            new = None if old is not None and old.rank <= _rank_of_drop(record) else old
+            new = None if old is not None and old.rank <= rank_of_drop(record) else old
             self.weights.dropped(place)
             self._fresh.weighed.add(place.segment)
         else:
-            new = _newer(old, record, place)
+            new = newer(old, record, place)
         if new is not old:
             self._set(record.hash, old, new)
         taken = new is not old
@@ -232,7 +158,7 @@ class Index:
             return Landed(taken, new.modified if new is not None else record.timestamp)
         if taken or old is None:
             return Landed(taken, record.timestamp)
-        return Landed(taken, old.above(_version_of(record, place).rank))
+        return Landed(taken, old.above(version_of(record, place).rank))
 
     def _set(self, name_hash: bytes, old: Held | None, new: Held | None) -> None:
         change = self._fresh.changes.get(name_hash)
@@ -423,7 +349,7 @@ class Index:
             if held is not None:
                 if not moved:
                     toggles.toggle(name_hash, held.digest)
-                writes.append(Write(TABLE, held.key, _encode(held.entry)))
+                writes.append(Write(TABLE, held.key, encode_entry(held.entry)))
         for key in sorted(layer.owed):
             owed = layer.owed[key]
             writes.append(Write(OWED, key, None if owed is None else _encode(owed)))
@@ -447,48 +373,3 @@ class Index:
 
 def _key(held: Held) -> bytes:
     return held.key
-
-
-def _held(key: bytes, value: bytes) -> Held:
-    try:
-        return Held(key[:16], Timestamp.unpack_inverted(key[16:]), _decode_entry(value))
-    except msgspec.DecodeError as error:
-        raise FormatError("an entry of the index is damaged") from error
-
-
-def _head(info: Info) -> EntryHead | None:
-    size = len(info.content_type) + sum(len(name) + len(value) for name, value in info.metadata.items())
-    return EntryHead(info.content_type, info.metadata) if size <= HEAD_BYTES_MAX else None
-
-
-def _newer(old: Held | None, record: Record, place: Place) -> Held | None:
-    """A version came: what is held afterwards."""
-    new = _version_of(record, place)
-    if old is None or new.rank > old.rank:
-        return new
-    if new.rank == old.rank and new.modified > old.modified:
-        return new
-    return old
-
-
-def _version_of(record: Record, place: Place) -> Held:
-    info = record.info
-    serial = info.file.serial if info.file is not None else 0
-    entry = Entry(record.kind, place, info.size, info.etag, info.posted_at, None, _head(info), serial, due.of(record))
-    return Held(record.hash, record.timestamp, entry)
-
-
-def _posted(old: Held | None, record: Record, place: Place) -> Held | None:
-    """A POST came: it changes the version that it was made for, if that is still held."""
-    if old is None or old.timestamp != record.timestamp or old.kind is Kind.TOMBSTONE or old.entry.etag != record.info.etag:
-        return old
-    if Timestamp.unpack(record.info.posted_at) <= old.modified:
-        return old
-    info = record.info
-    entry = msgspec.structs.replace(old.entry, posted_at=info.posted_at, posted=place, head=_head(info), due=due.of(record))
-    return Held(old.hash, old.timestamp, entry)
-
-
-def _rank_of_drop(record: Record) -> tuple[Timestamp, bool, str]:
-    """An object has an ETag."""
-    return record.timestamp, not record.info.etag, record.info.etag

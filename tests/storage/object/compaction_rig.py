@@ -5,7 +5,8 @@ from __future__ import annotations
 from ring.world.interface import World
 from storage.object.compaction import Compactor
 from storage.object.device import TABLE_NAMES
-from storage.object.index import Held, Index
+from storage.object.entry import Held
+from storage.object.index import Index
 from storage.object.scan import Found
 from storage.object.segment import LOG_START
 from storage.object.segments import Place

@@ -9,8 +9,8 @@ import pytest
 
 from ring.errors import FormatError
 from ring.timestamp import Timestamp
+from storage.object.entry import Entry, EntryHead, Held
 from storage.object.files import Identity, file_path, hash_of, version_in
-from storage.object.index import Entry, EntryHead, Held
 from storage.object.record import RecordKind
 from storage.object.segment import SegmentName, arrange, plain
 from storage.object.segments import Place
