@@ -95,6 +95,10 @@ class TimestampSource:
         self._last = max(round(self._clock.now() * TICKS_PER_SECOND), floor + 1)
         return Timestamp(self._last)
 
+    def stay_above(self, ticks: int) -> None:
+        """Give none at or below this from now on, whatever the wall clock says."""
+        self._last = max(self._last, ticks)
+
     def admit(self, timestamp: Timestamp) -> None:
         """Check one that came from outside: BadInput when it is more than a minute ahead of the wall clock."""
         if timestamp.seconds > self._clock.now() + AHEAD_MAX_S:

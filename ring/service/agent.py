@@ -3,6 +3,7 @@
     a ring file was put into the folder ``published``   -> propose it as the next edition
     the register has a newer edition than this machine  -> fetch its rings from any node that has them, and adopt it
     every device confirmed a ring                       -> propose that it is settled
+    every device is clean up to where a ring closed     -> propose that its tombstones are forgotten, and where to close next
 
 Any number of agents may run: the register lets one step win.  Without control state nothing changes: operations go on by the
 edition that is in force.  ``follow_folder`` is what the machine's other workers run, which read what this one writes.
@@ -12,9 +13,10 @@ Neighbours: keeper, register, settling, follow; tools.deploy and the simulator r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 import trio
 
@@ -23,17 +25,23 @@ from ring.names import NameHasher
 from ring.placement import Ring
 from ring.service.edition import POLICY_RING, Edition, RingId
 from ring.service.follow import fetch
+from ring.service.horizon import Horizon, next_horizons
 from ring.service.keeper import Keeper, checked
 from ring.service.overlap import Overlap, RingSource
-from ring.service.register import Register
+from ring.service.register import Register, Report
 from ring.service.settling import may_do_without, waiting
+from ring.timestamp import TICKS_PER_SECOND
 from ring.world.interface import Disk, World
+
+Horizons = Callable[[Edition, Mapping[str, Overlap], Mapping[str, Mapping[int, Report]], int], Mapping[str, Horizon]]
 
 
 @dataclass(frozen=True, slots=True)
 class AgentSettings:
     look_s: float = 1.0  # between two looks
     patience_s: float = 600.0  # for devices that the new ring does not list any more
+    horizon_look_s: float = 60.0  # between two looks at whether tombstones may be forgotten
+    horizon_step_s: float = 3600.0  # so much further it goes at least: each step is an edition
 
 
 class RingAgent:
@@ -52,6 +60,7 @@ class RingAgent:
         settings: AgentSettings | None = None,
         note: Callable[[str, str], None] = lambda event, detail: None,
         waits_for: Callable[[str, Overlap, set[int]], bool] | None = None,
+        horizons: Horizons = next_horizons,
     ) -> None:
         self._world = world
         self._keeper = keeper
@@ -64,6 +73,8 @@ class RingAgent:
         self._refused: dict[str, RingId] = {}  # published, and cannot be in force
         self._alone: dict[str, tuple[Ring, float]] = {}  # since when only devices that the ring does not list are waited for
         self._waits_for = waits_for or self._still_waits
+        self._horizons = horizons
+        self._horizon_at = 0.0  # the next look
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -81,6 +92,9 @@ class RingAgent:
         await self._publish()
         for name in sorted(self._keeper.overlaps):
             await self._settle(name)
+        if trio.current_time() >= self._horizon_at:
+            self._horizon_at = trio.current_time() + self._settings.horizon_look_s
+            await self._advance_horizons()
 
     async def _level(self) -> bool:
         """Bring keeper and register to the newest of what the two and the nodes know; True when they agree."""
@@ -175,6 +189,18 @@ class RingAgent:
             await self._keeper.adopt(after, {})
             self._note("rings", f"version {ring.version} of ring {name} is settled, edition {after.number}")
 
+    async def _advance_horizons(self) -> None:
+        edition, overlaps = self._keeper.edition, self._keeper.overlaps
+        reports = {name: await self._register.reports(name) for name in sorted(overlaps)}
+        step = int(self._settings.horizon_step_s * TICKS_PER_SECOND)
+        horizons = self._horizons(edition, overlaps, reports, step)
+        if self._keeper.edition is not edition or horizons == edition.horizons:
+            return
+        after = edition.at_horizons(horizons)
+        if await self._register.advance(edition, after):
+            await self._keeper.adopt(after, {})
+            self._note("rings", f"horizons {dict(horizons)}, edition {after.number}")
+
     def _still_waits(self, name: str, overlap: Overlap, confirmed: set[int]) -> bool:
         left = waiting(overlap, confirmed)
         if left.expected or not left.gone:
@@ -202,13 +228,13 @@ async def follow_folder(keeper: Keeper, note: Callable[[str, str], None], *, loo
 
 
 class Confirmations:
-    """What the devices of this process confirmed, on its way to the register."""
+    """What the devices of this process say of the rings, on its way to the register."""
 
     def __init__(self, keeper: Keeper, register: Register, *, again_s: float = 1.0) -> None:
         self._keeper = keeper
         self._register = register
         self._again_s = again_s
-        self._send, self._receive = trio.open_memory_channel[tuple[str, int, RingId]](1 << 16)
+        self._send, self._receive = trio.open_memory_channel[Callable[[], Awaitable[None]]](1 << 16)
 
     def confirm(self, name: str, device_id: int, overlap: Overlap) -> None:
         """The device's pass by this overlap is complete."""
@@ -216,16 +242,27 @@ class Confirmations:
         if now is None or now.ring is not overlap.ring or now.settled is not overlap.settled:
             return  # a newer ring came meanwhile: another pass follows
         ring = self._keeper.edition.rings[name].newest
+        self._say(partial(self._register.confirm, name, device_id, ring))
+
+    def clean(self, name: str, device_id: int, overlap: Overlap, clean: int, proposal: int) -> None:
+        """The device is clean up to ``clean`` (ticks) by this overlap, and would close at ``proposal``."""
+        now = self._keeper.overlaps.get(name)
+        if now is None or now.ring is not overlap.ring or now.settled is not overlap.settled:
+            return
+        standing = self._keeper.edition.rings[name]
+        self._say(partial(self._register.report, name, device_id, Report(clean, proposal, standing.newest, standing.settled)))
+
+    def _say(self, call: Callable[[], Awaitable[None]]) -> None:
         try:
-            self._send.send_nowait((name, device_id, ring))
+            self._send.send_nowait(call)
         except trio.WouldBlock:
-            return  # the next pass confirms again
+            return  # the next pass says it again
 
     async def run(self) -> None:
-        async for name, device_id, ring in self._receive:
+        async for call in self._receive:
             while True:
                 try:
-                    await self._register.confirm(name, device_id, ring)
+                    await call()
                     break
                 except Unavailable:
                     await trio.sleep(self._again_s)

@@ -1,7 +1,8 @@
-"""Edition: the numbered state of all rings of a cluster: of each name the newest version and the settled one.
+"""Edition: the numbered state of all rings of a cluster: of each name the newest version, the settled one, and its horizon.
 
-Pure; the bytes are in docs/formats/edition.md.  Each edition follows from the one before by exactly one step: ``published`` or
-``settled``.  Which of two steps comes first is decided by the register.  Neighbours: keeper (holds one), register (orders them).
+Pure; the bytes are in docs/formats/edition.md.  Each edition follows from the one before by exactly one step: ``published``,
+``settled``, or new ``horizons``.  Which of two steps comes first is decided by the register.  Neighbours: keeper (holds one),
+register (orders them), horizon (what reclaim needs).
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from collections.abc import Mapping
 import msgspec
 
 from ring.errors import BadInput, Conflict, FormatError
+from ring.service.horizon import Horizon
 
 MAGIC = "ringfort-edition"
-FORMAT = 1
+FORMAT = 2  # 2 has horizons; one without them is still written as 1
 POLICY_RING = "object-"  # object-N is the ring of storage policy N; policy 0's is ``object``
 
 
@@ -36,9 +38,10 @@ class Standing(msgspec.Struct, frozen=True):
     settled: RingId
 
 
-class Edition(msgspec.Struct, frozen=True):
+class Edition(msgspec.Struct, frozen=True, omit_defaults=True):
     number: int
     rings: Mapping[str, Standing]
+    horizons: Mapping[str, Horizon] = {}  # by ring; one that is not there has none yet
 
     def published(self, name: str, ring: RingId, *, moves: bool) -> Edition:
         """``ring`` in force under ``name``.  When no replica moves it is settled at once, if the one before it was."""
@@ -58,8 +61,12 @@ class Edition(msgspec.Struct, frozen=True):
         newest = self.rings[name].newest
         return self._with(name, Standing(newest, newest))
 
+    def at_horizons(self, horizons: Mapping[str, Horizon]) -> Edition:
+        """Of each ring where it closes and what may be forgotten (horizon.next_horizons)."""
+        return Edition(self.number + 1, self.rings, horizons)
+
     def _with(self, name: str, standing: Standing) -> Edition:
-        return Edition(self.number + 1, {**self.rings, name: standing})
+        return Edition(self.number + 1, {**self.rings, name: standing}, self.horizons)
 
     @property
     def needed(self) -> dict[tuple[str, int], RingId]:
@@ -75,8 +82,12 @@ class _File(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def encode(edition: Edition) -> bytes:
-    body = msgspec.json.encode(msgspec.structs.replace(edition, rings=dict(sorted(edition.rings.items()))))
-    return msgspec.json.encode(_File(checksum=zlib.crc32(body), edition=msgspec.Raw(body)))
+    in_order = msgspec.structs.replace(
+        edition, rings=dict(sorted(edition.rings.items())), horizons=dict(sorted(edition.horizons.items()))
+    )
+    body = msgspec.json.encode(in_order)
+    version = 2 if edition.horizons else 1  # as old as can be: a node that is not upgraded yet goes on
+    return msgspec.json.encode(_File(format=version, checksum=zlib.crc32(body), edition=msgspec.Raw(body)))
 
 
 def decode(data: bytes) -> Edition:
@@ -86,7 +97,10 @@ def decode(data: bytes) -> Edition:
         if file.magic != MAGIC or zlib.crc32(file.edition) != file.checksum:
             raise FormatError("not an edition of rings, or a damaged one")
         if file.format > FORMAT:
-            raise FormatError(f"an edition of format {file.format}, this is {FORMAT}", hint="upgrade this node first")
+            raise FormatError(
+                f"an edition of rings has format {file.format}; this program knows up to {FORMAT}",
+                hint="run the newer version of ringfort that wrote it",
+            )
         return msgspec.json.decode(file.edition, type=Edition)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise FormatError(f"an edition of rings that cannot be read: {error}") from error

@@ -22,6 +22,7 @@ from ring.placement import Ring
 from ring.ringfile import decode as decode_ring
 from ring.service.edition import Edition, RingId, Standing, decode, encode, file_name
 from ring.service.gate import Gate
+from ring.service.horizon import NO_HORIZON
 from ring.service.overlap import Claim, Overlap
 from ring.world.interface import Disk, World
 
@@ -134,10 +135,11 @@ class Keeper:
         for name, standing in edition.rings.items():
             ring, settled = rings[name, standing.newest], rings[name, standing.settled]
             old = self.overlaps.get(name)
-            same = old is not None and old.ring is ring and old.settled is settled
-            overlaps[name] = (
-                Overlap(ring, settled, claim, old._places) if same and old is not None else Overlap(ring, settled, claim)
-            )
+            horizon = edition.horizons.get(name, NO_HORIZON)
+            if old is not None and old.ring is ring and old.settled is settled:
+                overlaps[name] = Overlap(ring, settled, claim, old._places, horizon=horizon)
+            else:
+                overlaps[name] = Overlap(ring, settled, claim, horizon=horizon)
         self._edition, self._rings, self.overlaps = edition, rings, overlaps
         self.gate.edition = edition.number
         for call in self._told:

@@ -16,6 +16,7 @@ from ring.device import Device
 from ring.names import Path, Span, partition_of
 from ring.placement import NO_DEVICE, Ring, Row
 from ring.service.errors import StaleRing
+from ring.service.horizon import NO_HORIZON, Horizon
 from ring.service.voters import Voters, plain
 
 CACHED_MAX = 1 << 16
@@ -62,6 +63,7 @@ class Overlap:
     claim: Claim = field(default_factory=Claim)
     _places: dict[int, Places] = field(default_factory=dict)
     _holders: set[int] | None = None  # made when it is asked for
+    horizon: Horizon = NO_HORIZON
 
     @classmethod
     def of(cls, ring: Ring) -> Overlap:

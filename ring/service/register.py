@@ -1,10 +1,11 @@
-"""Register: the one order of editions of a cluster, in control state, and which devices confirmed a ring.
+"""Register: the one order of editions of a cluster, in control state, and what devices say of it.
 
 Compare and set: of two steps that follow the same edition one comes first, and the other is made again above it.  Only steps need
 it; reading and writing never do.  Neighbours: edition, agent, ring.kv.
 
     rings/edition               the newest edition (as in its file)
     rings/confirmed/NAME/ID     the RingId that device ID has confirmed: all that it holds is at that ring's primaries
+    rings/clean/NAME/ID         a Report of device ID: up to which time it is clean (horizon.py)
 """
 
 from __future__ import annotations
@@ -16,6 +17,16 @@ from ring.service.edition import Edition, RingId, decode, encode
 
 EDITION = "rings/edition"
 CONFIRMED = "rings/confirmed/"
+CLEAN = "rings/clean/"
+
+
+class Report(msgspec.Struct, frozen=True, array_like=True):
+    """What one device says of one ring: it is clean up to ``clean`` (ticks) by these rings, and would close at ``proposal``."""
+
+    clean: int
+    proposal: int
+    newest: RingId
+    settled: RingId
 
 
 class Register:
@@ -46,3 +57,12 @@ class Register:
         prefix = f"{CONFIRMED}{name}/"
         entries = await self._kv.range(prefix)
         return {int(e.key.removeprefix(prefix)) for e in entries if msgspec.json.decode(e.value, type=RingId) == ring}
+
+    async def report(self, name: str, device_id: int, report: Report) -> None:
+        await self._kv.transact([], [Put(f"{CLEAN}{name}/{device_id}", msgspec.json.encode(report))])
+
+    async def reports(self, name: str) -> dict[int, Report]:
+        """By device."""
+        prefix = f"{CLEAN}{name}/"
+        entries = await self._kv.range(prefix)
+        return {int(e.key.removeprefix(prefix)): msgspec.json.decode(e.value, type=Report) for e in entries}

@@ -8,8 +8,10 @@ import pytest
 
 from ring.errors import BadInput, Conflict, FormatError
 from ring.service.edition import Edition, RingId, Standing, decode, encode
+from ring.service.horizon import Horizon
 
 GOLDEN = pathlib.Path(__file__).parents[2] / "golden" / "edition-1.json"
+GOLDEN_2 = GOLDEN.with_name("edition-2.json")
 ONE, TWO, THREE = RingId(1, 11), RingId(2, 22), RingId(3, 33)
 FIRST = Edition(1, {"object": Standing(ONE, ONE), "container": Standing(ONE, ONE)})
 
@@ -57,6 +59,21 @@ def test_the_bytes_are_those_of_format_1() -> None:
     assert decode(GOLDEN.read_bytes()) == edition
 
 
+def test_with_horizons_the_bytes_are_those_of_format_2() -> None:
+    edition = FIRST.at_horizons({"object": Horizon(170000000000000, 169999000000000)})
+    assert encode(edition) == GOLDEN_2.read_bytes()
+    assert decode(GOLDEN_2.read_bytes()) == edition
+    assert edition.number == FIRST.number + 1
+    after = edition.published("object", TWO, moves=True).settle("object")
+    assert after.horizons == edition.horizons
+
+
+def test_a_newer_format_is_refused_with_a_clear_line() -> None:
+    with pytest.raises(FormatError, match="has format 3; this program knows up to 2") as refused:
+        decode(encode(FIRST).replace(b'"format":1', b'"format":3'))
+    assert "newer version of ringfort" in refused.value.hint
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -66,7 +83,7 @@ def test_the_bytes_are_those_of_format_1() -> None:
         b'{"magic":"other","format":1,"checksum":0,"edition":{}}',
         encode(FIRST).replace(b'"number":1', b'"number":2'),  # its checksum is of something else
         encode(FIRST)[:-3],
-        encode(FIRST).replace(b'"format":1', b'"format":2'),
+        encode(FIRST).replace(b'"format":1', b'"format":3'),
     ],
 )
 def test_what_is_no_edition_is_refused(data: bytes) -> None:
