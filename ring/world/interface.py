@@ -188,7 +188,7 @@ class Disk(Protocol):
         """Keep to the folder that is at the root now.  OSError when none is."""
 
     def bar(self) -> None:
-        """Fail with ENODEV, whatever is asked by a path, until it is anchored."""
+        """Fail with ENODEV, whatever is asked by a path, until it is anchored.  Only the root itself can still be made."""
 
     async def open(self, path: str, mode: OpenMode) -> File: ...
 

@@ -13,9 +13,12 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ring.errors import BadInput, Conflict, FormatError
+import trio
+
+from ring.errors import BadInput, Conflict, DiskFull, FormatError
 from ring.world.interface import Disk, Tables, World
-from storage.object.errors import DeviceOutOfService
+from storage.object.errors import DeviceAway, DeviceOutOfService
+from storage.object.health import Health, State
 
 LABEL_PATH = "device.json"
 FORMATTING_PATH = "device.formatting"  # the label to be, while the folders are made
@@ -72,30 +75,51 @@ class Label:
 
 
 class OpenDevice:
-    """A device whose label is right.  Objects and books on it share ``tables`` (TABLE_NAMES) and its fate."""
+    """A device whose label is right.  Objects and books on it share ``tables`` (TABLE_NAMES) and its fate: whoever works on it
+    tells of errors (``erred``, ``fail``) and asks before it goes on (``check`` and its kin).  ``health`` decides."""
 
-    __slots__ = ("_fault", "device_id", "disk", "label", "tables")
+    __slots__ = ("device_id", "disk", "health", "label", "tables")
 
-    def __init__(self, disk: Disk, tables: Tables, device_id: int, label: Label) -> None:
+    def __init__(self, disk: Disk, tables: Tables, device_id: int, label: Label, health: Health | None = None) -> None:
         self.disk = disk
         self.tables = tables
         self.device_id = device_id
         self.label = label
-        self._fault = ""
+        self.health = health or Health(now=trio.current_time())
 
     @property
     def fault(self) -> str:
         """Why it is out of service; "" while it serves."""
-        return self._fault
+        return self.health.reason if self.health.out else ""
 
-    def fail(self, reason: str) -> None:
-        """Take it out of service until it is opened anew.  The first reason stays."""
-        self._fault = self._fault or reason
+    def fail(self, reason: str, error: BaseException | None = None) -> None:
+        """Take it out of service until it is opened anew.  The first reason stays.  ``error``: what the system said, if it did."""
+        if isinstance(error, OSError):
+            self.health.erred(error, reason, trio.current_time())
+        if not self.health.out:
+            self.health.failed(reason, trio.current_time())
+
+    def erred(self, error: BaseException | None, place: str) -> None:
+        """An operation failed; that may be too much for the device.  ``place``: what it was done to."""
+        if isinstance(error, OSError) and not self.health.out:
+            self.health.erred(error, place, trio.current_time())
 
     def check(self) -> None:
         """Raises DeviceOutOfService once it has failed."""
-        if self._fault:
-            raise DeviceOutOfService(f"device {self.device_id} is out of service: {self._fault}")
+        if self.health.out:
+            raise DeviceOutOfService(f"device {self.device_id} is out of service: {self.health.reason}")
+
+    def check_writable(self) -> None:
+        """Before anything is written, also what makes room.  DeviceOutOfService."""
+        if not self.health.takes_writes:
+            raise DeviceOutOfService(f"device {self.device_id} takes no writes: {self.health.reason}")
+
+    def admit(self, size: int) -> None:
+        """Before ``size`` bytes of new data come.  DeviceOutOfService; DiskFull when they would use what is kept back."""
+        if not self.health.admits(size):
+            self.check_writable()
+            why = self.health.reason if self.health.state is State.FULL else f"it has no room for {size} bytes more"
+            raise DiskFull(f"device {self.device_id} takes no new data: {why}", hint="free space, or add devices")
 
     async def close(self) -> None:
         """Close the tables, which both stores have let go of."""
@@ -106,6 +130,7 @@ async def format_device(disk: Disk, cluster_id: str, device_id: int) -> None:
     """Make an empty root a device.  A crash on the way leaves a root that can be formatted again.
 
     Raises Conflict when something is there, BadInput when the file system cannot hold a device; nothing was changed then."""
+    await disk.anchor()
     names = [name for name in await disk.list_dir("") if name not in _IGNORED]
     if names and (LABEL_PATH in names or FORMATTING_PATH not in names):
         raise Conflict(
@@ -118,31 +143,71 @@ async def format_device(disk: Disk, cluster_id: str, device_id: int) -> None:
     await disk.rename(FORMATTING_PATH, LABEL_PATH)
 
 
-async def open_device(world: World, root: str, cluster_id: str, device_id: int) -> OpenDevice:
+async def open_device(world: World, root: str, cluster_id: str, device_id: int, *, health: Health | None = None) -> OpenDevice:
     """Open the device in the folder ``root``.
 
     Raises DeviceOutOfService when there is no label, or another device's; FormatError when it is damaged or too new."""
     disk = world.open_disk(root)
+    label = await find_label(disk, cluster_id, device_id)
     try:
-        data = await disk.read_file(LABEL_PATH)
-    except FileNotFoundError:
-        raise DeviceOutOfService(
-            f"{root} is not a device: it has no label",
-            hint="is its disk mounted?  A new disk is formatted before it is used",
-        ) from None
-    except OSError as error:
-        raise DeviceOutOfService(f"the label of {root} cannot be read: {error}") from error
-    label = Label.decode(data)
-    if label.cluster_id != cluster_id or label.device_id != device_id:
-        raise DeviceOutOfService(
-            f"{root} is device {label.device_id} of cluster {label.cluster_id}, not device {device_id} of cluster {cluster_id}",
-            hint="the wrong disk is mounted there",
-        )
-    try:
+        if not await takes_writes(disk):
+            raise DeviceAway(f"{root} takes no writes: it is mounted read-only", hint="what made it so?  See the kernel's log")
         tables = await _open_tables(disk)
     except OSError as error:
         raise DeviceOutOfService(f"the tables of {root} cannot be opened: {error}") from error
-    return OpenDevice(disk, tables, device_id, label)
+    return OpenDevice(disk, tables, device_id, label, health)
+
+
+async def find_label(disk: Disk, cluster_id: str, device_id: int) -> Label:
+    """Keep to the folder that is there now, if it is the device; else the disk is barred, so that nothing is written to a folder
+    that is in its place.
+
+    Raises DeviceAway when there is no label, or another device's, or it cannot be read; FormatError when it is damaged or too
+    new."""
+    try:
+        await disk.anchor()
+        label = await read_label(disk, cluster_id, device_id)
+    except FileNotFoundError:
+        disk.bar()
+        raise DeviceAway(f"{disk.root} is not there", hint="is its disk mounted?") from None
+    except OSError as error:
+        disk.bar()
+        raise DeviceAway(f"the label of {disk.root} cannot be read: {error.strerror or error}") from error
+    except BaseException:
+        disk.bar()
+        raise
+    return label
+
+
+async def read_label(disk: Disk, cluster_id: str, device_id: int) -> Label:
+    """The label, when it is this device's.  As ``find_label``, and OSError when it cannot be read."""
+    root = disk.root
+    try:
+        data = await disk.read_file(LABEL_PATH)
+    except FileNotFoundError:
+        raise DeviceAway(
+            f"{root} is not a device: it has no label",
+            hint="is its disk mounted?  A new disk is formatted before it is used",
+        ) from None
+    label = Label.decode(data)
+    if label.cluster_id != cluster_id or label.device_id != device_id:
+        raise DeviceAway(
+            f"{root} is device {label.device_id} of cluster {label.cluster_id}, not device {device_id} of cluster {cluster_id}",
+            hint="the wrong disk is mounted there",
+        )
+    return label
+
+
+async def takes_writes(disk: Disk) -> bool:
+    """By trying: a file system that went read-only after an error still says that it is mounted for writing.  OSError."""
+    try:
+        probe = await disk.open_unnamed("")
+    except OSError as error:
+        if error.errno == errno.EROFS:
+            return False
+        raise
+    await probe.close()
+    return True
 
 
 async def _open_tables(disk: Disk) -> Tables:

@@ -1,6 +1,6 @@
 """What can go wrong on one device.
 
-Unavailable         DeviceOutOfService
+Unavailable         DeviceOutOfService  DeviceAway
 FormatError         BadRecord           ForeignRecord
 DiskFault           (as it is: a read or write that the device could not do, or a block whose checksum is wrong)
 """
@@ -12,6 +12,10 @@ from ring.errors import FormatError, Unavailable
 
 class DeviceOutOfService(Unavailable):
     """The device takes no requests: not mounted, not ours, or its disk failed.  That says nothing about what it holds."""
+
+
+class DeviceAway(DeviceOutOfService):
+    """Its disk is not mounted there, or another one is, or it takes no writes.  It may be back at any time."""
 
 
 class BadRecord(FormatError):

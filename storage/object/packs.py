@@ -19,7 +19,7 @@ import errno
 from collections import deque
 from collections.abc import Callable
 from contextlib import aclosing, suppress
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import outcome
 import trio
@@ -35,6 +35,9 @@ from storage.object.scan import Damaged, scan_medium
 from storage.object.segment import COMPACTED, SEGMENT_VERSION, Position
 from storage.object.segments import Place, Segment, Segments
 
+if TYPE_CHECKING:
+    from storage.object.entry import Held
+
 SEGMENT_BYTES_MAX = 1 << 30
 BATCH_RECORDS_MAX = 64
 BATCH_BYTES_MAX = 8 << 20
@@ -46,6 +49,8 @@ class Landed(NamedTuple):
 
     taken: bool  # False: something newer (or the same) was there and the record changed nothing
     newest: Timestamp  # of its name, afterwards
+    never: bool = False  # of a version that was not taken: nor was it ever held (storage.object.past)
+    held: Held | None = None  # of a promise that was taken: what it was given upon
 
 
 class Pending:
@@ -109,7 +114,6 @@ class Packs:
         self._queue: deque[Pending] = deque()
         self._idle: trio.lowlevel.Task | None = None
         self._running = False
-        self._failures = 0
         self.end = Position(0, 0)  # of the log: everything before it was landed
         self.batches = 0  # facts for metrics
         self.records = 0
@@ -152,7 +156,7 @@ class Packs:
 
     def submit(self, record: Record) -> Pending:
         """Queue a record; ``wait`` on what is returned.  DeviceOutOfService; BadInput when its metadata is too long."""
-        self._device.check()
+        self._device.check_writable()
         meta = encode_info(record.info)
         if not self._running:
             raise DeviceOutOfService(f"device {self._device.device_id} is not running")
@@ -192,12 +196,13 @@ class Packs:
             batch.append(self._queue.popleft())
             size += len(batch[-1].record.data)
         try:
-            self._device.check()
+            self._device.check_writable()
             for pending in batch:
                 if len(pending.record.data) >= TRY_BYTES_MIN:
                     await self._compress(pending)
             segment, buffers, places = await self._encode(batch)
         except (OSError, DiskFault, DeviceOutOfService) as error:
+            self._device.erred(error, f"a segment after {self.end.segment:08x}")
             self._refuse(batch, error)
             return
         try:
@@ -264,12 +269,11 @@ class Packs:
 
     async def _failed(self, segment: Segment, error: OSError) -> None:
         """A write or sync of ``segment`` failed: see the module's docstring."""
+        self._device.erred(error, f"segment {segment.head.sequence:08x}")
         if error.errno in _FULL and await self._cut_back(segment):
             return
         self._active = None
-        self._failures += 1
-        if self._failures > 1:
-            self._device.fail(f"its disk failed to write again ({error.strerror or error})")
+        if self._device.fault:
             return
         await self._cut_back(segment)
         try:

@@ -68,6 +68,7 @@ class Reader:
                 raise self._bad(held, "its file is gone") from error
             return None
         except OSError as error:
+            self._device.erred(error, held.key.hex())
             raise disk_fault(self._device.device_id, "open an object's file", error) from error
         return NodeReading(version, pieces)
 

@@ -217,6 +217,7 @@ class Segments:
             async with self.reading(place.segment) as segment:
                 return await segment.file.pread(place.offset, length), segment.head.salt
         except (OSError, FormatError) as error:
+            self._device.erred(error, f"segment {place.segment:08x} at {place.offset}")
             raise DiskFault(f"device {self._device.device_id}: a record cannot be read: {error}") from error
 
 

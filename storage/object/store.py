@@ -195,12 +195,14 @@ class ObjectStore:
             self._changed = trio.Event()
             self._many = trio.Event()
             try:
-                await self.index.commit()
+                if self.device.health.takes_writes:  # else what was landed is in the log, and in RAM
+                    await self.index.commit()
                 self._commit_failures = 0
             except DiskFault as error:
                 self._commit_failures += 1
+                self.device.erred(error.__cause__, "its index")
                 if self._commit_failures >= COMMIT_FAILURES_MAX:
-                    self.device.fail(str(error))
+                    self.device.fail(str(error), error.__cause__)
                 self._changed.set()
                 await trio.sleep(COMMIT_INTERVAL_S)
             self._committed.set()
@@ -260,18 +262,23 @@ class ObjectStore:
         known = self.known(name_hash, version)
         if known is not None:
             return known
-        kind = RecordKind.TOMBSTONE if version.kind is Kind.TOMBSTONE else RecordKind.OBJECT_INLINE
+        kind = RecordKind.TOMBSTONE
+        if version.kind is Kind.OBJECT:
+            self.device.admit(len(data))
+            kind = RecordKind.OBJECT_INLINE
         record = Record(kind, name_hash, version.timestamp, info_of(version, debt), data)
         return Write(None, self.packs.submit(record), debt)
 
     async def put_large(self, path: Path, size: int | None) -> Upload:
         self._check()
+        self.device.admit(size or 0)
         name_hash = self._hasher.hash(path)
         try:
             writer = await FileWriter.begin(self.device.disk, name_hash, size)
         except OSError as error:
+            self.device.erred(error, f"a file of {name_hash.hex()}")
             raise disk_fault(self.device.device_id, "begin an object's file", error) from error
-        return FileUpload(self, path, name_hash, writer)
+        return FileUpload(self, path, name_hash, writer, sized=size is not None)
 
     async def post(self, path: Path, metadata: Mapping[str, str], content_type: str, timestamp: Timestamp) -> WriteReply:
         """Replace the client's metadata; the system's (x-sysmeta-*) stays.  ObjectNotFound."""
@@ -280,6 +287,7 @@ class ObjectStore:
             raise ObjectNotFound(f"{path} does not exist here")
         if timestamp <= held.modified:
             return WriteReply(held.modified, paid=True)
+        self.device.admit(0)
         old = await self.reader.describe(held, path)
         kept = {name: value for name, value in old.metadata.items() if name.startswith(SYSTEM_METADATA)}
         new = Version(
@@ -346,7 +354,7 @@ class ObjectStore:
     async def room(self) -> None:
         """Wait until the index keeps up with the log."""
         while self.index.backlog > BACKLOG_MAX:
-            self.device.check()
+            self.device.check_writable()
             self._many.set()
             await self._committed.wait()
 
@@ -476,7 +484,7 @@ class ObjectStore:
 
     def index_failed(self, error: Exception) -> DeviceOutOfService:
         """The index cannot be read: out of service, and made anew by the next start if it is damaged.  The error to raise."""
-        self.device.fail(f"its index cannot be read: {error}")
+        self.device.fail(f"its index cannot be read: {error}", error)
         self._index_damaged = isinstance(error, FormatError)
         self._to_clean.set()
         return DeviceOutOfService(f"device {self.device.device_id} is out of service: {self.device.fault}")

@@ -20,20 +20,26 @@ if TYPE_CHECKING:
 
 
 class FileUpload:
-    def __init__(self, store: ObjectStore, path: Path, name_hash: bytes, writer: FileWriter) -> None:
+    def __init__(self, store: ObjectStore, path: Path, name_hash: bytes, writer: FileWriter, *, sized: bool) -> None:
         self._store = store
         self._path = path
         self._hash = name_hash
         self._writer = writer
+        self._sized = sized  # the room for it was taken when it began
         self._open = True
         self._committing = False
 
     async def write(self, data: Buffer) -> None:
         """DiskFault, DiskFull, DeviceOutOfService: then it is over, nothing is left behind."""
         self._check()
+        if self._sized:
+            self._store.device.check_writable()
+        else:
+            self._store.device.admit(len(data))
         try:
             await self._writer.write(data)
         except OSError as error:
+            self._store.device.erred(error, f"a file of {self._hash.hex()}")
             await self._discard()
             raise disk_fault(self._store.device.device_id, "write an object's file", error) from error
 
@@ -62,6 +68,7 @@ class FileUpload:
                 await self._writer.finish(version.timestamp)
                 file = await self._writer.link(version.timestamp)
             except OSError as error:
+                store.device.erred(error, f"a file of {self._hash.hex()}")
                 raise disk_fault(store.device.device_id, "store an object's file", error) from error
             path = file_path(self._hash, version.timestamp, file.serial)
             store.in_doubt.add(path)

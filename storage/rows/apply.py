@@ -31,7 +31,7 @@ class ApplierDevice(Protocol):
     @property
     def disk(self) -> Disk: ...
 
-    def fail(self, reason: str) -> None: ...
+    def fail(self, reason: str, error: BaseException | None = None) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ class Applier:
             except DiskFull:
                 continue
             except DiskFault as fault:
-                self._device.fail(fault.message)
+                self._device.fail(fault.message, fault.__cause__)
                 self._log.refuse(fault)
                 await trio.sleep_forever()
 
@@ -109,7 +109,7 @@ class Applier:
                     if isinstance(fault, DiskFull):
                         self._disk_full = True
                     else:
-                        self._device.fail(fault.message)
+                        self._device.fail(fault.message, fault.__cause__)
                     self._log.refuse(fault)
                     raise
 

@@ -150,6 +150,8 @@ class Books:
         packed = pack_header(normal_header(header))
         if len(packed) > HEADER_BYTES_MAX:
             raise BadInput(f"the metadata of {header.path} is larger than {HEADER_BYTES_MAX} bytes")
+        if header.exists:
+            self._device.admit(len(packed))
         book = self._hasher.hash(header.path)
         entry = self._entry(book)
         if entry is None:
@@ -165,6 +167,8 @@ class Books:
         if entry is None:
             return None
         packed = [pack_row(row) for row in rows]
+        if not all(row.deleted for row in rows):  # what is deleted makes room
+            self._device.admit(sum(map(len, packed)))
         records = [RowsRecord(entry.book, packed[at : at + RECORD_ROWS_MAX]) for at in range(0, len(packed), RECORD_ROWS_MAX)]
         return self._begin(entry, records)
 
@@ -256,7 +260,7 @@ class Books:
             try:
                 await self._tables.commit([*writes, *toggles.writes(self._tables)])
             except DiskFault as fault:
-                self._device.fail(fault.message)
+                self._device.fail(fault.message, fault.__cause__)
                 raise
         if last:
             self._entries.pop(entry.book, None)

@@ -6,6 +6,7 @@ import errno
 import os
 import pathlib
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import pytest
 from trio.testing import MockClock
@@ -76,7 +77,7 @@ async def test_another_folder_is_never_taken_for_its_own(ground: tuple[Disk, Rep
     tables = await disk.open_tables("tables", ["a"])
     await log.append([b"before"], sync=True)
     replace()
-    for ask in [*ways(disk), lambda: disk.link(unnamed, "name")]:
+    for ask in [*ways(disk), partial(disk.link, unnamed, "name")]:
         with pytest.raises(OSError) as caught:
             await ask()
         assert caught.value.errno == errno.ENODEV

@@ -173,4 +173,5 @@ def _as_ours(error: lmdb.Error, path: str) -> Exception:
         return OSError(errno.ENOSPC, f"tables: {error}", path)
     if isinstance(error, (lmdb.CorruptedError, lmdb.InvalidError, lmdb.PageNotFoundError, lmdb.VersionMismatchError)):
         return FormatError(f"the tables in {path} are damaged: {error}")
-    return OSError(errno.EIO, f"tables: {error}", path)
+    number = getattr(error, "code", 0)  # the system's, or one of LMDB's own, which are negative
+    return OSError(number if number > 0 else errno.EIO, f"tables: {error}", path)

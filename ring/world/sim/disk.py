@@ -235,8 +235,10 @@ class SimDisk:
 
         def make() -> None:
             for parts in all_parts:
-                if not parts and self._medium.root is None and not self._anchored:
-                    self._medium.root = FolderNode(modified=self._now())
+                if not parts:
+                    if self._medium.root is None:
+                        self._medium.root = FolderNode(modified=self._now())
+                    continue
                 folder = self._folder([])
                 for part in parts:
                     inner = folder.entries.get(part)
