@@ -28,6 +28,7 @@ from storage.client.cluster import ClusterStorage
 from storage.client.reach import Rings
 from storage.client.server import NodeServer
 from storage.object.device import LABEL_PATH
+from tools.deploy.beside import open_beside
 from tools.deploy.devices import Devices
 from tools.deploy.layout import CloudRecord, HashSecrets, Layout, read_secret
 from tools.deploy.policies import policies_of
@@ -55,7 +56,7 @@ async def control_disks(world: World, layout: Layout, record: CloudRecord) -> li
 
     Unavailable when no log is there and devices are missing: then the disks that hold them are not mounted, and a control state
     that begins anew would have forgotten every user and bucket."""
-    disks = [world.open_disk(str(layout.device(number))) for number in range(min(LOGS_MAX, record.devices))]
+    disks = [await open_beside(world, str(layout.device(number))) for number in range(min(LOGS_MAX, record.devices))]
     if any([await _is_there(disk, f"{LOG_FOLDER}/{LOG_FILE}") for disk in disks]):
         return disks
     missing = [disk.root for disk in disks if not await _is_there(disk, LABEL_PATH)]

@@ -38,6 +38,7 @@ from ring.world.interface import UnixAddress, World
 from ring.world.real import make_world
 from ring.world.real.net import listener_from_socket
 from tools.deploy.background import start_background
+from tools.deploy.beside import keep_admitted
 from tools.deploy.clients import Endpoints
 from tools.deploy.iscsi import Portal
 from tools.deploy.layout import Admin, CloudRecord, Layout, read_secret
@@ -173,8 +174,10 @@ class Worker:
             remote = RemoteKV(self._world, UnixAddress(layout.kv_socket))
             await nursery.start(remote.run)
             return remote
-        store = LocalStore(self._world, await control_disks(self._world, layout, self._record), LOG_FOLDER)
+        disks = await control_disks(self._world, layout, self._record)
+        store = LocalStore(self._world, disks, LOG_FOLDER)
         await nursery.start(store.run)
+        nursery.start_soon(keep_admitted, self._world, disks)
         listener = await self._world.net.listen(UnixAddress(layout.kv_socket))
         await nursery.start(kv_server.serve, store, listener)
         return store
