@@ -7,6 +7,7 @@ checks      what is wrong with DIR or the ports, before anything is changed
 supervisor  the main process: locks DIR, binds the sockets, starts workers and restarts those that die
 worker      one worker process: composes every room and serves
 rooms       the rooms of a worker, put together
+beside      disks of the logs that lie beside objects on a device: not used while the device is not there
 storage     the devices of a worker and its view of the cluster's storage
 logfile     bounded logs
 iscsi       accepts initiators and hands each to the worker that owns its volume
