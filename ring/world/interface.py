@@ -178,8 +178,8 @@ class Disk(Protocol):
     """One device's file system below one root.  Paths are relative and '/'-separated, "" is the root; '..' is refused
     (BadInput).
 
-    A root can be anchored: then whatever is asked by a path fails with ENODEV once another folder is at the root than was there
-    (its file system was unmounted, or another one was mounted over it).  So nothing is looked for, and nothing is written, in a
+    A root can be anchored: then whatever is asked by a path fails with ENODEV once another folder, or none, is at the root than was
+    there (its file system was unmounted, or another one was mounted over it).  So nothing is looked for, and nothing is written, in a
     folder that only has its place.  Open files go on as the system lets them: they are still those of the folder that was."""
 
     root: str

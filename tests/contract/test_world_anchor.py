@@ -16,38 +16,47 @@ from ring.world.real import make_world
 from ring.world.sim import SimWorld
 from ring.world.sim.medium import FolderNode
 
-Replace = Callable[[], None]
+Deed = Callable[[], None]
+Ground = tuple[Disk, Deed, Deed, Deed]
 
 
 @pytest.fixture(params=["real", "sim"])
-def ground(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> tuple[Disk, Replace, Replace]:
-    """A disk, and how its folder is replaced by an empty one, and comes back."""
+def ground(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> Ground:
+    """A disk, and how its folder is replaced by an empty one, is gone, and comes back."""
     root = tmp_path / "sda"
     aside = tmp_path / "aside"
     if request.param == "real":
         real: World = make_world()
 
-        def replace() -> None:
+        def remove() -> None:
             os.rename(root, aside)
+
+        def replace() -> None:
+            remove()
             os.mkdir(root)
 
         def restore() -> None:
-            os.rmdir(root)
+            if root.exists():
+                os.rmdir(root)
             os.rename(aside, root)
 
-        return real.open_disk(str(root)), replace, restore
+        return real.open_disk(str(root)), replace, remove, restore
     sim = SimWorld(1)
     medium = sim.node.disk(str(root))
     kept: list[FolderNode | None] = []
 
-    def replace_sim() -> None:
+    def remove_sim() -> None:
         kept.append(medium.root)
+        medium.root = None
+
+    def replace_sim() -> None:
+        remove_sim()
         medium.root = FolderNode()
 
     def restore_sim() -> None:
         medium.root = kept.pop()
 
-    return sim.open_disk(str(root)), replace_sim, restore_sim
+    return sim.open_disk(str(root)), replace_sim, remove_sim, restore_sim
 
 
 def ways(disk: Disk) -> list[Callable[[], Awaitable[object]]]:
@@ -68,8 +77,8 @@ def ways(disk: Disk) -> list[Callable[[], Awaitable[object]]]:
     ]
 
 
-async def test_another_folder_is_never_taken_for_its_own(ground: tuple[Disk, Replace, Replace], autojump_clock: MockClock) -> None:
-    disk, replace, restore = ground
+async def test_another_folder_is_never_taken_for_its_own(ground: Ground, autojump_clock: MockClock) -> None:
+    disk, replace, _, restore = ground
     await disk.make_dirs("")
     await disk.anchor()
     log = await disk.open("log", OpenMode.CREATE)
@@ -96,10 +105,8 @@ async def test_another_folder_is_never_taken_for_its_own(ground: tuple[Disk, Rep
     assert await disk.read_file("log") == b"before, after"
 
 
-async def test_a_barred_disk_is_asked_nothing_until_it_is_anchored(
-    ground: tuple[Disk, Replace, Replace], autojump_clock: MockClock
-) -> None:
-    disk, _, _ = ground
+async def test_a_barred_disk_is_asked_nothing_until_it_is_anchored(ground: Ground, autojump_clock: MockClock) -> None:
+    disk, *_ = ground
     await disk.make_dirs("")
     await disk.replace_file("log", b"kept")
     disk.bar()
@@ -112,7 +119,21 @@ async def test_a_barred_disk_is_asked_nothing_until_it_is_anchored(
     assert not (await disk.space()).read_only
 
 
-async def test_no_folder_is_no_anchor(ground: tuple[Disk, Replace, Replace], autojump_clock: MockClock) -> None:
-    disk, _, _ = ground
+async def test_no_folder_is_no_anchor(ground: Ground, autojump_clock: MockClock) -> None:
+    disk, *_ = ground
     with pytest.raises(FileNotFoundError):
         await disk.anchor()
+
+
+async def test_a_folder_that_is_gone_is_not_a_folder_without_files(ground: Ground, autojump_clock: MockClock) -> None:
+    disk, _, remove, restore = ground
+    await disk.make_dirs("")
+    await disk.replace_file("log", b"kept")
+    await disk.anchor()
+    remove()
+    for ask in ways(disk):
+        with pytest.raises(OSError) as caught:
+            await ask()
+        assert caught.value.errno == errno.ENODEV
+    restore()
+    assert await disk.read_file("log") == b"kept"

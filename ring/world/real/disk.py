@@ -94,8 +94,14 @@ class RealDisk:
             os.close(fd)
 
     def _open_root(self) -> int:
-        fd = os.open(self.root, _FOLDER)
-        if self._anchor is not None and _identity(fd) != self._anchor:
+        anchor = self._anchor
+        try:
+            fd = os.open(self.root, _FOLDER)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            if anchor is None:
+                raise
+            raise OSError(errno.ENODEV, "the device's folder is gone", self.root) from error
+        if anchor is not None and _identity(fd) != anchor:
             os.close(fd)
             raise OSError(errno.ENODEV, "another folder is in the place of the device's", self.root)
         return fd

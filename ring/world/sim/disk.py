@@ -334,10 +334,10 @@ class SimDisk:
 
     def _folder(self, parts: Sequence[str]) -> FolderNode:
         found: FileNode | FolderNode | None = self._medium.root
+        if self._anchored and (found is None or found is not self._anchor):
+            raise _error(errno.ENODEV, self.root)
         if found is None:
             raise _error(errno.ENOENT, self.root)
-        if self._anchored and found is not self._anchor:
-            raise _error(errno.ENODEV, self.root)
         for part in parts:
             assert isinstance(found, FolderNode)
             inner = found.entries.get(part)
