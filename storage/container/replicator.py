@@ -60,7 +60,7 @@ class BookReplicator:
     def settling(self, kind: str) -> float:
         """How far it is with this ring in force: 0 to 1, 1 when that is confirmed."""
         start = next((start for todo, start in self._todo if todo == kind), None)
-        return self.moving[kind].progress(start, self._overlaps(kind))
+        return self.moving[kind].progress(walked(start), self._overlaps(kind))
 
     def progress(self) -> Progress:
         done = len(KINDS) - len(self._todo) + sum(walked(start) for _, start in self._todo)

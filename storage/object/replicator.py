@@ -1,10 +1,14 @@
 """The object replicator of a device: brings what the device holds to the primaries that lack it.
 
-A Worker: one partition, or part of a large one, at a time.  It compares set-hash trees (root, leaves, keys) with each other
-primary and pushes versions that are missing or older there; what is newer there, the other side pushes here.  A device that is
-no primary of a partition (a handoff, or one that the ring moved it away from) drops a version only when every primary has said
-that it holds this very version with this very digest, or a newer one.  A primary that does not answer has said nothing: then
-nothing is dropped.  Nor while a new ring is not settled and the one before it names this device.
+A Worker.  It compares set-hash trees (root, leaves, keys) with each other primary and pushes versions that are missing or older
+there; what is newer there, the other side pushes here.  What has the fewest copies goes first (storage.sync.order): a *look* at a
+partition finds, for each version that somebody lacks, how many of the primaries hold it; one level of that is sent, some versions
+at a time, then whatever is worst off comes next, here or in another partition.  Of several holders one sends; the others help when
+they have sent their own.
+
+A device that is no primary of a partition (a handoff, or one that the ring moved it away from) drops a version only when every
+primary has said that it holds this very version with this very digest, or a newer one.  A primary that does not answer has said
+nothing: then nothing is dropped.  Nor while a new ring is not settled and the one before it names this device.
 
 Neighbours: store (this device), storage.client nodes (the others), storage.sync.tree (what is compared), storage.client.repair
 (copies).
@@ -12,13 +16,15 @@ Neighbours: store (this device), storage.client nodes (the others), storage.sync
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import trio
 
-from ring.daemon.worker import Busy, Idle, Progress, walked
+from ring.daemon.worker import Busy, Idle, Progress
 from ring.device import Device
-from ring.errors import Conflict, DiskFault, NotFound, Unavailable
+from ring.errors import Conflict, DiskFault, NotFound, RingfortError, Unavailable
 from ring.names import Span
 from ring.service.overlap import Overlap
 from storage.client.bodies import aclose
@@ -26,12 +32,42 @@ from storage.client.node import Node, NodeReading
 from storage.client.quorum import rank
 from storage.client.repair import copy
 from storage.object.store import SYSTEM_METADATA, ObjectStore
+from storage.sync import order
 from storage.sync.moving import AGAIN_S, Moving, Watcher
+from storage.sync.order import Order, Push
 from storage.sync.tree import differing
 
 INTERVAL_S = 30.0
-KEYS_AT_ONCE = 200  # pushed to one target in one unit
+PARTITIONS_AT_ONCE = 256  # listed in one unit
+VERSIONS_AT_ONCE = 64  # sent in one unit
+BYTES_AT_ONCE = 8 << 20  # no more are begun in a unit
+SENDERS = 8
+LOOK_VERSIONS = 10_000  # found in one look; the rest in the next
+LEAVES_AT_ONCE = 16
 HASH_BYTES = 16
+
+
+_Missing = list[tuple[bool, Push[int]]]  # whether this device is to send it; what to which device
+
+
+@dataclass(slots=True)
+class _Look:
+    """At one partition: who answered, and what they lack."""
+
+    overlap: Overlap
+    span: Span
+    primaries: int  # other than this device
+    is_primary: bool
+    reached: dict[int, Node] = field(default_factory=dict)  # by device id; who fails is taken out
+    pushes: deque[Push[int]] = field(default_factory=deque)  # to device ids, those with the fewest copies first
+    left: int | None = None  # the fewest copies of what is left for another look; None: nothing is
+
+    @property
+    def whole(self) -> bool:
+        return len(self.reached) == self.primaries
+
+    def leave(self, copies: int) -> None:
+        self.left = copies if self.left is None else min(self.left, copies)
 
 
 class ObjectReplicator:
@@ -52,112 +88,244 @@ class ObjectReplicator:
         self.pushed = 0  # facts since the start
         self.dropped = 0
         self.unanswered = 0  # comparisons that a node did not answer
+        self.order = Order()
+        self.moving = Moving(watcher)
         self._device = device
         self._store = store
         self._overlap = overlap
         self._nodes = nodes
         self._interval_s = interval_s
         self._pack_cut_bytes = pack_cut_bytes
-        self.moving = Moving(watcher)
-        self._start: bytes | None = b""  # hashes from here on are this pass's still; None: it is over
+        self._ring = overlap().ring  # by which partitions were listed
+        self._look: _Look | None = None  # that is under way
 
     @property
     def settling(self) -> float:
         """How far it is with the ring in force: 0 to 1, 1 when that is confirmed."""
-        return self.moving.progress(self._start, self._overlap())
+        return self.moving.progress(self.order.fraction, self._overlap())
 
     def progress(self) -> Progress:
-        facts = {"pushed": self.pushed, "dropped": self.dropped, "unanswered": self.unanswered}
-        return Progress(walked(self._start), facts=facts)
+        facts = {
+            "pushed": self.pushed,
+            "dropped": self.dropped,
+            "unanswered": self.unanswered,
+            "short_partitions": self.order.short(),  # with too few copies of something, at the last look
+            "single_partitions": self.order.short(1),  # with one copy of something
+        }
+        return Progress(self.order.fraction, facts=facts)
 
     def begin(self) -> None:
         """Called again, it looks at everything anew."""
 
     async def work(self) -> Busy | Idle:
-        """One partition."""
+        """List some partitions, look at one, or send some versions."""
         overlap = self._overlap()
         if wait_s := self.moving.wait_s(overlap):
             return Idle.after(wait_s, over=False)
-        if self.moving.begins(overlap):
-            self._start = b""
-        span = self.moving.again(trio.current_time())
+        look, self._look = self._look, None
+        if self.moving.begins(overlap) or self._ring is not overlap.ring:
+            self._ring = overlap.ring  # its partitions may be numbered in another way
+            self.order.begin()
+        elif look is not None and look.overlap is overlap:
+            return await self._send(look)
+        elif look is not None:
+            self.order.back(look.span, 1)
+        now = trio.current_time()
+        span = self.moving.again(now) or self.order.next()
         if span is not None:
-            pushed, pushed_bytes, _ = await self._look(overlap, span)
-            return Busy(max(1, pushed), pushed_bytes)
-        if self._start is None:
-            self.moving.walked(trio.current_time())
-            if not self.moving.confirmed and not self.moving.too_many:
-                return Idle.after(AGAIN_S, over=False)
-            self._start = b""
-            if self.moving.confirmed:
-                return Idle.after(self._interval_s)
-            self.moving.restart()
-        span = await self._store.partition_from(self._start, overlap.ring.part_power)
-        if span is None:
-            self._start = None
-            return await self.work()
-        start, self._start = span.bounds  # an error must not keep the pass at this one
-        pushed, pushed_bytes, more = await self._look(overlap, span)
-        if more:
-            self._start = start
-        return Busy(max(1, pushed), pushed_bytes)
+            self.moving.look(span)
+            return await self._send(await self._compare(overlap, span))
+        if self.order.start is not None:
+            return await self._list(overlap, self.order.start)
+        self.moving.walked(now)
+        if not self.moving.confirmed and not self.moving.too_many:
+            return Idle.after(AGAIN_S, over=False)
+        self.order.begin()
+        if self.moving.confirmed:
+            return Idle.after(self._interval_s)
+        self.moving.restart()
+        return Busy(0)
 
-    async def _look(self, overlap: Overlap, span: Span) -> tuple[int, int, bool]:
-        self.moving.look(span)
-        pushed, pushed_bytes, more, whole = await self._partition(overlap, span)
-        if whole and self._overlap() is overlap:
-            self.moving.found(span)
-        return pushed, pushed_bytes, more
+    async def _list(self, overlap: Overlap, start: bytes) -> Busy:
+        for _ in range(PARTITIONS_AT_ONCE):
+            span = await self._store.partition_from(start, overlap.ring.part_power)
+            if span is None:
+                self.order.listed()
+                return Busy(0)
+            ids = {device.id for device in overlap.ring.primaries(span.partition)}
+            if overlap.moving:
+                ids &= overlap.settled_at(span)  # the others have it yet to get
+            self.order.add(span, ids - {self._device.id})
+            end = span.bounds[1]
+            if end is None:
+                self.order.listed()
+                return Busy(0)
+            start = self.order.start = end
+        return Busy(0)
 
-    async def _partition(self, overlap: Overlap, span: Span) -> tuple[int, int, bool, bool]:
-        """(versions, bytes, whether some are left, whether all of it is at all primaries)."""
-        primaries = overlap.ring.primaries(span.partition)
-        is_primary = any(device.id == self._device.id for device in primaries)
-        total, total_bytes, more = 0, 0, False
-        reached: list[Node] = []
-        for device in primaries:
-            if device.id == self._device.id:
-                continue
+    # ---- what is missing where
+
+    async def _compare(self, overlap: Overlap, span: Span) -> _Look:
+        assert span.part_power == overlap.ring.part_power
+        devices = overlap.ring.primaries(span.partition)
+        others = [device for device in devices if device.id != self._device.id]
+        look = _Look(overlap, span, len(others), len(others) < len(devices))
+        mine = await self._store.digests(span)
+        differs: dict[int, dict[int, bool]] = {}  # leaf: who has something else there: whether it has anything at all
+        for device in others:
             node = self._nodes(device)
             if overlap.claim.edition:
                 node = node.under(overlap.claim)
             try:
-                pushed, pushed_bytes, left = await self._push(span, node)
+                theirs = await node.digests("object", span)
             except (Unavailable, DiskFault, NotFound):
                 self.unanswered += 1  # unknown: nothing follows from it
+                self.order.away(device.id)
                 continue
-            reached.append(node)
-            total, total_bytes, more = total + pushed, total_bytes + pushed_bytes, more or left
-        whole = not more and len(reached) == len(primaries) - is_primary
-        if whole and not is_primary and not (overlap.moving and self._device.id in overlap.settled_at(span)):
-            await self._drop(span, reached)
-        return total, total_bytes, more, whole
+            self.order.answers(device.id)
+            if mine.leaves and not theirs.leaves:
+                self.order.empty(device.id, span)
+            look.reached[device.id] = node
+            for leaf in differing(mine, theirs):
+                differs.setdefault(leaf, {})[device.id] = leaf in theirs.leaves
+        found: _Missing = []
+        urgency, answered = self.order.urgency, len(look.reached)
+        waiting = deque(sorted(differs, key=lambda leaf: (-len(differs[leaf]), leaf)))  # where the fewest agree, first
+        while waiting:
+            copies = 1 + answered - len(differs[waiting[0]])  # at least, of what is in it
+            if len(found) >= LOOK_VERSIONS or (urgency is not None and urgency < copies):
+                look.leave(copies)
+                break
+            some: dict[int, _Missing] = {waiting.popleft(): [] for _ in range(min(LEAVES_AT_ONCE, len(waiting)))}
+            await self._missing_of(look, differs, some)
+            for pushes in some.values():
+                found += pushes
+        if any(mine for mine, _ in found):
+            for is_mine, push in found:
+                if not is_mine:
+                    look.leave(push.copies)
+            found = [(is_mine, push) for is_mine, push in found if is_mine]
+        look.pushes.extend(order.rank([push for _, push in found]))
+        return look
 
-    async def _push(self, span: Span, node: Node) -> tuple[int, int, bool]:
-        """(versions, bytes, whether some are left).  Raises Unavailable."""
-        pushed = pushed_bytes = 0
-        replaced = False
-        leaves = differing(await self._store.digests(span), await node.digests("object", span))
-        for leaf in leaves:
-            theirs = _by_hash(await node.leaf("object", span, leaf))
-            for key, digest in await self._store.leaf(span, leaf):
-                held = theirs.get(key[:HASH_BYTES])
-                if held is not None and _covers(held, key, digest):
+    async def _missing_of(self, look: _Look, differs: Mapping[int, Mapping[int, bool]], found: dict[int, _Missing]) -> None:
+        """Fills in what is missing of these leaves."""
+        failures: list[RingfortError] = []
+
+        async def one(leaf: int) -> None:
+            try:
+                found[leaf] = await self._missing(look, leaf, differs[leaf])
+            except RingfortError as error:
+                failures.append(error)
+
+        async with trio.open_nursery() as nursery:
+            for leaf in found:
+                nursery.start_soon(one, leaf)
+        if failures:
+            raise failures[0]
+
+    async def _missing(self, look: _Look, leaf: int, others: Mapping[int, bool]) -> _Missing:
+        """What those devices lack of a leaf in which they differ, and whether it is this device that is to send it."""
+        theirs: dict[int, Mapping[bytes, tuple[bytes, bytes]]] = {}
+        for device_id, has_any in others.items():
+            node = look.reached.get(device_id)
+            try:
+                if node is not None:
+                    theirs[device_id] = _by_hash(await node.leaf("object", look.span, leaf)) if has_any else {}
+            except (Unavailable, DiskFault, NotFound):
+                self._lost(look, device_id)
+        agreeing = look.reached.keys() - others.keys()
+        found = []
+        for key, digest in await self._store.leaf(look.span, leaf):
+            held = {device_id: versions.get(key[:HASH_BYTES]) for device_id, versions in theirs.items()}
+            lacking = [device_id for device_id, version in held.items() if version is None or not _covers(version, key, digest)]
+            holders = [*agreeing, *(held.keys() - set(lacking))]
+            mine = order.is_mine(key, self._device.id, holders, is_primary=look.is_primary)
+            for device_id in lacking:
+                found.append((mine, Push(1 + len(holders), key, held[device_id], device_id)))
+                holders.append(device_id)
+        return found
+
+    def _lost(self, look: _Look, device_id: int) -> None:
+        if look.reached.pop(device_id, None) is not None:
+            self.unanswered += 1
+            self.order.away(device_id)
+
+    # ---- bringing it there
+
+    async def _send(self, look: _Look) -> Busy:
+        """Some of what has the fewest copies; the rest, if nothing else is worse off, in the next unit."""
+        pushed, pushed_bytes = await self._push_some(look)
+        if look.pushes:
+            urgency, copies = self.order.urgency, look.pushes[0].copies
+            if urgency is not None and urgency < copies:
+                self.order.back(look.span, copies)
+            else:
+                self._look = look
+        else:
+            await self._end(look)
+        return Busy(max(1, pushed), pushed_bytes)
+
+    async def _push_some(self, look: _Look) -> tuple[int, int]:
+        """(versions, bytes) of one level."""
+        waiting: deque[Push[int]] = deque()
+        while look.pushes and len(waiting) < VERSIONS_AT_ONCE and look.pushes[0].copies == (waiting or look.pushes)[0].copies:
+            waiting.append(look.pushes.popleft())
+        done: list[int] = []
+        failures: list[RingfortError] = []
+
+        async def some() -> None:
+            while waiting and not failures and sum(done) < BYTES_AT_ONCE:
+                push = waiting.popleft()
+                node = look.reached.get(push.target)
+                if node is None:
                     continue
-                if pushed == KEYS_AT_ONCE:
-                    return pushed, pushed_bytes, True
-                reading = await self._store.object_by_key(key)
-                if reading is None:
-                    replaced = True  # meanwhile, by what is to be looked at anew
-                    continue
-                if held is not None and held[0] == key:
-                    await self._settle(reading, key, node)
+                try:
+                    sent = await self._push(push, node)
+                except (Unavailable, DiskFault, NotFound):
+                    self._lost(look, push.target)
+                except RingfortError as error:
+                    failures.append(error)
                 else:
-                    await copy(reading, node, self._pack_cut_bytes)
-                pushed += 1
-                pushed_bytes += reading.version.size
-                self.pushed += 1
-        return pushed, pushed_bytes, replaced
+                    if sent is None:
+                        look.leave(push.copies)  # replaced meanwhile, by what is to be looked at anew
+                    else:
+                        done.append(sent)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(min(SENDERS, len(waiting))):
+                nursery.start_soon(some)
+        if failures:
+            raise failures[0]
+        look.pushes.extendleft(reversed(waiting))
+        self.pushed += len(done)
+        return len(done), sum(done)
+
+    async def _push(self, push: Push[int], node: Node) -> int | None:
+        """Its bytes; None: it is not here any more.  Raises Unavailable."""
+        reading = await self._store.object_by_key(push.key)
+        if reading is None:
+            return None
+        if push.held is not None and push.held[0] == push.key:
+            await self._settle(reading, push.key, node)
+        else:
+            await copy(reading, node, self._pack_cut_bytes)
+        return reading.version.size
+
+    async def _end(self, look: _Look) -> None:
+        """All that the look found was sent."""
+        if look.left is not None:
+            self.order.back(look.span, look.left)
+            return
+        if (
+            look.whole
+            and not look.is_primary
+            and not (look.overlap.moving and self._device.id in look.overlap.settled_at(look.span))
+        ):
+            await self._drop(look.span, list(look.reached.values()))
+        self.order.found(look.span, None if look.whole else 1 + len(look.reached))
+        if look.whole and self._overlap() is look.overlap:
+            self.moving.found(look.span)
 
     async def _settle(self, reading: NodeReading, key: bytes, node: Node) -> None:
         """One version that is not the same here and there: its metadata differs, or two writes were given one timestamp.  The

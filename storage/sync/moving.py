@@ -92,13 +92,13 @@ class Moving:
             self._again_at = now + AGAIN_S
         return self._round.pop() if self._round else None
 
-    def progress(self, start: bytes | None, overlap: Overlap | None = None) -> float:
-        """0 to 1, with a walk that is at this hash; 1 when the ring (``overlap``: the one in force) is confirmed."""
+    def progress(self, fraction: float, overlap: Overlap | None = None) -> float:
+        """0 to 1, with a walk that has come so far; 1 when the ring (``overlap``: the one in force) is confirmed."""
         if overlap is not None and overlap.moving and self._is_new(overlap):
             return 0.0  # nobody has come to it yet
         if self.confirmed:
             return 1.0
-        return 0.99 if start is None or not self.walking else 0.99 * int.from_bytes(start[:4].ljust(4, b"\0"), "big") / (1 << 32)
+        return 0.99 * fraction if self.walking else 0.99
 
     def restart(self) -> None:
         self._open.clear()

@@ -36,13 +36,13 @@ def test_a_pass() -> None:
     moving = Moving(Watcher(lambda edition: clear, told.append))
     steady, overlap = Overlap.of(OLD), Overlap(NEW, OLD)
     clear = True
-    assert not moving.begins(steady) and moving.confirmed and moving.progress(None) == 1.0
+    assert not moving.begins(steady) and moving.confirmed and moving.progress(1.0) == 1.0
     clear = False
-    assert moving.progress(None, overlap) == 0.0 and moving.progress(None, steady) == 1.0  # nobody has come to it yet
+    assert moving.progress(1.0, overlap) == 0.0 and moving.progress(1.0, steady) == 1.0  # nobody has come to it yet
     assert moving.wait_s(overlap) == CLEAR_S  # older writes are under way
     clear = True
     assert moving.wait_s(overlap) == 0 and moving.begins(overlap) and not moving.begins(overlap)
-    assert 0.4 < moving.progress(b"\x80") < 0.6
+    assert 0.4 < moving.progress(0.5) < 0.6
     moving.look(ONE)
     moving.look(TWO)
     moving.found(ONE)
