@@ -136,6 +136,7 @@ class Applier:
         if writes:
             await self._tables.commit(writes)
             self.commits += 1
+        self._batch = Batch((), ())  # what follows may fail and be tried again: to toggle twice is to take back
         try:
             while self._segments:
                 await self._segments[0].file.close()

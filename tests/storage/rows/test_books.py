@@ -11,6 +11,7 @@ from ring.names import Path, Span
 from ring.timestamp import Timestamp
 from ring.world.interface import World
 from ring.world.sim import Medium, SimWorld
+from ring.world.sim.medium import FolderNode
 from storage.client.interface import Row
 from storage.client.node import BookHeader
 from storage.object.errors import DeviceOutOfService
@@ -269,6 +270,37 @@ async def test_a_full_disk_refuses_and_recovers(autojump_clock: MockClock) -> No
         await trio.sleep(5)
         await books.merge_rows(CONTAINER, [row("b")])
         assert await names(books) == (["b"], True)
+
+
+async def test_what_is_in_the_tables_is_not_applied_again(autojump_clock: MockClock) -> None:
+    """A disk that is unmounted while it is in use: open tables still commit, and the log's segment is not found by its path.  Each
+    look at the tables tried the same batch once more, and toggled the tree again."""
+    world = SimWorld()
+    device = await open_device(world)
+    medium = world.node.disk(ROOT)
+    books = Books(world, device, HASHER)
+    for tries in (1, 2):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(books.run)
+            await books.merge_header(header())
+            await books.merge_rows(CONTAINER, [row("a", tries)])
+            mounted, medium.root = medium.root, FolderNode()
+            for _ in range(tries):
+                with pytest.raises(DiskFault):
+                    await books.flush()
+            medium.root = mounted
+            nursery.cancel_scope.cancel()
+        await device.close()
+        device = await open_device(world)
+        books = Books(world, device, HASHER)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(books.run)
+            for span in await partitions(books, "container", PART_POWER):
+                leaves = (await books.digests("container", span)).leaves
+                held = {leaf: [digest for _, digest in await books.leaf("container", span, leaf)] for leaf in leaves}
+                assert {leaf: [digest] for leaf, digest in leaves.items()} == held
+            nursery.cancel_scope.cancel()
+    await device.close()
 
 
 async def test_tables_that_fail_take_the_device_out_and_the_log_has_it_all(autojump_clock: MockClock) -> None:
