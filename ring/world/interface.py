@@ -162,6 +162,9 @@ class Tables(Protocol):
         """At most ``limit`` pairs with start <= key < end (end None: no bound), in key order, or descending from the
         greatest key below ``end`` if ``reverse``."""
 
+    def count(self, table: str) -> int:
+        """How many keys it has; costs nothing."""
+
     async def commit(self, writes: Sequence[Write]) -> None: ...
 
     async def close(self) -> None: ...
@@ -179,7 +182,7 @@ class Disk(Protocol):
     (BadInput).
 
     A root can be anchored: then whatever is asked by a path fails with ENODEV once another folder, or none, is at the root than was
-    there (its file system was unmounted, or another one was mounted over it).  So nothing is looked for, and nothing is written, in a
+    there (its file system was unmounted, or another one was mounted over it).  So nothing is looked for, and nothing written, in a
     folder that only has its place.  Open files go on as the system lets them: they are still those of the folder that was."""
 
     root: str

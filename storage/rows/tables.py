@@ -46,6 +46,12 @@ class BookTables:
         except (OSError, FormatError) as error:
             raise as_fault(error, _WHAT) from error
 
+    def count(self, table: str) -> int:
+        try:
+            return self._tables.count(table)
+        except (OSError, FormatError) as error:
+            raise as_fault(error, _WHAT) from error
+
     async def commit(self, writes: Sequence[Write]) -> None:
         try:
             await self._tables.commit(writes)

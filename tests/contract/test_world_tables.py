@@ -166,3 +166,14 @@ def test_like_a_sorted_dict(
         await tables.close()
 
     trio.run(main)
+
+
+async def test_count(disk: Disk) -> None:
+    tables = await disk.open_tables("index", ["a", "b"])
+    assert tables.count("a") == 0
+    await tables.commit([Write("a", b"1", b"x"), Write("a", b"2", b"x"), Write("b", b"1", b"x")])
+    await tables.commit([Write("a", b"1", None), Write("a", b"2", b"y")])
+    assert (tables.count("a"), tables.count("b")) == (1, 1)
+    with pytest.raises(BadInput):
+        tables.count("c")
+    await tables.close()

@@ -2,16 +2,17 @@
 the other workers are asked over the node protocol.
 
 A device that a new ring adds is opened without a restart, one that no ring in force names any more is closed (a ring stays in force
-until the one after it has settled, so nothing is on it then).  A device that cannot be opened (no label, another's label, an I/O
-error) is out of service: its node says Unavailable, and the cloud goes on with the others.
+until the one after it has settled, so nothing is on it then).  A device that cannot be used (no label, another's label, I/O errors)
+is out of service: its node says Unavailable, and the cloud goes on with the others.  It is opened anew when it is back.
 
-Neighbours: storage (which wires it), background (its workers), ring.service.keeper (which rings).
+Neighbours: storage (which wires it), background (its workers), ring.service.keeper (which rings), storage.object.watch (when).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import cast
 
 import trio
@@ -28,9 +29,11 @@ from storage.client.node import Node
 from storage.client.payer import RowPayer
 from storage.client.peer import Peer
 from storage.client.remote import RemoteNode
-from storage.object.device import OpenDevice, open_device
+from storage.object.device import OpenDevice
+from storage.object.health import Change, Health, Reserve, State
 from storage.object.policy_device import open_policy
 from storage.object.store import ObjectStore
+from storage.object.watch import DeviceWatch
 from storage.rows.books import Books
 from tools.deploy.layout import CloudRecord, Layout
 
@@ -45,19 +48,23 @@ class OwnDevice:
     books: Books
     node: LocalNode
     stores: dict[int, ObjectStore]  # by policy, the first one included
-    serving: trio.CancelScope = field(default_factory=trio.CancelScope)
     background: trio.CancelScope = field(default_factory=trio.CancelScope)
     background_ended: trio.Event | None = None  # None: it was not begun
     progress: Progress = lambda name: 0.0  # of the pass by the ring in force, 0 to 1 (confirmed)
 
-    async def close(self) -> None:
-        for store in self.stores.values():
-            await store.close()
-        await self.books.close()
-        for policy, store in self.stores.items():
-            if policy:
-                await store.device.close()
-        await self.opened.close()
+    async def stop_background(self) -> None:
+        self.background.cancel()
+        if self.background_ended is not None:
+            await self.background_ended.wait()
+
+
+@dataclass(slots=True)
+class _Kept:
+    """One of this worker's devices, in service or not."""
+
+    watch: DeviceWatch
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    ended: trio.Event = field(default_factory=trio.Event)
 
 
 def worker_of_device(device_id: int, workers: int) -> int:
@@ -80,11 +87,11 @@ class Devices:
         *,
         worker: int,
         workers: int,
+        reserve: Reserve | None = None,
     ) -> None:
         self.nodes: dict[int, Node] = {}  # by device id
         self.served: dict[int, Node] = {}  # our own, for the others
-        self.own: dict[int, OwnDevice] = {}
-        self.out_of_service: dict[int, str] = {}  # device id: why
+        self.own: dict[int, OwnDevice] = {}  # those that are open
         self.opened: Callable[[OwnDevice], None] = lambda own: None  # told of each device that is opened from now on
         self._nursery = nursery
         self._world = world
@@ -96,6 +103,8 @@ class Devices:
         self._log = log
         self._worker = worker
         self._workers = workers
+        self._reserve = reserve
+        self._kept: dict[int, _Kept] = {}  # this worker's, by device id
         self._peers: dict[int, Peer] = {}  # by worker
         self._payer = RowPayer(nursery, self.nodes.get)
 
@@ -113,7 +122,7 @@ class Devices:
                 continue
             owner = worker_of_device(device_id, self._workers)
             if owner == self._worker:
-                await self._nursery.start(self._serve, device)
+                await self._nursery.start(self._keep, device)
             else:
                 if owner not in self._peers:
                     address = UnixAddress(self._layout.node_socket(owner))
@@ -133,53 +142,87 @@ class Devices:
     def edition(self) -> int:
         return self._keeper.edition.number
 
-    async def _serve(self, device: Device, *, task_status: trio.TaskStatus[None]) -> None:
+    async def _keep(self, device: Device, *, task_status: trio.TaskStatus[None]) -> None:
+        """Serve it whenever that is safe; started when it was tried once."""
+        kept = _Kept(
+            DeviceWatch(
+                self._world,
+                str(self._layout.device(device.id)),
+                self._record.cluster_id,
+                device.id,
+                reserve=self._reserve,
+                note=lambda change: self._note(device, change),
+            )
+        )
+        self._kept[device.id] = kept
+        self._stand_in(device, "it is being opened")
+        with kept.scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(kept.watch.keep, partial(self._serve, device))
+                await kept.watch.tried()
+                task_status.started()
+        kept.ended.set()
+
+    async def _serve(self, device: Device, opened: OpenDevice, serves: Callable[[], None]) -> None:
+        """Until cancelled; closed then, whatever its disk says to it."""
+        books = Books(self._world, opened, self._hasher)
+        stores: dict[int, ObjectStore] = {}
+        own: OwnDevice | None = None
         try:
-            root = str(self._layout.device(device.id))
-            opened = await open_device(self._world, root, self._record.cluster_id, device.id)
-            books = Books(self._world, opened, self._hasher)
-            stores: dict[int, ObjectStore] = {}
             for policy in range(len(self._record.policies) + 1):
-                part = await open_policy(self._world, opened, policy)
-                stores[policy] = ObjectStore(self._world, part, self._hasher)
+                stores[policy] = ObjectStore(self._world, await open_policy(self._world, opened, policy), self._hasher)
             node = LocalNode(device, stores[0], books, self._payer, self._keeper.gate, stores=stores)
             own = OwnDevice(device, opened, stores[0], books, node, stores)
-            with own.serving:
-                async with trio.open_nursery() as nursery:
-                    for store in stores.values():
-                        await nursery.start(store.run)
-                    await nursery.start(books.run)
-                    self.own[device.id] = own
-                    self.nodes[device.id] = self.served[device.id] = node
-                    self.opened(own)
-                    task_status.started()
-                    await trio.sleep_forever()
-            await own.close()
-        except RingfortError as error:
-            if device.id in self.own:
-                raise
-            self._log.failure("device out of service", error, device=device.id)
-            self.out_of_service[device.id] = error.message
-            self.nodes[device.id] = cast(Node, OutOfService(device, error.message))  # it answers whatever is asked
-            task_status.started()
+            async with trio.open_nursery() as nursery:
+                for store in stores.values():
+                    await nursery.start(store.run)
+                await nursery.start(books.run)
+                serves()
+                self.own[device.id] = own
+                self.nodes[device.id] = self.served[device.id] = node
+                self.opened(own)
+                await trio.sleep_forever()
+        finally:
+            self.own.pop(device.id, None)
+            self.served.pop(device.id, None)
+            self._stand_in(device, opened.fault or "it is closed")
+            with trio.CancelScope(shield=True):
+                if own is not None:
+                    await own.stop_background()
+                await self._close(device, opened, books, stores)
+
+    async def _close(self, device: Device, opened: OpenDevice, books: Books, stores: Mapping[int, ObjectStore]) -> None:
+        parts = [store.device.close for policy, store in stores.items() if policy]
+        for close in [*(store.close for store in stores.values()), books.close, *parts, opened.close]:
+            try:
+                await close()
+            except (OSError, RingfortError) as error:  # its file descriptors are gone all the same
+                self._log.warning("a device was not closed in order", device=device.id, error=str(error))
+
+    def _stand_in(self, device: Device, reason: str) -> None:
+        if device.id in self._kept:
+            self.nodes[device.id] = cast(Node, OutOfService(device, reason))  # it answers whatever is asked
+
+    def _note(self, device: Device, change: Change) -> None:
+        if change.after is State.OUT:
+            self._stand_in(device, change.reason)
+            self._log.error("device out of service", device=device.id, reason=change.reason)
+        elif change.after is State.IN_SERVICE:
+            self._log.info("device in service", device=device.id, before=change.before.value)
+        else:
+            self._log.warning(f"device {change.after.value}", device=device.id, reason=change.reason)
+
+    def health(self) -> dict[int, Health]:
+        """Of this worker's devices, by id."""
+        return {device_id: kept.watch.health for device_id, kept in sorted(self._kept.items())}
 
     async def _let_go(self, device_id: int) -> None:
+        kept = self._kept.pop(device_id, None)
+        if kept is not None:
+            kept.scope.cancel()
+            await kept.ended.wait()
+            self._log.info("no ring names the device any more: it is closed", device=device_id)
         del self.nodes[device_id]
-        self.served.pop(device_id, None)
-        self.out_of_service.pop(device_id, None)
-        own = self.own.pop(device_id, None)
-        if own is None:
-            return
-        own.background.cancel()
-        if own.background_ended is not None:
-            await own.background_ended.wait()
-        own.serving.cancel()
-        self._log.info("no ring names the device any more: it is closed", device=device_id)
-
-    async def close(self) -> None:
-        """After the nursery they ran in has ended."""
-        for own in self.own.values():
-            await own.close()
 
 
 def devices_named(overlaps: list[Overlap]) -> dict[int, Device]:

@@ -12,6 +12,10 @@ repair_items_per_s = 500.0           # each device and worker
 sweep_items_per_s = 50.0
 reap_delay_s = 3600.0                # from the deletion of an account until what is in it goes; 0: at once
 
+[devices]
+reserve_bytes = 1073741824           # of each device: with less free it takes no new data; deletes and compaction go on
+reserve_share = 0.01                 # ... but never more of a device than this part
+
 [identity]
 token_ttl_s = 3600.0
 
@@ -26,6 +30,7 @@ from pathlib import Path
 from typing import Literal
 
 from ring.daemon.config import ConfigError, parse_config
+from storage.object.health import RESERVE_BYTES, RESERVE_SHARE, Reserve
 
 FILE = "ringfort.toml"
 
@@ -47,6 +52,16 @@ class Background:
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceSettings:
+    reserve_bytes: int = RESERVE_BYTES
+    reserve_share: float = RESERVE_SHARE
+
+    @property
+    def reserve(self) -> Reserve:
+        return Reserve(self.reserve_bytes, self.reserve_share)
+
+
+@dataclass(frozen=True, slots=True)
 class Identity:
     token_ttl_s: float = 3600.0
 
@@ -60,6 +75,7 @@ class LogSettings:
 class Settings:
     objects: Objects = field(default_factory=Objects)
     background: Background = field(default_factory=Background)
+    devices: DeviceSettings = field(default_factory=DeviceSettings)
     identity: Identity = field(default_factory=Identity)
     log: LogSettings = field(default_factory=LogSettings)
 
@@ -80,10 +96,14 @@ def load_settings(root: Path) -> Settings:
         ("background.audit_bytes_per_s", settings.background.audit_bytes_per_s),
         ("background.repair_items_per_s", settings.background.repair_items_per_s),
         ("background.sweep_items_per_s", settings.background.sweep_items_per_s),
+        ("devices.reserve_bytes", settings.devices.reserve_bytes),
+        ("devices.reserve_share", settings.devices.reserve_share),
         ("identity.token_ttl_s", settings.identity.token_ttl_s),
     ):
         if not value > 0:
             raise ConfigError(f"{path}: {name} is {value}", hint="it must be above 0")
     if not settings.background.reap_delay_s >= 0:
         raise ConfigError(f"{path}: background.reap_delay_s is {settings.background.reap_delay_s}", hint="it must be 0 or more")
+    if settings.devices.reserve_share > 0.5:
+        raise ConfigError(f"{path}: devices.reserve_share is {settings.devices.reserve_share}", hint="it must be 0.5 or less")
     return settings

@@ -28,6 +28,7 @@ from storage.client.cluster import ClusterStorage
 from storage.client.reach import Rings
 from storage.client.server import NodeServer
 from storage.object.device import LABEL_PATH
+from storage.object.health import Reserve
 from tools.deploy.beside import open_beside
 from tools.deploy.devices import Devices
 from tools.deploy.layout import CloudRecord, HashSecrets, Layout, read_secret
@@ -45,10 +46,6 @@ class StorageRoom:
     confirmations: Confirmations
     devices: Devices
     policies: Policies
-
-    async def close(self) -> None:
-        """After the nursery they ran in has ended."""
-        await self.devices.close()
 
 
 async def control_disks(world: World, layout: Layout, record: CloudRecord) -> list[Disk]:
@@ -78,14 +75,23 @@ def load_hasher(layout: Layout) -> NameHasher:
 
 
 async def start_storage(
-    nursery: trio.Nursery, world: World, layout: Layout, record: CloudRecord, log: Log, kv: KV, *, worker: int, workers: int
+    nursery: trio.Nursery,
+    world: World,
+    layout: Layout,
+    record: CloudRecord,
+    log: Log,
+    kv: KV,
+    *,
+    worker: int,
+    workers: int,
+    reserve: Reserve,
 ) -> StorageRoom:
     """Open this worker's devices and serve them.  The other workers are asked when they are needed; they may start later."""
     hasher = load_hasher(layout)
     secret = read_secret(layout.secrets / "cluster.key")
     first = worker == 0  # the one that writes the machine's rings
     keeper = await _load_rings(world, layout, record, hasher, writes=first)
-    devices = Devices(nursery, world, layout, record, hasher, secret, keeper, log, worker=worker, workers=workers)
+    devices = Devices(nursery, world, layout, record, hasher, secret, keeper, log, worker=worker, workers=workers, reserve=reserve)
     await devices.bring_up()
     timestamps = TimestampSource(world.clock)
     rings = Rings.of(keeper.overlaps)

@@ -40,6 +40,7 @@ from ring.world.real.net import listener_from_socket
 from tools.deploy.background import start_background
 from tools.deploy.beside import keep_admitted
 from tools.deploy.clients import Endpoints
+from tools.deploy.device_status import DEVICES_PATH, devices_handler, follow_devices
 from tools.deploy.iscsi import Portal
 from tools.deploy.layout import Admin, CloudRecord, Layout, read_secret
 from tools.deploy.logfile import log_sink
@@ -142,7 +143,15 @@ class Worker:
             kv = await self._control_state(control)
             async with trio.open_nursery() as devices:
                 storage = await start_storage(
-                    devices, self._world, self._layout, self._record, self._log, kv, worker=spec.worker, workers=spec.workers
+                    devices,
+                    self._world,
+                    self._layout,
+                    self._record,
+                    self._log,
+                    kv,
+                    worker=spec.worker,
+                    workers=spec.workers,
+                    reserve=self._settings.devices.reserve,
                 )
                 async with trio.open_nursery() as inner:
                     rooms = await self._rooms(inner, kv, storage)
@@ -165,7 +174,6 @@ class Worker:
                         await self._stop.wait()
                     inner.cancel_scope.cancel()
                 devices.cancel_scope.cancel()
-            await storage.close()
             control.cancel_scope.cancel()
 
     async def _control_state(self, nursery: trio.Nursery) -> KV:
@@ -225,6 +233,8 @@ class Worker:
         own.add("GET", "/metrics", metrics_handler(self._registry))
         own.add("GET", "/health", health_handler(checks))
         own.add("GET", RINGS_PATH, rings_handler(spec.worker, storage))
+        own.add("GET", DEVICES_PATH, devices_handler(world, spec.worker, storage))
+        follow_devices(self._registry, storage.devices)
         listener = await world.net.listen(UnixAddress(self._layout.worker_socket(spec.worker)))
         await nursery.start(lambda task_status: serve(world, [listener], own, stop=self._stop, task_status=task_status))
         portal = Portal(
@@ -255,9 +265,8 @@ class Worker:
 
     def _checks(self, storage: StorageRoom) -> dict[str, Check]:
         async def devices() -> str:
-            gone = dict(storage.devices.out_of_service)
-            gone |= {number: own.opened.fault for number, own in storage.devices.own.items() if own.opened.fault}
-            return "; ".join(f"device {number}: {why}" for number, why in sorted(gone.items()))
+            unwell = {number: health for number, health in storage.devices.health().items() if health.reason}
+            return "; ".join(f"device {number} is {health.state.value}: {health.reason}" for number, health in unwell.items())
 
         return {"devices": devices}
 

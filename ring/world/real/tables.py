@@ -111,6 +111,15 @@ class LmdbTables:
             raise _as_ours(error, self._path) from error
         return found
 
+    def count(self, table: str) -> int:
+        db = self._db(table)
+        try:
+            with self._resizing, self._env.begin(db=db) as transaction:
+                entries: int = transaction.stat(db)["entries"]
+        except lmdb.Error as error:
+            raise _as_ours(error, self._path) from error
+        return entries
+
     async def commit(self, writes: Sequence[Write]) -> None:
         for write in writes:
             self._db(write.table)

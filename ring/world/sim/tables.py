@@ -100,6 +100,10 @@ class SimTables:
         found = self._table(table)
         return found.scan(start, end, limit, reverse)
 
+    def count(self, table: str) -> int:
+        self._life.check()
+        return len(self._table(table).keys)
+
     async def commit(self, writes: Sequence[Write]) -> None:
         for write in writes:
             self._table(write.table)

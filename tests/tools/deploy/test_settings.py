@@ -29,6 +29,8 @@ def test_values_replace_defaults(tmp_path: Path) -> None:
         ("[objects]\nmemory_bytes = 0\n", "memory_bytes"),
         ("[identity]\ntoken_ttl_s = nan\n", "token_ttl_s"),
         ("[background]\nreap_delay_s = -1\n", "reap_delay_s"),
+        ("[devices]\nreserve_share = 0.6\n", "reserve_share"),
+        ("[devices]\nreserve_bytes = 0\n", "reserve_bytes"),
         ('[log]\nlevel = "LOUD"\n', "level"),
         ("objects = 3\n", "objects"),
         ("[", "TOML"),

@@ -1,0 +1,133 @@
+"""What a worker says of its devices, on its own socket and in its metrics: state, why and since when, room, what is on its way.
+
+Neighbours: worker (serves it), devices (knows), tools.cli.node (asks and prints).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+import trio
+
+from ring.daemon.metrics import Registry
+from ring.errors import DiskFault, Unavailable
+from ring.wire.client import Client
+from ring.wire.message import Handler, Headers, Request, Response
+from ring.world.interface import UnixAddress, World
+from storage.object.health import State
+from tools.deploy.devices import Devices, OwnDevice
+from tools.deploy.layout import Layout
+from tools.deploy.storage import StorageRoom
+
+DEVICES_PATH = "/devices"
+ASK_S = 2.0
+
+
+class Refilling(msgspec.Struct, frozen=True):
+    """A device that lost what it held, on its way to be trusted again."""
+
+    done: float  # 0.0 to 1.0
+    eta_s: float | None
+    waits_for: tuple[int, ...] = ()  # devices that do not answer, and are needed
+
+
+class DeviceState(msgspec.Struct, frozen=True):
+    id: int
+    state: str  # storage.object.health.State
+    reason: str
+    since: float  # seconds since 1970; of the worker's start, when it was so then
+    total_bytes: int | None  # None: it was not looked at yet
+    free_bytes: int | None
+    reserve_bytes: int | None  # of the free ones, those that clients cannot have
+    objects: int | None  # versions that it holds, tombstones included; None: it is out
+    quarantined: int | None  # since it was opened
+    leaving: dict[str, float]  # by ring that gives it nothing any more: how much is where it belongs now, 0.0 to 1.0
+    refilling: Refilling | None = None
+
+
+class WorkerDevices(msgspec.Struct, frozen=True):
+    worker: int
+    devices: list[DeviceState]
+
+
+def state_of(world: World, worker: int, storage: StorageRoom) -> WorkerDevices:
+    now = trio.current_time()
+    found = []
+    for number, health in storage.devices.health().items():
+        own = storage.devices.own.get(number)
+        space = health.space
+        found.append(
+            DeviceState(
+                id=number,
+                state=health.state.value,
+                reason=health.reason,
+                since=round(world.clock.now() - (now - health.since), 3),
+                total_bytes=None if space is None else space.total_bytes,
+                free_bytes=None if space is None else space.free_bytes,
+                reserve_bytes=None if space is None else health.reserve.of(space.total_bytes),
+                objects=_objects(own),
+                quarantined=None if own is None else sum(store.quarantined for store in own.stores.values()),
+                leaving=_leaving(storage, number, own),
+            )
+        )
+    return WorkerDevices(worker, found)
+
+
+def _objects(own: OwnDevice | None) -> int | None:
+    if own is None:
+        return None
+    try:
+        return sum(store.device.tables.count("index") for store in own.stores.values())
+    except (OSError, DiskFault):
+        return None
+
+
+def _leaving(storage: StorageRoom, number: int, own: OwnDevice | None) -> dict[str, float]:
+    """Rings that the device held a part of, and that are not settled without it yet."""
+    return {
+        name: 0.0 if own is None else round(own.progress(name), 4)
+        for name, overlap in sorted(storage.keeper.overlaps.items())
+        if overlap.moving
+        and any(number in row for row in overlap.settled.table)
+        and all(number not in row for row in overlap.ring.table)
+    }
+
+
+def devices_handler(world: World, worker: int, storage: StorageRoom) -> Handler:
+    async def handle(request: Request) -> Response:
+        body = msgspec.json.encode(state_of(world, worker, storage))
+        return Response(200, Headers([("Content-Type", "application/json")]), body)
+
+    return handle
+
+
+def follow_devices(registry: Registry, devices: Devices) -> None:
+    """Numbers by state: the workers' are added up, so each counts its own devices."""
+    states = registry.gauge("ringfort_devices", "Devices of this machine by what they are good for.", ["state"])
+
+    def count(state: State) -> Callable[[], float]:
+        return lambda: sum(health.state is state for health in devices.health().values())
+
+    for state in State:
+        states.follow(count(state), state.value)
+
+
+async def ask_workers(world: World, layout: Layout) -> dict[int, WorkerDevices | None]:
+    """By worker; None of one that does not answer.  Empty when no cloud runs."""
+    found: dict[int, WorkerDevices | None] = {}
+    client = Client(world.net)
+
+    async def ask(worker: int) -> None:
+        try:
+            address = UnixAddress(layout.worker_socket(worker))
+            reply = await client.call(address, "GET", DEVICES_PATH, connect_s=ASK_S, reply_s=ASK_S)
+            found[worker] = msgspec.json.decode(reply.body, type=WorkerDevices)
+        except (Unavailable, msgspec.DecodeError):
+            found[worker] = None
+
+    async with trio.open_nursery() as nursery:
+        for path in sorted(layout.run.glob("worker-*.sock")):
+            nursery.start_soon(ask, int(path.stem.partition("-")[2]))
+    await client.aclose()
+    return dict(sorted(found.items())) if any(found.values()) else {}
