@@ -167,6 +167,7 @@ class Sighting:
     committed: bool
     data: Data = Data.FRAGMENT
     refused: bool = False  # not committed, and no writer can commit it here any more (see ``leftover``)
+    index: int = -1  # of its fragment; -1: the one that it is to have
 
 
 class ReadVerdict(Enum):
@@ -237,7 +238,16 @@ class FragmentRead:
         """Whether there is data enough among the answers."""
         if stamp.tombstone or self._bits(stamp, lambda one: one.data is Data.COPY):
             return True
-        return self.holders.distinct(self.having(stamp)) >= self.holders.coding.k
+        return len(self.indexes(stamp)) >= self.holders.coding.k
+
+    def indexes(self, stamp: Stamp) -> set[int]:
+        """The different fragments of it that the answers name."""
+        return {
+            self.holders.indexes[replica] if one.index < 0 else one.index
+            for replica, sightings in self.answers.items()
+            for one in sightings
+            if one.stamp == stamp and one.data is Data.FRAGMENT
+        }
 
     @property
     def stale(self) -> list[int]:

@@ -18,7 +18,7 @@ from ring.world.interface import File, OpenMode, World, Write
 from storage.object.device import FILE_FOLDERS, QUARANTINE
 from storage.object.entry import Held
 from storage.object.files import block_problem, disk_fault, file_path, hash_of, remove, version_in
-from storage.object.record import FileInfo, RecordKind
+from storage.object.record import FileInfo
 from storage.object.scan import Damaged, Scanner
 from storage.object.store import ObjectStore
 from storage.object.weights import STATE
@@ -213,7 +213,7 @@ class Auditor:
             start = max(place.key, _prefix(place.folder))
             end = _prefix(place.folder + 1) if place.folder + 1 < len(FILE_FOLDERS) else None
             page, following = self._store.index.page(start, end, limit=PAGE)
-            held = next((held for held in page if held.entry.kind is RecordKind.OBJECT_FILE), None)
+            held = next((held for held in page if held.entry.in_file), None)
             if held is not None:
                 await self._open(place, held)
             elif following is not None:
@@ -238,16 +238,16 @@ class Auditor:
         block, entry = current.block, current.held.entry
         start = block * current.info.block_bytes
         problem = ""
-        if start < entry.size:
-            problem = await block_problem(current.file, current.info, entry.size, block)
+        if start < entry.stored_bytes:
+            problem = await block_problem(current.file, current.info, entry.stored_bytes, block)
             current.block += 1
-        if problem or start + current.info.block_bytes >= entry.size:
+        if problem or start + current.info.block_bytes >= entry.stored_bytes:
             self._file = None
             await current.file.close()
             if problem:
                 await self._examine(current.held.key)
             place.key = current.held.key + b"\0"
-        return max(0, min(current.info.block_bytes, entry.size - start))
+        return max(0, min(current.info.block_bytes, entry.stored_bytes - start))
 
     async def _sweep(self, folder: str) -> None:
         """Look at the files that no record names."""

@@ -93,8 +93,9 @@ def disk_fault(device_id: int, doing: str, error: OSError) -> DiskFault:
 class FileWriter:
     """A file being written.  Errors are OSError; after one, ``discard`` it."""
 
-    def __init__(self, disk: Disk, name_hash: bytes, file: File) -> None:
+    def __init__(self, disk: Disk, name_hash: bytes, file: File, block_bytes: int = BLOCK_BYTES) -> None:
         self._disk = disk
+        self._block_bytes_max = block_bytes
         self._hash = name_hash
         self._file = file
         self._pieces: list[Buffer] = []  # of the block that is not full yet
@@ -104,7 +105,8 @@ class FileWriter:
         self.size = 0
 
     @classmethod
-    async def begin(cls, disk: Disk, name_hash: bytes, size: int | None) -> FileWriter:
+    async def begin(cls, disk: Disk, name_hash: bytes, size: int | None, *, block_bytes: int = BLOCK_BYTES) -> FileWriter:
+        """``block_bytes``: what has a checksum of its own."""
         file = await disk.open_unnamed(file_folder(name_hash))
         if size:
             try:
@@ -112,19 +114,19 @@ class FileWriter:
             except BaseException:
                 await file.close()
                 raise
-        return cls(disk, name_hash, file)
+        return cls(disk, name_hash, file, block_bytes)
 
     async def write(self, data: Buffer) -> None:
         view = memoryview(data).cast("B")
         at = 0
         while at < len(view):
-            take = min(BLOCK_BYTES - self._block_bytes, len(view) - at)
+            take = min(self._block_bytes_max - self._block_bytes, len(view) - at)
             piece = view[at : at + take]
             self._checksum = zlib.crc32(piece, self._checksum)
             self._block_bytes += take
             self.size += take
             at += take
-            if self._block_bytes == BLOCK_BYTES:
+            if self._block_bytes == self._block_bytes_max:
                 self._pieces.append(piece)
                 await self._write_block()
             elif take == len(data) and isinstance(data, bytes):
@@ -146,7 +148,7 @@ class FileWriter:
         for serial in range(_SERIAL_MAX + 1):
             try:
                 await self._disk.link(self._file, file_path(self._hash, timestamp, serial))
-                return FileInfo(serial, BLOCK_BYTES, bytes(self._crcs))
+                return FileInfo(serial, self._block_bytes_max, bytes(self._crcs))
             except FileExistsError:
                 if serial == _SERIAL_MAX:
                     raise
@@ -154,7 +156,12 @@ class FileWriter:
 
     def info(self, serial: int) -> FileInfo:
         """What its record will say, but for the checksum of a last block that is not full."""
-        return FileInfo(serial, BLOCK_BYTES, bytes(self._crcs) + bytes(4 if self._block_bytes else 0))
+        return FileInfo(serial, self._block_bytes_max, bytes(self._crcs) + bytes(4 if self._block_bytes else 0))
+
+    @property
+    def checksums(self) -> bytes:
+        """Of the blocks so far, a last one that is not full included."""
+        return bytes(self._crcs) + (self._checksum.to_bytes(4, "big") if self._block_bytes else b"")
 
     async def discard(self) -> None:
         """Close it; without a name it is gone."""
