@@ -26,15 +26,18 @@ from ring.daemon.worker import Busy, Idle, Progress
 from ring.device import Device
 from ring.errors import Conflict, DiskFault, NotFound, RingfortError, Unavailable
 from ring.names import Span
+from ring.placement import Ring
 from ring.service.overlap import Overlap
+from ring.timestamp import Timestamp
 from storage.client.bodies import aclose
-from storage.client.node import Node, NodeReading
+from storage.client.node import Kind, Node, NodeReading
 from storage.client.quorum import rank
 from storage.client.repair import copy
 from storage.object.store import SYSTEM_METADATA, ObjectStore
 from storage.sync import order
 from storage.sync.moving import AGAIN_S, Moving, Watcher
 from storage.sync.order import Order, Push
+from storage.sync.standing import OBJECTS
 from storage.sync.tree import differing
 
 INTERVAL_S = 30.0
@@ -61,10 +64,11 @@ class _Look:
     reached: dict[int, Node] = field(default_factory=dict)  # by device id; who fails is taken out
     pushes: deque[Push[int]] = field(default_factory=deque)  # to device ids, those with the fewest copies first
     left: int | None = None  # the fewest copies of what is left for another look; None: nothing is
+    doubtful: bool = False  # something is held that may have been deleted, and goes nowhere (storage.sync.standing)
 
     @property
     def whole(self) -> bool:
-        return len(self.reached) == self.primaries
+        return len(self.reached) == self.primaries and not self.doubtful
 
     def leave(self, copies: int) -> None:
         self.left = copies if self.left is None else min(self.left, copies)
@@ -96,7 +100,7 @@ class ObjectReplicator:
         self._nodes = nodes
         self._interval_s = interval_s
         self._pack_cut_bytes = pack_cut_bytes
-        self._ring = overlap().ring  # by which partitions were listed
+        self._ring: Ring | None = None  # by which partitions were listed
         self._look: _Look | None = None  # that is under way
 
     @property
@@ -239,12 +243,25 @@ class ObjectReplicator:
         for key, digest in await self._store.leaf(look.span, leaf):
             held = {device_id: versions.get(key[:HASH_BYTES]) for device_id, versions in theirs.items()}
             lacking = [device_id for device_id, version in held.items() if version is None or not _covers(version, key, digest)]
+            if lacking and look.overlap.horizon.forgets(Timestamp.unpack_inverted(key[HASH_BYTES:])):
+                lacking = self._old(look, key, held, lacking)
             holders = [*agreeing, *(held.keys() - set(lacking))]
             mine = order.is_mine(key, self._device.id, holders, is_primary=look.is_primary)
             for device_id in lacking:
                 found.append((mine, Push(1 + len(holders), key, held[device_id], device_id)))
                 holders.append(device_id)
         return found
+
+    def _old(self, look: _Look, key: bytes, held: Mapping[int, object], lacking: Sequence[int]) -> list[int]:
+        """Of a version that is not above the horizon: who is to have it.  Those who know nothing of the name are not brought a
+        tombstone, which they may have forgotten; nor, by a device that is behind, what may have been deleted."""
+        own = self._store.index.get(key)
+        doubtful = self._store.standing.behind(OBJECTS)
+        if not doubtful and (own is None or own.kind is not Kind.TOMBSTONE):
+            return list(lacking)
+        known = [device_id for device_id in lacking if held[device_id] is not None]
+        look.doubtful |= doubtful and len(known) < len(lacking)
+        return known
 
     def _lost(self, look: _Look, device_id: int) -> None:
         if look.reached.pop(device_id, None) is not None:
