@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import trio
 
@@ -44,23 +44,23 @@ TEXT = b"".join(b'{"name": "photos/%x.jpg", "size": %d, "etag": "%x"}, ' % (n * 
 ETAG = "d41d8cd98f00b204e9800998ecf8427e"
 
 
-def _version(number: int) -> Version:
+def version_of(number: int, size: int = 4096) -> Version:
     metadata = {"x-object-meta-mtime": "1700000000.123"}
     return Version(
-        Path("AUTH_bench", "c", f"o{number}"), Timestamp(10**14 + number), Kind.OBJECT, 4096, ETAG, "text/plain", metadata
+        Path("AUTH_bench", "c", f"o{number}"), Timestamp(10**14 + number), Kind.OBJECT, size, ETAG, "text/plain", metadata
     )
 
 
-async def _puts(store: ObjectStore, writers: int, first: int, data: bytes) -> tuple[int, float, float]:
+async def puts(store: ObjectStore, writers: int, first: int, data: bytes, seconds: float = SECONDS) -> tuple[int, float, float]:
     """Number of puts, seconds, seconds of cpu (of the whole process)."""
     number = first
-    until = time.perf_counter() + SECONDS
+    until = time.perf_counter() + seconds
 
     async def writer() -> None:
         nonlocal number
         while time.perf_counter() < until:
             number += 1
-            version = _version(number)
+            version = version_of(number)
             row = Row(version.path.object, version.timestamp, 4096, ETAG, "text/plain")
             reply = await store.put_small(version, data, Debt(row, version.path.parent, (1,)))
             assert reply.newest == version.timestamp
@@ -76,7 +76,7 @@ async def _puts(store: ObjectStore, writers: int, first: int, data: bytes) -> tu
 async def _gets(store: ObjectStore, first: int, count: int) -> tuple[int, float, float]:
     begin, cpu, number = time.perf_counter(), time.process_time(), 0
     while time.perf_counter() - begin < SECONDS:
-        reading = await store.get(_version(first + number % count + 1).path, None, 0, None)
+        reading = await store.get(version_of(first + number % count + 1).path, None, 0, None)
         assert reading is not None
         async for piece in reading.pieces:
             assert isinstance(piece, bytes)
@@ -89,7 +89,7 @@ async def _gets(store: ObjectStore, first: int, count: int) -> tuple[int, float,
 async def _heads(store: ObjectStore, count: int) -> tuple[int, float, float]:
     begin, cpu, number = time.perf_counter(), time.process_time(), 0
     while time.perf_counter() - begin < SECONDS:
-        assert await store.head(_version(number % count + 1).path) is not None
+        assert await store.head(version_of(number % count + 1).path) is not None
         number += 1
         if number % 100 == 0:
             await trio.lowlevel.checkpoint()
@@ -102,7 +102,9 @@ def _print(what: str, result: tuple[int, float, float], more: str = "") -> None:
 
 
 @asynccontextmanager
-async def _device(folder: str, name: str, segment_bytes_max: int = SEGMENT_BYTES_MAX) -> AsyncIterator[tuple[World, ObjectStore]]:
+async def bench_device(
+    folder: str, name: str, segment_bytes_max: int = SEGMENT_BYTES_MAX
+) -> AsyncIterator[tuple[World, ObjectStore]]:
     root = os.path.join(folder, name)
     os.mkdir(root)
     world = make_world()
@@ -118,14 +120,14 @@ async def _device(folder: str, name: str, segment_bytes_max: int = SEGMENT_BYTES
 
 
 async def speed(folder: str) -> None:
-    async with _device(folder, "speed") as (_, store):
+    async with bench_device(folder, "speed") as (_, store):
         total = 0
         firsts = {}
         for what, data in (("noise", NOISE), ("text", TEXT)):
             firsts[what] = total
             for writers in WRITERS:
                 batches, records = store.packs.batches, store.packs.records
-                result = await _puts(store, writers, total, data)
+                result = await puts(store, writers, total, data)
                 total += result[0]
                 size = (store.packs.records - records) / max(1, store.packs.batches - batches)
                 _print(f"put 4 KiB {what}, {writers} writers", result, f"{size:.1f} records a sync")
@@ -134,49 +136,81 @@ async def speed(folder: str) -> None:
         _print("head", await _heads(store, total))
 
 
-async def churn(folder: str) -> None:
+@dataclass(slots=True)
+class Churn:
+    """What overwriting at random came to."""
+
+    ratios: list[float] = field(default_factory=list)  # after each round, bytes in packs for each byte that is alive
+    compactions: int = 0
+    moved_bytes: int = 0
+    reclaimed_bytes: int = 0
+    written_bytes: int = 0
+    seconds: float = 0.0  # of compacting
+    cpu_s: float = 0.0
+
+    @property
+    def mb_per_s(self) -> float:
+        """Of old segments gone through: copied, read back, verified."""
+        return (self.moved_bytes + self.reclaimed_bytes) / max(self.seconds, 1e-9) / 1e6
+
+    @property
+    def cpu_ms_per_mb(self) -> float:
+        return 1e3 * self.cpu_s / max((self.moved_bytes + self.reclaimed_bytes) / 1e6, 1e-9)
+
+
+async def churned(
+    folder: str,
+    *,
+    compacting: bool,
+    objects: int = CHURN_OBJECTS,
+    rounds: int = CHURN_ROUNDS,
+    segment_bytes: int = CHURN_SEGMENT_BYTES,
+) -> Churn:
     """Each round overwrites as many objects as there are, picked at random."""
+    found = Churn()
+    async with bench_device(folder, f"churn-{compacting}", segment_bytes) as (world, store):
+        compactor = Compactor(world, store, grace_s=0.0)
+        rng = random.Random(1)
+        ticks = 10**14
+        for round_number in range(rounds + 1):
+            ticks += objects
+            names = range(objects) if not round_number else [rng.randrange(objects) for _ in range(objects)]
+            await overwrite(store, names, ticks)
+            found.written_bytes += objects * 4096
+            if compacting:
+                begin, cpu_begin = time.perf_counter(), time.process_time()
+                await once(compactor)
+                found.seconds += time.perf_counter() - begin
+                found.cpu_s += time.process_time() - cpu_begin
+            live = sum(weight.live for _, weight in store.index.weights.all())
+            packs = os.path.join(folder, f"churn-{compacting}", "packs")
+            found.ratios.append(sum(entry.stat().st_size for entry in os.scandir(packs)) / live)
+        found.compactions, found.moved_bytes = compactor.compactions, compactor.moved_bytes
+        found.reclaimed_bytes = compactor.reclaimed_bytes
+    return found
+
+
+async def churn(folder: str) -> None:
     print(f"churn: {CHURN_OBJECTS} objects of 4 KiB, segments of {CHURN_SEGMENT_BYTES >> 20} MiB, random overwrites")
     for compacting in (False, True):
-        async with _device(folder, f"churn-{compacting}", CHURN_SEGMENT_BYTES) as (world, store):
-            compactor = Compactor(world, store, grace_s=0.0)
-            rng = random.Random(1)
-            ratios = []
-            read_bytes = 0
-            seconds = cpu = 0.0
-            ticks = 10**14
-            for round_number in range(CHURN_ROUNDS + 1):
-                ticks += CHURN_OBJECTS
-                names = range(CHURN_OBJECTS) if not round_number else [rng.randrange(CHURN_OBJECTS) for _ in range(CHURN_OBJECTS)]
-                await _overwrite(store, names, ticks)
-                if compacting:
-                    begin, cpu_begin = time.perf_counter(), time.process_time()
-                    await once(compactor)
-                    seconds += time.perf_counter() - begin
-                    cpu += time.process_time() - cpu_begin
-                live = sum(weight.live for _, weight in store.index.weights.all())
-                packs = os.path.join(folder, f"churn-{compacting}", "packs")
-                ratios.append(sum(entry.stat().st_size for entry in os.scandir(packs)) / live)
-            print(f"  {'with' if compacting else 'without'} compaction, bytes on disk for each that is alive, after each round:")
-            print("   ", "  ".join(f"{ratio:.2f}" for ratio in ratios))
-            if compacting:
-                written = (CHURN_ROUNDS + 1) * CHURN_OBJECTS * 4096
-                moved, reclaimed = compactor.moved_bytes, compactor.reclaimed_bytes
-                read_bytes = moved + reclaimed
-                print(
-                    f"    {compactor.compactions} compactions: {moved >> 20} MiB moved, {reclaimed >> 20} MiB given back,"
-                    f" {moved / written:.2f} bytes moved for each that was written"
-                )
-                print(
-                    f"    {read_bytes / seconds / 1e6:.0f} MB/s of old segments gone through (copied, read back, verified),"
-                    f" {1e3 * cpu / (read_bytes / 1e6):.1f} ms cpu for each MB"
-                )
+        found = await churned(folder, compacting=compacting)
+        print(f"  {'with' if compacting else 'without'} compaction, bytes on disk for each that is alive, after each round:")
+        print("   ", "  ".join(f"{ratio:.2f}" for ratio in found.ratios))
+        if compacting:
+            print(
+                f"    {found.compactions} compactions: {found.moved_bytes >> 20} MiB moved, {found.reclaimed_bytes >> 20} MiB given"
+                f" back, {found.moved_bytes / found.written_bytes:.2f} bytes moved for each that was written"
+            )
+            print(
+                f"    {found.mb_per_s:.0f} MB/s of old segments gone through (copied, read back, verified),"
+                f" {found.cpu_ms_per_mb:.1f} ms cpu for each MB"
+            )
 
 
-async def _overwrite(store: ObjectStore, names: Iterable[int], ticks: int) -> None:
+async def overwrite(store: ObjectStore, names: Iterable[int], ticks: int) -> None:
     waiting: list[Write] = []
     for place, name in enumerate(names):
-        known = _version(name)
+        known = version_of(name)
         version = replace(known, timestamp=Timestamp(ticks + place))
         waiting.append(store.begin_small(version, NOISE, None))
         if len(waiting) == 64:
