@@ -230,6 +230,10 @@ class Roster:
         finally:
             del self._runners[name]
 
+    @property
+    def names(self) -> list[str]:
+        return sorted(self._runners)
+
     def find(self, name: str) -> Runner:
         """NotFound: there is none of that name (now)."""
         runner = self._runners.get(name)

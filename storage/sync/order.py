@@ -99,6 +99,11 @@ class Order:
         """How many partitions had fewer copies than they should at their last look; or no more than ``copies``."""
         return len(self._short) if copies is None else sum(found <= copies for found in self._short.values())
 
+    @property
+    def urgent(self) -> bool:
+        """Something is known to have one copy only."""
+        return 1 in self._short.values()
+
     # ---- devices
 
     def answers(self, device: int) -> None:

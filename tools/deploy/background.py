@@ -3,6 +3,7 @@ reaper; and the parts sweeper, which one process of the cloud runs."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import trio
@@ -11,25 +12,31 @@ from proxy.app import FrontDoor
 from ring.daemon.log import Log
 from ring.daemon.metrics import Registry
 from ring.daemon.pacing import Pacing
-from ring.daemon.runner import Roster, Runner
+from ring.daemon.runner import Memory, Roster, Runner
 from ring.daemon.worker import Worker
 from ring.errors import Unavailable
 from ring.policy import Policy
+from ring.service.keeper import Keeper
 from ring.service.overlap import Overlap
-from ring.world.interface import World
+from ring.world.interface import World, Write
 from storage.account.reaper import Reaper
 from storage.container.replicator import BookReplicator
 from storage.container.updater import ContainerUpdater
 from storage.object.auditor import Auditor
 from storage.object.compaction import Compactor
+from storage.object.device import OpenDevice
 from storage.object.expirer import Expirer
+from storage.object.files import disk_fault
 from storage.object.replicator import ObjectReplicator
 from storage.object.store import ObjectStore
 from storage.object.updater import ObjectUpdater
+from storage.object.weights import STATE
 from storage.sync.moving import Watcher
 from tools.deploy.devices import OwnDevice
 from tools.deploy.settings import Background
 from tools.deploy.storage import StorageRoom
+
+REPLICATOR = "-replicator"  # of a worker's name
 
 
 def start_background(
@@ -41,17 +48,25 @@ def start_background(
     registry: Registry,
     *,
     rates: Background,
+    speed: Callable[[], float],
     sweep: bool,
 ) -> Roster:
-    """They run until the nursery is cancelled, or their device is closed; those of a device that comes later too."""
+    """They run until the nursery is cancelled, or their device is closed; those of a device that comes later too.  ``speed``: the
+    part of their rates that clients leave them."""
     roster = Roster()
+
+    def runner(worker: Worker, pacing: Pacing, memory: Memory | None = None) -> Runner:
+        own_speed = speed
+        if isinstance(worker, ObjectReplicator):
+            own_speed = partial(_urgent_speed, worker, speed, rates.yield_floor_urgent)
+        return Runner(worker, pacing, world.clock, log, registry, speed=own_speed, memory=memory)
 
     async def run(own: OwnDevice, ended: trio.Event) -> None:
         try:
             with own.background:
                 async with trio.open_nursery() as workers:
                     for worker, pacing in _of_device(world, storage, own, rates):
-                        workers.start_soon(roster.run, Runner(worker, pacing, world.clock, log, registry))
+                        workers.start_soon(roster.run, runner(worker, pacing, DeviceMemory(own.opened, worker.name)))
         finally:
             ended.set()
 
@@ -64,8 +79,41 @@ def start_background(
     storage.devices.opened = start
     if sweep:
         pacing = Pacing(items_per_s=rates.sweep_items_per_s)
-        nursery.start_soon(roster.run, Runner(front.sweeper, pacing, world.clock, log, registry))
+        nursery.start_soon(roster.run, runner(front.sweeper, pacing))
+    nursery.start_soon(_wake_movers, storage.keeper, roster)
     return roster
+
+
+def _urgent_speed(worker: ObjectReplicator, speed: Callable[[], float], floor: float) -> float:
+    return max(speed(), floor) if worker.order.urgent else speed()
+
+
+async def _wake_movers(keeper: Keeper, roster: Roster) -> None:
+    """Until cancelled: a new ring is not waited for."""
+    while True:
+        await keeper.changed.wait()
+        for kind in {name.partition(" ")[0] for name in roster.names if REPLICATOR in name}:
+            roster.wake(kind)
+
+
+class DeviceMemory:
+    """In the table "state" of a worker's own device."""
+
+    def __init__(self, opened: OpenDevice, worker: str) -> None:
+        self._opened = opened
+        self._key = f"pass {worker.partition(' ')[0]}".encode()
+
+    def load(self) -> bytes | None:
+        try:
+            return self._opened.tables.get(STATE, self._key)
+        except OSError as error:
+            raise disk_fault(self._opened.device_id, "read what a pass came to", error) from error
+
+    async def save(self, data: bytes) -> None:
+        try:
+            await self._opened.tables.commit([Write(STATE, self._key, data)])
+        except OSError as error:
+            raise disk_fault(self._opened.device_id, "save what a pass came to", error) from error
 
 
 def _of_device(world: World, storage: StorageRoom, own: OwnDevice, rates: Background) -> list[tuple[Worker, Pacing]]:

@@ -131,6 +131,11 @@ class Layout:
         return str(self.run / f"iscsi-{number}.sock")
 
     @property
+    def speed(self) -> Path:
+        """What clients leave to background work (load.py)."""
+        return self.run / "speed"
+
+    @property
     def kv_socket(self) -> str:
         return str(self.run / "kv.sock")
 

@@ -8,9 +8,12 @@ s3_region = "us-east-1"
 
 [background]
 audit_bytes_per_s = 20971520.0       # each device
-repair_items_per_s = 500.0           # each device and worker
+repair_items_per_s = 2000.0          # each device and worker
 sweep_items_per_s = 50.0
 reap_delay_s = 3600.0                # from the deletion of an account until what is in it goes; 0: at once
+yield_slowdown = 0.5                 # background work goes slower when requests take longer than at best by more than this part
+yield_floor = 0.1                    # ... but never slower than this part of its rates; 1: it does not yield
+yield_floor_urgent = 0.5             # ... nor do replicators while something has only one copy
 
 [devices]
 reserve_bytes = 1073741824           # of each device: with less free it takes no new data; deletes and compaction go on
@@ -46,9 +49,12 @@ class Objects:
 @dataclass(frozen=True, slots=True)
 class Background:
     audit_bytes_per_s: float = float(20 << 20)
-    repair_items_per_s: float = 500.0
+    repair_items_per_s: float = 2000.0
     sweep_items_per_s: float = 50.0
     reap_delay_s: float = 3600.0
+    yield_slowdown: float = 0.5
+    yield_floor: float = 0.1
+    yield_floor_urgent: float = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +104,17 @@ def load_settings(root: Path) -> Settings:
         ("background.sweep_items_per_s", settings.background.sweep_items_per_s),
         ("devices.reserve_bytes", settings.devices.reserve_bytes),
         ("devices.reserve_share", settings.devices.reserve_share),
+        ("background.yield_slowdown", settings.background.yield_slowdown),
         ("identity.token_ttl_s", settings.identity.token_ttl_s),
     ):
         if not value > 0:
             raise ConfigError(f"{path}: {name} is {value}", hint="it must be above 0")
+    for name, share in (
+        ("background.yield_floor", settings.background.yield_floor),
+        ("background.yield_floor_urgent", settings.background.yield_floor_urgent),
+    ):
+        if not 0 < share <= 1:
+            raise ConfigError(f"{path}: {name} is {share}", hint="it is a part of the rates: above 0, at most 1")
     if not settings.background.reap_delay_s >= 0:
         raise ConfigError(f"{path}: background.reap_delay_s is {settings.background.reap_delay_s}", hint="it must be 0 or more")
     if settings.devices.reserve_share > 0.5:

@@ -25,6 +25,7 @@ from ring.daemon.health import Check, health_handler, metrics_handler
 from ring.daemon.log import Level, Log
 from ring.daemon.metrics import Registry
 from ring.daemon.requests import RequestLog
+from ring.daemon.yielding import Yielding, watched
 from ring.errors import RingfortError, Unavailable
 from ring.kv import server as kv_server
 from ring.kv.interface import KV
@@ -43,6 +44,7 @@ from tools.deploy.clients import Endpoints
 from tools.deploy.device_status import DEVICES_PATH, devices_handler, follow_devices
 from tools.deploy.iscsi import Portal
 from tools.deploy.layout import Admin, CloudRecord, Layout, read_secret
+from tools.deploy.load import SharedSpeed
 from tools.deploy.logfile import log_sink
 from tools.deploy.ring_status import RINGS_PATH, rings_handler
 from tools.deploy.rooms import Rooms, make_rooms
@@ -116,6 +118,8 @@ class Worker:
         self._settings = settings
         self._log = log
         self._registry = Registry()
+        yielding = Yielding(floor=settings.background.yield_floor, target=settings.background.yield_slowdown)
+        self._speed = SharedSpeed(layout.speed, spec.worker, yielding)
         self._endpoints = Endpoints(spec.host, spec.object_port, spec.control_port, spec.iscsi_port)
         self._stop = trio.Event()
         self._serving = False
@@ -155,6 +159,8 @@ class Worker:
                 )
                 async with trio.open_nursery() as inner:
                     rooms = await self._rooms(inner, kv, storage)
+                    inner.start_soon(self._speed.run)
+                    self._speed.show(self._registry)
                     start_background(
                         inner,
                         self._world,
@@ -163,6 +169,7 @@ class Worker:
                         self._log,
                         self._registry,
                         rates=self._settings.background,
+                        speed=self._speed.speed,
                         sweep=spec.worker == 0,
                     )
                     async with trio.open_nursery() as clients:
@@ -228,7 +235,7 @@ class Worker:
         router.add("GET", "/health", health_handler({**checks, "workers": self._other_health}))
         router.add("GET", "/", self._index)
         await self._serve_http(nursery, spec.control_fd, router, "control")
-        await self._serve_http(nursery, spec.object_fd, rooms.objects, "object")
+        await self._serve_http(nursery, spec.object_fd, watched(rooms.objects, self._speed.yielding), "object")
         own = Router()
         own.add("GET", "/metrics", metrics_handler(self._registry))
         own.add("GET", "/health", health_handler(checks))
