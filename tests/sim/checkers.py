@@ -11,16 +11,19 @@ A read that is wrong because of a DELETE is a resurrection; because of a PUT, a 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import inf
 
-from tests.sim.history import History, Kind, Operation, Outcome
+from tests.sim import linearizable
+from tests.sim.history import NOT_DONE, History, Kind, Operation, Outcome
+
+STEPS_MAX = 20_000
 
 
 def acked_puts_are_readable(history: History) -> list[str]:
     found = []
     for name, operations in history.by_name().items():
-        writes = [o for o in operations if o.kind is not Kind.READ and o.outcome is not Outcome.REFUSED]
+        writes = [o for o in operations if o.kind is not Kind.READ and o.outcome not in NOT_DONE]
         for read in _reads(operations):
             if read.value == 0:
                 for put in writes:
@@ -37,7 +40,7 @@ def acked_puts_are_readable(history: History) -> list[str]:
 def no_delete_resurrects(history: History) -> list[str]:
     found = []
     for name, operations in history.by_name().items():
-        writes = [o for o in operations if o.kind is not Kind.READ and o.outcome is not Outcome.REFUSED]
+        writes = [o for o in operations if o.kind is not Kind.READ and o.outcome not in NOT_DONE]
         for read in _reads(operations):
             if read.value:
                 found += _stale(name, writes, read, Kind.DELETE, "deleted, and back again")
@@ -53,9 +56,42 @@ def reads_see_what_was_written(history: History) -> list[str]:
             if read.value == 0:
                 continue
             put = puts.get(read.value)
-            if put is None or put.outcome is Outcome.REFUSED or put.start > read.end:
+            if put is None or put.outcome in NOT_DONE or put.start > read.end:
                 found.append(f"{name}: nobody wrote what was read:\n    {read}")
     return found
+
+
+def one_register(history: History, checked: Callable[[str], bool] = lambda name: True) -> list[str]:
+    """Each name is one register: plain and conditional writes, deletes and reads have an order that explains every answer.
+
+    A history that is too hard to decide is not held against anybody; the other checkers look at it too."""
+    found = []
+    for name, operations in history.by_name().items():
+        if not checked(name):
+            continue
+        try:
+            wrong = linearizable.violation([_asked(o) for o in operations if o.outcome is not Outcome.REFUSED], steps_max=STEPS_MAX)
+        except linearizable.TooHard:
+            continue
+        if wrong is not None:
+            found.append(f"{name} is not one register: {wrong}")
+    return found
+
+
+_FATES = {
+    Outcome.ACKED: linearizable.Fate.DONE,
+    Outcome.UNKNOWN: linearizable.Fate.UNKNOWN,
+    Outcome.FAILED: linearizable.Fate.FAILED,
+}
+
+
+def _asked(o: Operation) -> linearizable.Operation:
+    label = f"{o.where} {o.detail}"
+    fate = _FATES[o.outcome]
+    if o.kind is Kind.READ:
+        return linearizable.Operation(o.start, o.end, saw=o.value, fate=fate, label=label)
+    writes = o.value if o.kind is Kind.PUT else linearizable.NOTHING
+    return linearizable.Operation(o.start, o.end, writes, condition=o.condition, fate=fate, label=label)
 
 
 def _reads(operations: Sequence[Operation]) -> list[Operation]:
@@ -97,4 +133,22 @@ def listings_equal_objects(listed: dict[str, tuple[int, str]], objects: dict[str
             found.append(f"{name} is there and not listed")
         elif listed[name] != objects[name]:
             found.append(f"{name} is listed as {listed[name]} and is {objects[name]}")
+    return found
+
+
+def totals_are_exact(
+    listed: dict[str, dict[str, tuple[int, str]]],
+    containers: dict[str, tuple[int, int]],
+    account: tuple[int, int, int],
+) -> list[str]:
+    """What is listed, by container; what containers say (objects, bytes), and the account (containers, objects, bytes)."""
+    found = []
+    count = size = 0
+    for container, items in listed.items():
+        exact = len(items), sum(item_size for item_size, _ in items.values())
+        if containers[container] != exact:
+            found.append(f"container {container} counts {containers[container]} and lists {exact}")
+        count, size = count + exact[0], size + exact[1]
+    if account != (len(listed), count, size):
+        found.append(f"the account counts {account}; its containers list {(len(listed), count, size)}")
     return found

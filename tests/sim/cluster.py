@@ -10,7 +10,7 @@ machine runs, and starts it again after a crash once the nemesis lets it.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import trio
 
@@ -20,11 +20,12 @@ from ring.daemon.pacing import Pacing
 from ring.daemon.runner import Runner
 from ring.daemon.worker import Worker, once
 from ring.device import Device
-from ring.errors import DiskFault, FormatError, RingfortError, Unavailable
+from ring.errors import Conflict, RingfortError, Unavailable
 from ring.kv.memory import MemoryKV
 from ring.ringfile import encode
 from ring.service.agent import AgentSettings, Confirmations, RingAgent
 from ring.service.follow import Renewal
+from ring.service.gate import Gate
 from ring.service.keeper import Keeper
 from ring.service.overlap import Overlap, RingSource
 from ring.service.register import Register
@@ -45,19 +46,25 @@ from storage.container.replicator import BookReplicator
 from storage.container.updater import ContainerUpdater
 from storage.object.auditor import Auditor
 from storage.object.compaction import Compactor
-from storage.object.device import format_device, open_device
-from storage.object.errors import DeviceOutOfService
+from storage.object.device import OpenDevice, format_device
+from storage.object.health import Change, Reserve
 from storage.object.replicator import ObjectReplicator
 from storage.object.store import ObjectStore
 from storage.object.updater import ObjectUpdater
+from storage.object.watch import DeviceWatch
 from storage.rows.books import Books
 from storage.sync.moving import Watcher
 from tests.sim.direct import Answer, DirectNode
+from tests.sim.door import serve_door
+from tests.sim.ledger import Ledger
 from tests.sim.rings import HASHER, NAMES, SharedKV, device_of, first_ring
+from tests.sim.script import Traits
 
 CLUSTER_ID = "simulated"
 SECRET = b"cluster key"
-RETRY_DEVICE_S = 5.0
+LOOK_S = 2.0  # at a device
+RESERVE = Reserve(size_bytes=10_000)
+AUDIT_AGAIN_S = 5.0
 REPLICATE_EVERY_S = 10.0
 COMPACT_EVERY_S = 3.0
 SEGMENT_BYTES = 8 << 10  # of a pack: small, so that packs are compacted while they are used
@@ -85,13 +92,24 @@ class Options:
 
     members: int = 7
     in_first_ring: int = 5
-    ring_changes: float = 0.6  # the chance that rings change in a run
+    traits: Traits = field(default_factory=Traits)
+    door: bool = False  # clients come over HTTP
     wire: bool = False  # members talk over the node protocol's real bytes, and not by DirectNode
     settings: Settings = SETTINGS
     write_quorum: Callable[[Voters], WriteQuorum] = WriteQuorum
     wrap_node: Callable[[Node], Node] = lambda node: node  # how a facade and the workers see nodes
     see_ring: Callable[[Overlap], Overlap] = lambda overlap: overlap  # how a front door sees one
     ignores_sync: bool = False
+    world: Callable[[World], World] = lambda world: world  # how a device's engines see theirs
+    store: type[ObjectStore] = ObjectStore
+    books: type[Books] = Books
+    payer: type[RowPayer] = RowPayer
+    replicator: type[ObjectReplicator] = ObjectReplicator
+    book_replicator: type[BookReplicator] = BookReplicator
+    container_updater: type[ContainerUpdater] = ContainerUpdater
+    compactor: type[Compactor] = Compactor
+    gate: Callable[[Gate], Gate] = lambda gate: gate  # how a device sees that of its process
+    formats_anything: bool = False  # an operator who takes a device without a label for a new one
     waits_for: Callable[[str, Overlap, set[int]], bool] | None = None  # in place of the agent's rule
 
 
@@ -124,6 +142,12 @@ class Member:
         disk = self.node.world.open_disk(ROOT)
         await disk.make_dirs("")
         await format_device(disk, CLUSTER_ID, self.device.id)
+
+    async def _take_for_new(self) -> None:
+        try:
+            await self.format()
+        except (Conflict, OSError):
+            return
 
     async def run(self) -> None:
         while True:
@@ -181,6 +205,8 @@ class Member:
                 write_quorum=cluster.options.write_quorum,
                 renew=Renewal(keeper, timeout_s=3.0),
             )
+            if cluster.options.door:
+                await serve_door(world, nursery, self.name, self.facade, self.kv)
             await trio.sleep_forever()
 
     async def _load_rings(self, world: World) -> Keeper:
@@ -216,38 +242,42 @@ class Member:
         return True
 
     async def _keep_device(self, world: World, keeper: Keeper, confirmations: Confirmations) -> None:
-        """Serve the device; when it is out of service try again now and then, as an operator would."""
-        while not self.lost:
-            try:
-                opened = await open_device(world, ROOT, CLUSTER_ID, self.device.id)
-            except (DeviceOutOfService, FormatError) as error:
-                self.cluster.simulation.trace(f"{self.name} device is out: {error}")
-                await trio.sleep(RETRY_DEVICE_S)
-                continue
-            store = ObjectStore(world, opened, HASHER, segment_bytes_max=SEGMENT_BYTES)
-            books = Books(world, opened, HASHER)
+        """Serve the device while it is good for something."""
+        if self.lost:
+            return
+        options, trace = self.cluster.options, self.cluster.simulation.trace
+        world = options.world(world)
+
+        async def serve(opened: OpenDevice, running: Callable[[], None]) -> None:
+            store = self.cluster.ledger.watched(options.store)(world, opened, HASHER, segment_bytes_max=SEGMENT_BYTES)
+            books = options.books(world, opened, HASHER)
             try:
                 async with trio.open_nursery() as nursery:
                     await nursery.start(store.run)
                     await nursery.start(books.run)
-                    payer = RowPayer(nursery, self.reach)
+                    payer = options.payer(nursery, self.reach)
                     self.store, self.books = store, books
                     self._start_workers(nursery, world, store, books, keeper, confirmations)
-                    self.local = self._served[self.device.id] = LocalNode(self.device, store, books, payer, keeper.gate)
-                    self.cluster.simulation.trace(f"{self.name} serves, {store.report}")
-                    while not opened.fault:
-                        await trio.sleep(1.0)
-                    nursery.cancel_scope.cancel()
-            except* (DeviceOutOfService, DiskFault, FormatError) as group:
-                self.cluster.simulation.trace(f"{self.name} device is out: {group.exceptions}")
+                    self.local = self._served[self.device.id] = LocalNode(
+                        self.device, store, books, payer, options.gate(keeper.gate)
+                    )
+                    trace(f"{self.name} serves, {store.report}")
+                    running()
             finally:
                 self.local = self.store = self.books = None
                 self._served.clear()
-            await store.close()
-            await books.close()
-            await opened.close()
-            self.cluster.simulation.trace(f"{self.name} device left: {opened.fault}")
-            await trio.sleep(RETRY_DEVICE_S)
+                with trio.CancelScope(shield=True):
+                    await store.close()
+                    await books.close()
+                    await opened.close()
+
+        def note(change: Change) -> None:
+            trace(f"{self.name} device is {change.after.value}: {change.reason}")
+
+        watch = DeviceWatch(world, ROOT, CLUSTER_ID, self.device.id, reserve=RESERVE, look_s=LOOK_S, note=note)
+        if options.formats_anything:
+            await self._take_for_new()
+        await watch.keep(serve)
 
     def _start_workers(
         self,
@@ -271,7 +301,7 @@ class Member:
 
         cut = cluster.options.settings.pack_cut_bytes
         workers: list[Worker] = [
-            ObjectReplicator(
+            cluster.options.replicator(
                 device,
                 store,
                 lambda: overlap("object"),
@@ -281,9 +311,9 @@ class Member:
                 watcher=watcher("object"),
             ),
             ObjectUpdater(world, store, lambda: overlap("container"), nodes),
-            BookReplicator(device, books, overlap, nodes, interval_s=REPLICATE_EVERY_S, watchers=watcher),
-            ContainerUpdater(device, books, lambda: overlap("account"), nodes),
-            Compactor(world, store, interval_s=COMPACT_EVERY_S, grace_s=1.0, headroom_bytes=SEGMENT_BYTES),
+            cluster.options.book_replicator(device, books, overlap, nodes, interval_s=REPLICATE_EVERY_S, watchers=watcher),
+            cluster.options.container_updater(device, books, lambda: overlap("account"), nodes),
+            cluster.options.compactor(world, store, interval_s=COMPACT_EVERY_S, grace_s=1.0, headroom_bytes=SEGMENT_BYTES),
         ]
         self._run(nursery, world, workers)
         nursery.start_soon(self._audit, Auditor(world, store))
@@ -301,7 +331,7 @@ class Member:
                 await once(auditor)
             except RingfortError as error:
                 self.cluster.simulation.trace(f"{self.name} audit: {error}")
-                await trio.sleep(RETRY_DEVICE_S)
+                await trio.sleep(AUDIT_AGAIN_S)
             else:
                 self.audited.set()
                 return
@@ -332,7 +362,7 @@ class Member:
             answer.done.set()
         else:
             local = self.local
-            self._nursery.start_soon(answer.run, lambda: call(local))
+            self._nursery.start_soon(answer.run, self._awake(lambda: call(local)))
         return answer
 
     def answer(self, call: Callable[[], Awaitable[object]]) -> Answer:
@@ -343,19 +373,31 @@ class Member:
             answer.silent = self.silent
             answer.done.set()
         else:
-            self._nursery.start_soon(answer.run, call)
+            self._nursery.start_soon(answer.run, self._awake(call))
         return answer
 
-    def execute(self, call: Callable[[ClusterStorage], Awaitable[object]]) -> Answer:
+    def _awake(self, call: Callable[[], Awaitable[object]]) -> Callable[[], Awaitable[object]]:
+        """A machine that is frozen takes nothing in and lets nothing out."""
+        life = self.node.life
+
+        async def run() -> object:
+            await life.awake()
+            result = await call()
+            await life.awake()
+            return result
+
+        return run
+
+    def execute(self, call: Callable[[ClusterStorage], Awaitable[object]], answer: Answer | None = None) -> Answer:
         """Start a client's request at this front door."""
-        answer = Answer()
+        answer = answer or Answer()
         facade = self.facade
         if facade is None or self._nursery is None:
             answer.error = Unavailable(f"{self.name} is down")
             answer.refused = True
             answer.done.set()
         else:
-            self._nursery.start_soon(answer.run, lambda: call(facade))
+            self._nursery.start_soon(answer.run, self._awake(lambda: call(facade)))
         return answer
 
 
@@ -365,6 +407,7 @@ class Cluster:
         self.options = options
         self.kv = MemoryKV()
         self.first = first_ring(options.in_first_ring)
+        self.ledger = Ledger(simulation)
         self.members = [Member(self, device_of(number)) for number in range(options.members)]
 
     async def format(self) -> None:

@@ -1,7 +1,8 @@
 """DirectNode: a Node of another member, reached without HTTP but with the network's faults.
 
 The call runs in the server's own nursery, as a request does: a caller that gives up, or dies, does not stop it.  A cut link
-makes the caller wait for its timeout, in either direction; a reset loses the request or, worse, the reply.
+makes the caller wait for its timeout, in either direction; a reset loses the request or, worse, the reply; what is sent once may
+arrive twice, and later than what was sent after it, as over connections of their own.
 """
 
 from __future__ import annotations
@@ -40,20 +41,25 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 TIMEOUT_S = 2.0
+REPEAT_AFTER_S = 3.0
 GONE = object()
 
 
 class DirectNode:
     """Implements storage.client.node.Node for ``device`` of ``target``, as ``source`` reaches it."""
 
-    def __init__(self, source: Member, target: Member, device: Device, claim: Claim | None = None) -> None:
+    def __init__(self, source: Member, target: Member, device: Device, claim: Claim | None = None, policy: int = 0) -> None:
         self.device = device
         self._source = source
         self._target = target
         self._claim = claim
+        self._policy = policy
 
     def under(self, claim: Claim | None) -> Node:
-        return DirectNode(self._source, self._target, self.device, claim)
+        return DirectNode(self._source, self._target, self.device, claim, self._policy)
+
+    def of(self, policy: int) -> Node:
+        return DirectNode(self._source, self._target, self.device, self._claim, policy)
 
     async def edition_file(self) -> bytes:
         return await self._call(lambda node: self._target.rings.edition_file(), device=False)
@@ -63,13 +69,13 @@ class DirectNode:
 
     async def put_small(self, version: Version, data: Buffer, debt: Debt | None) -> WriteReply:
         copy = bytes(data)
-        return await self._call(lambda node: node.put_small(version, copy, debt))
+        return await self._call(lambda node: node.put_small(version, copy, debt), repeatable=True)
 
     async def put_large(self, path: Path, size: int | None) -> NodeUpload:
         return _DirectUpload(self, await self._call(lambda node: node.put_large(path, size)))
 
     async def post(self, path: Path, metadata: Mapping[str, str], content_type: str, timestamp: Timestamp) -> WriteReply:
-        return await self._call(lambda node: node.post(path, metadata, content_type, timestamp))
+        return await self._call(lambda node: node.post(path, metadata, content_type, timestamp), repeatable=True)
 
     async def head(self, path: Path) -> Version | None:
         return await self._call(lambda node: node.head(path))
@@ -78,10 +84,10 @@ class DirectNode:
         return self._reading(await self._call(lambda node: node.get(path, timestamp, offset, length)))
 
     async def merge_header(self, header: BookHeader) -> BookState:
-        return await self._call(lambda node: node.merge_header(header))
+        return await self._call(lambda node: node.merge_header(header), repeatable=True)
 
     async def merge_rows(self, book: Path, rows: Sequence[Row]) -> BookState | None:
-        return await self._call(lambda node: node.merge_rows(book, rows))
+        return await self._call(lambda node: node.merge_rows(book, rows), repeatable=True)
 
     async def book(self, path: Path) -> BookState | None:
         return await self._call(lambda node: node.book(path))
@@ -116,27 +122,33 @@ class DirectNode:
         finally:
             self._target.serve(self.device.id, close)
 
-    async def _call(self, call: Callable[[Node], Awaitable[T]], *, device: bool = True) -> T:
+    async def _call(self, call: Callable[[Node], Awaitable[T]], *, device: bool = True, repeatable: bool = False) -> T:
         """``device``: whether it is of the device, or only of the machine it is in."""
-        network = self._source.cluster.simulation.network
-        there, back = network.link(self._source.name, self._target.name), network.link(self._target.name, self._source.name)
+        network, here, there = self._source.cluster.simulation.network, self._source.name, self._target.name
         result: T | object = GONE
         with trio.move_on_after(TIMEOUT_S):
-            await timer.sleep(network.latency(self._source.name, self._target.name))
-            if network.link(self._source.name, self._target.name).cut:
+            await self._source.node.life.awake()
+            losses = network.link(here, there).losses
+            await timer.sleep(network.latency(here, there))
+            link = network.link(here, there)
+            if link.cut or link.losses != losses:
                 await trio.sleep_forever()
-            if there.reset_chance and network.rng.random() < there.reset_chance:
+            if link.reset_chance and network.rng.random() < link.reset_chance:
                 raise Unavailable(f"{self.device}: the connection was reset before the request came through")
-            edition = self._claim.edition if self._claim is not None else 0
+            edition, policy = self._claim.edition if self._claim is not None else 0, self._policy
             if device:
-                answer = self._target.serve(self.device.id, lambda node: call(node.under(Claim(edition))))
+                answer = self._target.serve(self.device.id, lambda node: call(node.of(policy).under(Claim(edition))))
+                if repeatable and link.repeat_chance and network.rng.random() < link.repeat_chance:
+                    self._repeat(lambda node: call(node.of(policy).under(Claim(edition))), network.rng.uniform(0, REPEAT_AFTER_S))
             else:
                 answer = self._target.answer(lambda: call(self))
             await answer.done.wait()
-            await timer.sleep(network.latency(self._target.name, self._source.name))
-            if network.link(self._target.name, self._source.name).cut or answer.silent:
+            await timer.sleep(network.latency(there, here))
+            await self._source.node.life.awake()
+            link = network.link(there, here)
+            if link.cut or link.losses != losses or answer.silent:
                 await trio.sleep_forever()
-            if back.reset_chance and network.rng.random() < back.reset_chance:
+            if link.reset_chance and network.rng.random() < link.reset_chance:
                 raise Unavailable(f"{self.device}: the connection was reset before the reply came through")
             if isinstance(answer.error, StaleRing) and self._claim is not None:
                 self._claim.refused(answer.error, self)
@@ -146,6 +158,13 @@ class DirectNode:
         if result is GONE:
             raise Unavailable(f"{self.device}: no reply in {TIMEOUT_S} s")
         return result  # type: ignore[return-value]  # T | object, and it is not GONE
+
+    def _repeat(self, call: Callable[[Node], Awaitable[object]], after_s: float) -> None:
+        async def later(node: Node) -> object:
+            await timer.sleep(after_s)
+            return await call(node)
+
+        self._target.serve(self.device.id, later)
 
 
 class Answer:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from math import inf
 
+from tests.sim.linearizable import ALWAYS, Condition
+
 
 class Kind(Enum):
     PUT = "put"
@@ -17,6 +19,10 @@ class Outcome(Enum):
     ACKED = "acked"
     UNKNOWN = "unknown"  # it may have happened, it may still happen
     REFUSED = "refused"  # it did not happen
+    FAILED = "failed"  # it did not happen, because its condition did not hold
+
+
+NOT_DONE = (Outcome.REFUSED, Outcome.FAILED)
 
 
 @dataclass(slots=True)
@@ -29,11 +35,14 @@ class Operation:
     value: int = 0  # PUT: its own number; READ: the number of the PUT that it saw, 0 for "not found"
     where: str = ""  # the front door
     detail: str = ""
+    condition: Condition = ALWAYS  # of a write
 
     def __str__(self) -> str:
         end = "never" if self.end == inf else f"{self.end:.3f}"
+        condition = "" if self.condition is ALWAYS else f" if {self.condition.when.value} {self.condition.value or ''}"
         return (
-            f"{self.kind.value} {self.name} #{self.value} {self.outcome.value} [{self.start:.3f}, {end}] {self.where} {self.detail}"
+            f"{self.kind.value} {self.name} #{self.value}{condition} {self.outcome.value} [{self.start:.3f}, {end}] "
+            f"{self.where} {self.detail}"
         )
 
 
@@ -41,8 +50,8 @@ class Operation:
 class History:
     operations: list[Operation] = field(default_factory=list)
 
-    def begin(self, kind: Kind, name: str, now: float, where: str, value: int = 0) -> Operation:
-        operation = Operation(kind, name, now, value=value, where=where)
+    def begin(self, kind: Kind, name: str, now: float, where: str, value: int = 0, condition: Condition = ALWAYS) -> Operation:
+        operation = Operation(kind, name, now, value=value, where=where, condition=condition)
         self.operations.append(operation)
         return operation
 

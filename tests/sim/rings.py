@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -25,13 +25,15 @@ from ring.service.register import Register
 
 if TYPE_CHECKING:
     from tests.sim.cluster import Cluster, Member
+    from tests.sim.script import Change
 
 NAMES = ("account", "container", "object")
 HASHER = NameHasher(b"prefix", b"suffix")
 PART_POWER = 2
 PART_POWER_MAX = 4
 REPLICAS = 3
-CHANGE_S = 6.0  # mean time between two changes
+REPLICAS_LEAST = 2
+REPLICAS_MAX = 5
 
 
 def device_of(number: int) -> Device:
@@ -100,8 +102,12 @@ class Plan:
 
     def ring(self) -> Ring:
         devices = tuple(device_of(n) if n in self.inside else None for n in range(max(self.inside) + 1))
-        rows = tuple(array("H", [holders[replica] for holders in self.table]) for replica in range(REPLICAS))
+        rows = tuple(array("H", [holders[replica] for holders in self.table]) for replica in range(self.replicas))
         return Ring(self.version, self.power, devices, rows, HASHER)
+
+    @property
+    def replicas(self) -> int:
+        return len(self.table[0])
 
     def place(self, rng: random.Random, chance: float) -> None:
         """Bring replicas off devices that left, and some others anywhere."""
@@ -113,26 +119,42 @@ class Plan:
 
 
 class Operator:
-    def __init__(self, cluster: Cluster, rng: random.Random) -> None:
+    """``changes``: when to change something.  What it is follows from the number of the change."""
+
+    def __init__(self, cluster: Cluster, changes: Sequence[Change], *, losing: bool) -> None:
         self._cluster = cluster
-        self._rng = rng
+        self._losing = losing  # a device will be gone for good
+        self._changes = changes
+        self._rng = cluster.simulation.derive("operator")
         self.plans = {name: Plan.of(cluster.first) for name in NAMES}
         self.lost: Member | None = None  # a device that is gone for good
+        self.removed: list[int] = []  # the last ones that left
         self.published = 0
 
-    async def run(self, until: float) -> None:
-        while trio.current_time() < until:
-            await trio.sleep(self._rng.expovariate(1 / CHANGE_S))
-            for name in self._rng.choice((NAMES, ("object",), ("container",), ("object", "container"))):
-                self._change(name, self._rng.choice((self._add, self._remove, self._weigh, self._weigh, self._grow)))
-                if self._rng.random() < 0.8:
+    async def run(self, begin: float) -> None:
+        deeds = (
+            self._add,
+            self._add_again,
+            self._remove,
+            self._weigh,
+            self._weigh,
+            self._grow,
+            self._more_replicas,
+            self._fewer_replicas,
+        )
+        for change in self._changes:
+            await trio.sleep_until(begin + change.at_s)
+            self._rng = rng = self._cluster.simulation.derive(f"change/{change.number}")
+            for name in rng.choice((NAMES, ("object",), ("container",), ("object", "container"))):
+                self._change(name, rng.choice(deeds))
+                if rng.random() < 0.8:
                     await self._publish(name)
 
     async def finish(self) -> None:
         """At rest: what was wanted last is in force and settled everywhere."""
         register = Register(self._cluster.kv)
         for name, plan in self.plans.items():
-            while True:
+            while plan.version > self._cluster.first.version:
                 edition = await register.newest()
                 if edition is not None and edition.rings[name].newest.version >= plan.version:
                     break
@@ -146,24 +168,35 @@ class Operator:
         for name in NAMES:
             self._change(name, lambda plan: plan.inside.remove(member.device.id) if member.device.id in plan.inside else None)
 
-    def _change(self, name: str, change: object) -> None:
+    def _change(self, name: str, change: Callable[[Plan], None]) -> None:
         plan = self.plans[name]
         before = plan.power
-        assert callable(change)
         change(plan)
         if plan.power == before:
             plan.place(self._rng, self._rng.choice((0.0, 0.1, 0.5, 1.0, 1.0)))
         plan.version += 1
 
     def _add(self, plan: Plan) -> None:
-        lost = self.lost.device.id if self.lost is not None else -1
-        outside = [m.device.id for m in self._cluster.members if m.device.id not in (*plan.inside, lost)]
+        outside = self._outside(plan)
         if outside:
             plan.inside.append(self._rng.choice(outside))
 
+    def _add_again(self, plan: Plan) -> None:
+        """One that left not long ago, and may not have handed off what it holds."""
+        outside = set(self._outside(plan))
+        again = [device for device in self.removed if device in outside]
+        if again:
+            plan.inside.append(again[-1])
+
+    def _outside(self, plan: Plan) -> list[int]:
+        lost = self.lost.device.id if self.lost is not None else -1
+        return [m.device.id for m in self._cluster.members if m.device.id not in (*plan.inside, lost)]
+
     def _remove(self, plan: Plan) -> None:
-        if len(plan.inside) > REPLICAS + 1:
-            plan.inside.remove(self._rng.choice(plan.inside))
+        if len(plan.inside) > plan.replicas + 1:
+            device = self._rng.choice(plan.inside)
+            plan.inside.remove(device)
+            self.removed.append(device)
 
     def _weigh(self, plan: Plan) -> None:
         """``place`` moves what it moves."""
@@ -172,6 +205,17 @@ class Operator:
         if plan.power < PART_POWER_MAX:
             plan.power += 1
             plan.table = [list(holders) for holders in plan.table for _ in range(2)]
+
+    def _more_replicas(self, plan: Plan) -> None:
+        if plan.replicas < min(REPLICAS_MAX, len(plan.inside)):
+            for holders in plan.table:
+                holders.append(self._rng.choice([n for n in plan.inside if n not in holders]))
+
+    def _fewer_replicas(self, plan: Plan) -> None:
+        # Of two replicas none may be lost for good: nobody could know what they had.
+        if plan.replicas > (REPLICAS_LEAST if not self._losing else REPLICAS):
+            for holders in plan.table:
+                holders.pop(self._rng.randrange(len(holders)))
 
     async def _publish(self, name: str) -> None:
         member = self._rng.choice(self._cluster.members)

@@ -31,9 +31,11 @@ from storage.client.node import Kind
 from storage.object.expirer import Expirer
 from storage.object.store import ObjectStore
 from storage.rows.books import Books
+from tests.sim import rest
 from tests.sim.cluster import Cluster, Member, Options
-from tests.sim.nemesis import CLOCK_STEP_MAX_S, Nemesis
-from tests.sim.run import _converge
+from tests.sim.faults import CLOCK_STEP_MAX_S
+from tests.sim.nemesis import Nemesis
+from tests.sim.script import Traits, draw
 
 MEMBERS = 5
 NAMES = tuple(f"o{number}" for number in range(14))
@@ -43,6 +45,7 @@ FAULTS_S = 120.0
 DUE_MAX_S = 40.0
 DELAY_S = 2 * CLOCK_STEP_MAX_S + 8.0  # as far as two clocks may be apart, and a write's time
 TURN_S = 5.0
+TRAITS = Traits(destructive=0.0)
 Due = int | None  # None: it stays
 Call = Callable[[ClusterStorage], Awaitable[object]]
 
@@ -141,16 +144,17 @@ class Play:
                 for item in range(5):
                     path, data = Path(container.account, container.container, f"o{item}"), b"x" * 2000 * item
                     await self._until(putting(path, {}, data))
-            nemesis = Nemesis(self.cluster, self.simulation.derive("nemesis"), destructive=False)
-            until = trio.current_time() + FAULTS_S
+            nemesis = Nemesis(self.cluster, draw(self.simulation.seed, MEMBERS, TRAITS, faults_s=FAULTS_S).faults)
+            begin = trio.current_time()
+            until = begin + FAULTS_S
             async with trio.open_nursery() as busy:
                 for name in self.names:
                     busy.start_soon(self._client, name, random.Random(f"{self.simulation.seed}/{name.path}"), until)
                 busy.start_soon(self._delete_account, rng.uniform(5, 40))
-                busy.start_soon(nemesis.run, until)
+                busy.start_soon(nemesis.run, begin)
             nemesis.rest()
             await trio.sleep(DUE_MAX_S + DELAY_S + MEMBERS * TURN_S + 200)
-            self.violations += await _converge(self.cluster)
+            self.violations += await rest.converge(self.cluster)
             await self._judge()
             nursery.cancel_scope.cancel()
 

@@ -23,6 +23,8 @@ class Life:
         self.name = name
         self.number = number
         self.alive = True
+        self.frozen = False
+        self._thawed = trio.Event()
         self._scopes: dict[int, trio.CancelScope] = {}  # waits that end with the life
         self._alarms: dict[int, Alarm] = {}  # the same, cheaper
         self._serial = 0
@@ -36,8 +38,24 @@ class Life:
         """Call it when the node crashes."""
         self._at_end.append(call)
 
+    def freeze(self) -> None:
+        """Stopped as by SIGSTOP: nothing of it reaches a disk, the network or a client, and nothing reaches it.  What it computes
+        meanwhile stays in it; when it is thawed all its timers have run out."""
+        self.frozen = True
+        self._thawed = trio.Event()
+
+    def thaw(self) -> None:
+        self.frozen = False
+        self._thawed.set()
+
+    async def awake(self) -> None:
+        """Wait until it is not frozen."""
+        while self.frozen and self.alive:
+            await self._thawed.wait()
+
     def end(self) -> None:
         self.alive = False
+        self.thaw()
         for call in self._at_end:
             call()
         for scope in list(self._scopes.values()):

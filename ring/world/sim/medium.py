@@ -77,6 +77,8 @@ class Medium:
         # called in front of each operation, with what an interrupted one may have done: may raise an OSError, or crash the node
         self.trip: Callable[[Callable[[], object]], None] | None = None
         self.writes_to_lose = 0  # that many writes are acknowledged and never reach the platter
+        self.writes_to_misdirect = 0  # ... or reach it somewhere else, over what was there
+        self.writes_to_cut = 0  # that many writes stop in the middle with EIO
         self.ignores_sync = False  # a lying drive: syncs and commits are acknowledged and nothing is made durable
         self._trace = trace
         self._dirty: dict[int, FileNode] = {}
@@ -134,6 +136,8 @@ class Medium:
         self.sync_errors = 0
         self.forgets_bytes = 0
         self.writes_to_lose = 0
+        self.writes_to_misdirect = 0
+        self.writes_to_cut = 0
 
     def crash(self, *, power: bool) -> None:
         """The node stops.  A power loss takes what was not synced; a kill takes only what was being done."""
@@ -168,6 +172,10 @@ class Medium:
         self._in_flight[serial] = torn or action
         try:
             await life.sleep_until(self._busy_until)
+            if life.frozen:
+                with trio.CancelScope(shield=True):
+                    await life.awake()
+                life.check()
             if self.trip is not None:
                 self.trip(torn or action)
                 life.check()
@@ -190,10 +198,34 @@ class Medium:
             self.writes_to_lose -= 1
             self._trace(f"write of {len(data)} bytes lost")
             data = bytes(node.content[offset : offset + len(data)]).ljust(len(data), b"\0")
+        elif self.writes_to_misdirect:
+            self.writes_to_misdirect -= 1
+            self._misdirect(node, data)
+            data = bytes(node.content[offset : offset + len(data)]).ljust(len(data), b"\0")
+        cut = self.writes_to_cut and len(data) > 1
+        if cut:
+            self.writes_to_cut -= 1
+            self._trace(f"write of {len(data)} bytes cut short")
+            data = data[: self.rng.randrange(1, len(data))]
         node.pending.append(Patch(offset, data))
         patch(node.content, offset, data)
         node.modified = now
         self._dirty[id(node)] = node
+        if cut:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    def _misdirect(self, node: FileNode, data: bytes) -> None:
+        others = [(path, other) for path, other in self._walk() if other is not node and other.store is None and other.durable]
+        if not others:
+            self._trace(f"write of {len(data)} bytes lost")
+            return
+        path, other = self.rng.choice(others)
+        at = self.rng.randrange(len(other.durable))
+        for bytes_there in (other.durable, other.content):
+            end = min(len(bytes_there), at + len(data))
+            if at < end:
+                bytes_there[at:end] = data[: end - at]
+        self._trace(f"write of {len(data)} bytes landed in {path} at {at}")
 
     def resize(self, node: FileNode, size: int) -> None:
         self.check_writable()

@@ -13,7 +13,7 @@ import errno
 import os
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import trio
@@ -38,6 +38,9 @@ class Link:
     cut: bool = False
     delay_s: float = 0.0
     reset_chance: float = 0.0  # per send
+    jitter_s: float = 0.0  # added to each, up to so much: messages of different connections overtake each other
+    repeat_chance: float = 0.0  # of a message that its sender sends again, on another connection (for who plays messages)
+    losses: int = 0  # how often what was under way has vanished without a word
 
 
 class SimNetwork:
@@ -74,10 +77,7 @@ class SimNetwork:
 
     def heal(self) -> None:
         """All links as new; what was held goes out."""
-        self._links.clear()
-        held, self._held = list(self._held.values()), {}
-        for stream in held:
-            stream.release()
+        self.mend(list(self._links))
         self.trace("network healed")
 
     def start_host(self, life: Life) -> None:
@@ -109,7 +109,31 @@ class SimNetwork:
         self._held[stream.serial] = stream
 
     def latency(self, source: str, target: str) -> float:
-        return self.rng.uniform(*LATENCY_S) + self.link(source, target).delay_s
+        link = self.link(source, target)
+        jitter_s = self.rng.uniform(0, link.jitter_s) if link.jitter_s else 0.0
+        return self.rng.uniform(*LATENCY_S) + link.delay_s + jitter_s
+
+    def mend(self, links: Iterable[tuple[str, str]]) -> None:
+        """These links (source, target) as new; what they held goes out."""
+        mended = set(links)
+        for key in mended:
+            found = self._links.get(key)
+            if found is not None:
+                self._links[key] = Link(losses=found.losses)
+        held = [stream for stream in self._held.values() if (stream.host, stream.remote_host) in mended]
+        for stream in held:
+            del self._held[stream.serial]
+        for stream in held:
+            stream.release()
+
+    def half_open(self, one: str, other: str) -> None:
+        """Somebody between them forgot their connections: what is sent on them arrives nowhere, and neither end is told."""
+        for key in ((one, other), (other, one)):
+            self.link(*key).losses += 1
+        for stream in self._streams.values():
+            if {stream.host, stream.remote_host} == {one, other}:
+                stream.forgotten = True
+        self.trace(f"connections between {one} and {other} are half-open")
 
 
 class SimStream:
@@ -134,12 +158,15 @@ class SimStream:
         self._closed = False
         self._broken = False
         self._vanished = False  # lost its power: never answers again
+        self.forgotten = False  # by the network: what it sends arrives nowhere
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         if self._wake is not None:
             raise trio.BusyResourceError("another task is receiving on this stream")
         await trio.lowlevel.checkpoint()
         while True:
+            if self._life.frozen:
+                await self._life.awake()
             self._check()
             if self._incoming and self._incoming[0][0] <= trio.current_time():
                 return self._take(max_bytes)
@@ -162,6 +189,9 @@ class SimStream:
             view = memoryview(data).cast("B")
             for at in range(0, len(view), SEGMENT_BYTES):
                 await self._wait_for_room()
+                if self._life.frozen:
+                    await self._life.awake()
+                    self._check()
                 self._transmit(bytes(view[at : at + SEGMENT_BYTES]))
             self._check()
         finally:
@@ -225,6 +255,8 @@ class SimStream:
     def _transmit(self, data: bytes) -> None:
         network, peer = self._network, self.peer
         assert peer is not None
+        if self.forgotten:
+            return
         link = network.link(self.host, self.remote_host)
         if link.cut or self._outbox:
             self._outbox.append(data)
@@ -309,6 +341,8 @@ class SimListener:
     async def accept(self) -> Stream:
         await trio.lowlevel.checkpoint()
         while True:
+            if self._life.frozen:
+                await self._life.awake()
             self._life.check()
             if self.closed:
                 raise trio.ClosedResourceError("the listener was closed")
@@ -369,6 +403,8 @@ class SimNet:
             key = TcpAddress("", address.port)
             await self._shake_hands(there)
         await timer.sleep(network.latency(here, there))
+        if self._life.frozen:
+            await self._life.awake()
         self._life.check()
         listener = network.listeners.get((there, key))
         if listener is None:

@@ -542,3 +542,32 @@ async def test_reports_of_replicas_settle_at_the_account(autojump_clock: MockClo
         for one in reports:
             state = await books.merge_rows(ACCOUNT, [one])
         assert state is not None and (state.count, state.objects) == (0, 0)
+
+
+async def test_what_is_in_the_tables_goes_there_once_also_when_its_log_stays(autojump_clock: MockClock) -> None:
+    """A segment cannot be removed after the commit: who asks again does not count the same rows a second time."""
+    span = Span.of(HASHER.hash(CONTAINER), PART_POWER)
+    node = SimWorld(1).node
+    medium = node.disk(ROOT)
+
+    async def first(world: World) -> None:
+        async with open_books(world) as books:
+            await books.merge_header(header())
+            await books.merge_rows(CONTAINER, [row("a")])
+            before, medium.root = medium.root, None  # the disk is unmounted: what is open goes on, names are gone
+            for _ in range(2):
+                with pytest.raises(DiskFault):
+                    await books.flush()
+            medium.root = before
+
+    async def second(world: World) -> None:
+        async with open_books(world) as books, open_books(SimWorld(2)) as other:
+            await other.merge_header(header())
+            await other.merge_rows(CONTAINER, [row("a")])
+            for each in (books, other):
+                await each.flush()
+            assert await books.digests("book", span) == await other.digests("book", span)
+
+    await node.run(first)
+    node.restart()
+    await node.run(second)

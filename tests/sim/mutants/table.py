@@ -1,0 +1,39 @@
+"""Which mutants there are, and for each a seed that catches it (found by ``make sim-mutants``, replayed by CI)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tests.sim.cluster import Options
+from tests.sim.mutants import asking, keeping
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    apply: Callable[[Options], None]
+    seed: int  # one that catches it
+
+
+MUTANTS: dict[str, Mutant] = {
+    "ack-at-one-replica": Mutant(asking.ack_at_one_replica, 1),
+    "blank-disk-is-new": Mutant(keeping.blank_disk_is_new, 1),
+    "compaction-drops-live": Mutant(keeping.compaction_drops_live, 1),
+    "delete-on-timeout": Mutant(asking.delete_on_timeout, 1),
+    "drop-before-all-have-it": Mutant(keeping.drop_before_all_have_it, 1),
+    "drop-the-ring-version-check": Mutant(asking.drop_the_ring_version_check, 1),
+    "forget-the-old-ring": Mutant(asking.forget_the_old_ring, 1),
+    "forget-the-row-update": Mutant(keeping.forget_the_row_update, 1),
+    "handoff-counts": Mutant(asking.handoff_counts, 1),
+    "position-too-far": Mutant(keeping.position_too_far, 1),
+    "quarantine-on-timeout": Mutant(keeping.quarantine_on_timeout, 1),
+    "read-one-replica": Mutant(asking.read_one_replica, 1),
+    "reclaim-early": Mutant(keeping.reclaim_early, 1),
+    "repair-older-over-newer": Mutant(asking.repair_older_over_newer, 1),
+    "replay-stops-early": Mutant(keeping.replay_stops_early, 1),
+    "report-once": Mutant(keeping.report_once, 1),
+    "rows-as-they-come": Mutant(keeping.rows_as_they_come, 1),
+    "settle-at-once": Mutant(asking.settle_at_once, 1),
+    "skip-fsync": Mutant(keeping.skip_fsync, 1),
+    "trust-a-corrupt-block": Mutant(keeping.trust_a_corrupt_block, 1),
+}

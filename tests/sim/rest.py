@@ -1,0 +1,148 @@
+"""After the faults: what must become true again, in bounded virtual time, and what must be readable then.
+
+replace_disks   the operator formats what has no label any more
+converge        every device serves, rings are settled, replicas have equal roots, no row is owed, totals are exact
+alive           every request succeeds again, at every front door
+final_reads     every name at every front door, and the listings against them
+"""
+
+from __future__ import annotations
+
+import trio
+
+from ring.errors import FormatError, RingfortError
+from ring.names import Path, Span
+from ring.service.register import Register
+from storage.object.device import LABEL_PATH, Label
+from tests.sim import checkers
+from tests.sim.cluster import Cluster, Member
+from tests.sim.door import ACCOUNT
+from tests.sim.history import Outcome
+from tests.sim.workload import CONTAINERS, Workload
+
+CONVERGE_S = 600.0
+LOOK_EVERY_S = 10.0
+ALIVE = "c0/alive"
+
+
+async def replace_disks(cluster: Cluster) -> None:
+    for member in cluster.members:
+        while not member.node.up:
+            await trio.sleep(1)
+        if not await _has_label(member):
+            cluster.simulation.trace(f"{member.name} gets a new disk")
+            member.medium.empty()
+            await member.format()
+
+
+async def _has_label(member: Member) -> bool:
+    """Also when it is another device's: that one is to be looked for, and not to be formatted."""
+    if member.medium.root is None:
+        return True
+    try:
+        Label.decode(bytes(member.medium.file(LABEL_PATH).durable))
+    except (FileNotFoundError, FormatError):
+        return False
+    return True
+
+
+async def converge(cluster: Cluster, workload: Workload | None = None) -> list[str]:
+    """Wait until all replicas agree (and ``workload`` sees exact totals), at most CONVERGE_S."""
+    deadline = trio.current_time() + CONVERGE_S
+    while True:
+        found = await _differences(cluster)
+        if not found and workload is not None:
+            found = await _totals(cluster, workload)
+        if not found:
+            cluster.simulation.trace("---- converged")
+            return []
+        if trio.current_time() > deadline:
+            return [f"not converged {CONVERGE_S:.0f} s after the last fault:", *found]
+        await trio.sleep(LOOK_EVERY_S)
+
+
+async def _differences(cluster: Cluster) -> list[str]:
+    newest = await Register(cluster.kv).newest()
+    found = [f"{m.name} does not serve" for m in cluster.members if m.keeper is None or (m.local is None and not m.lost)]
+    found += [f"{m.name} is not audited" for m in cluster.members if m.audit.is_set() and not m.audited.is_set()]
+    found += [f"{m.name} has another edition" for m in cluster.members if m.keeper is not None and m.keeper.edition != newest]
+    if newest is not None:
+        found += [f"ring {name} is not settled" for name, ring in newest.rings.items() if ring.newest != ring.settled]
+    keeper = cluster.members[0].keeper
+    if found or keeper is None:
+        return found
+    roots: dict[tuple[str, int], dict[str, bytes]] = {}
+    for member in cluster.members:
+        store, books = member.store, member.books
+        if member.lost:
+            continue
+        if store is None or books is None:
+            return [f"{member.name} does not serve"]
+        try:
+            owed = store.unpaid(10)
+            if owed:
+                found.append(f"{member.name} owes {owed}")
+            for kind, overlap in keeper.overlaps.items():
+                for partition in range(overlap.ring.partition_count):
+                    span = Span(overlap.ring.part_power, partition)
+                    held = await (store.digests(span) if kind == "object" else books.digests(kind, span))
+                    roots.setdefault((kind, partition), {})[member.name] = held.root
+        except RingfortError as error:
+            return [f"{member.name}: {error}"]
+    for (kind, partition), answers in roots.items():
+        primaries = {device.ip for device in keeper.overlaps[kind].ring.primaries(partition)}
+        for name, root in answers.items():
+            if name not in primaries and any(root):
+                found.append(f"{kind} partition {partition}: {name} is no primary and still holds something")
+        roots[kind, partition] = {name: root for name, root in answers.items() if name in primaries}
+    return found + checkers.replicas_agree(roots)
+
+
+async def _totals(cluster: Cluster, workload: Workload) -> list[str]:
+    member = cluster.members[-1]
+    totals = await workload.totals(member)
+    if totals is None:
+        return [f"{member.name} cannot tell the totals at rest"]
+    listed: dict[str, dict[str, tuple[int, str]]] = {}
+    for container in CONTAINERS:
+        found = await workload.listing(member, container)
+        if found is None:
+            return [f"{ACCOUNT}/{container} cannot be listed at rest by {member.name}"]
+        listed[container] = found
+    return checkers.totals_are_exact(listed, *totals)
+
+
+async def alive(cluster: Cluster, workload: Workload) -> list[str]:
+    """Everything works again, for everybody, the first time."""
+    found = []
+    for member in cluster.members:
+        put = await workload.put(member, ALIVE, 5000)
+        get = await workload.get(member, ALIVE)
+        delete = await workload.delete(member, ALIVE)
+        for operation in (put, get, delete):
+            if operation.outcome is not Outcome.ACKED:
+                found.append(f"refused at rest: {operation}")
+    return found
+
+
+async def final_reads(cluster: Cluster, workload: Workload) -> list[str]:
+    found: list[str] = []
+    objects: dict[str, tuple[int, str]] = {}
+    for name in workload.names:
+        for member in cluster.members:
+            operation = await workload.get(member, name)
+            if operation.outcome is not Outcome.ACKED:
+                found.append(f"{name} cannot be read at rest: {operation}")
+        meta = await workload.head(cluster.members[0], name)
+        if meta is not None:
+            objects[name] = meta
+    for member in cluster.members:
+        listed: dict[str, tuple[int, str]] = {}
+        for container in CONTAINERS:
+            page = await workload.listing(member, container)
+            if page is None:
+                found.append(f"{Path(ACCOUNT, container)} cannot be listed at rest by {member.name}")
+            else:
+                listed |= page
+        found += checkers.listings_equal_objects(listed, objects)
+    return found
