@@ -54,6 +54,11 @@ class Horizon(msgspec.Struct, frozen=True, array_like=True):
 NO_HORIZON = Horizon()
 
 
+def closed_at(overlaps: Mapping[str, Overlap]) -> int:
+    """Above this (ticks) every new timestamp has to be."""
+    return max((overlap.horizon.closed for overlap in overlaps.values()), default=0)
+
+
 def next_horizons(
     edition: Edition, overlaps: Mapping[str, Overlap], reports: Mapping[str, Mapping[int, Report]], step: int
 ) -> Mapping[str, Horizon]:

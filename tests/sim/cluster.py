@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import trio
 
@@ -23,9 +24,10 @@ from ring.device import Device
 from ring.errors import Conflict, RingfortError, Unavailable
 from ring.kv.memory import MemoryKV
 from ring.ringfile import encode
-from ring.service.agent import AgentSettings, Confirmations, RingAgent
+from ring.service.agent import AgentSettings, Confirmations, Horizons, RingAgent
 from ring.service.follow import Renewal
 from ring.service.gate import Gate
+from ring.service.horizon import closed_at, next_horizons
 from ring.service.keeper import Keeper
 from ring.service.overlap import Overlap, RingSource
 from ring.service.register import Register
@@ -48,12 +50,14 @@ from storage.object.auditor import Auditor
 from storage.object.compaction import Compactor
 from storage.object.device import OpenDevice, format_device
 from storage.object.health import Change, Reserve
+from storage.object.reclaimer import ObjectReclaimer
 from storage.object.replicator import ObjectReplicator
 from storage.object.store import ObjectStore
 from storage.object.updater import ObjectUpdater
 from storage.object.watch import DeviceWatch
 from storage.rows.books import Books
 from storage.sync.moving import Watcher
+from storage.sync.proposal import Proposal
 from tests.sim.direct import Answer, DirectNode
 from tests.sim.door import serve_door
 from tests.sim.ledger import Ledger
@@ -71,7 +75,8 @@ SEGMENT_BYTES = 8 << 10  # of a pack: small, so that packs are compacted while t
 ROOT = "/srv/disk"
 RINGS = "/srv/rings"  # on the machine's own disk
 PUBLISHED = "/srv/published"
-AGENT = AgentSettings(look_s=2.0, patience_s=30.0)
+AGENT = AgentSettings(look_s=2.0, patience_s=30.0, horizon_look_s=4.0, horizon_step_s=5.0)
+RECLAIM_EVERY_S = 4.0
 
 
 SETTINGS = Settings(  # impatient, so that a short run sees much; small, so that bodies of a few KiB are large ones
@@ -111,6 +116,9 @@ class Options:
     gate: Callable[[Gate], Gate] = lambda gate: gate  # how a device sees that of its process
     formats_anything: bool = False  # an operator who takes a device without a label for a new one
     waits_for: Callable[[str, Overlap, set[int]], bool] | None = None  # in place of the agent's rule
+    reclaim_age_s: float = 0.0  # tombstones older than that go; 0: they stay
+    horizons: Horizons = next_horizons  # the agent's rule
+    reclaimer: type[ObjectReclaimer] = ObjectReclaimer
 
 
 class Member:
@@ -189,18 +197,21 @@ class Member:
                 settings=AGENT,
                 note=lambda event, detail: cluster.simulation.trace(f"{self.name} {event}: {detail}"),
                 waits_for=cluster.options.waits_for,
+                horizons=cluster.options.horizons,
             )
             nursery.start_soon(agent.run)
             nursery.start_soon(self._keep_device, world, keeper, confirmations)
             see = cluster.options.see_ring
             rings = Rings.of(keeper.overlaps)
             keeper.tell(lambda overlaps: rings.take({name: see(overlap) for name, overlap in overlaps.items()}))
+            timestamps = TimestampSource(world.clock)
+            keeper.tell(lambda overlaps: timestamps.stay_above(closed_at(overlaps)))
             self.facade = ClusterStorage(
                 world,
                 nursery,
                 rings,
                 lambda device: self.reach(device.id),
-                TimestampSource(world.clock),
+                timestamps,
                 settings=cluster.options.settings,
                 write_quorum=cluster.options.write_quorum,
                 renew=Renewal(keeper, timeout_s=3.0),
@@ -250,6 +261,7 @@ class Member:
 
         async def serve(opened: OpenDevice, running: Callable[[], None]) -> None:
             store = self.cluster.ledger.watched(options.store)(world, opened, HASHER, segment_bytes_max=SEGMENT_BYTES)
+            store.standing.horizon = lambda name: keeper.overlaps[name].horizon
             books = options.books(world, opened, HASHER)
             try:
                 async with trio.open_nursery() as nursery:
@@ -315,6 +327,21 @@ class Member:
             cluster.options.container_updater(device, books, lambda: overlap("account"), nodes),
             cluster.options.compactor(world, store, interval_s=COMPACT_EVERY_S, grace_s=1.0, headroom_bytes=SEGMENT_BYTES),
         ]
+        if age_s := cluster.options.reclaim_age_s:
+            proposal = Proposal(world.clock, partial(confirmations.clean, "object", device.id), age_s=age_s, every_s=5.0)
+            workers.append(
+                cluster.options.reclaimer(
+                    world.clock,
+                    device,
+                    store,
+                    lambda: overlap("object"),
+                    nodes,
+                    proposal,
+                    clear=keeper.gate.clear,
+                    interval_s=RECLAIM_EVERY_S,
+                    forget_again_s=4 * RECLAIM_EVERY_S,
+                )
+            )
         self._run(nursery, world, workers)
         nursery.start_soon(self._audit, Auditor(world, store))
 
