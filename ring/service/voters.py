@@ -45,6 +45,13 @@ class Voters:
         members, needed = self.groups[0]
         return (replicas & members).bit_count() >= needed
 
+    def blocks(self, replicas: int) -> bool:
+        """Whether no group has a majority without these."""
+        for members, needed in self.groups:  # noqa: SIM110
+            if (members & ~replicas).bit_count() >= needed:
+                return False
+        return True
+
     @property
     def leaving(self) -> int:
         """Those that only the settled ring names."""

@@ -3,7 +3,7 @@
 NotFound            ObjectNotFound ContainerNotFound AccountNotFound AccountGone
 Conflict            ContainerNotEmpty PolicyConflict Superseded PreconditionFailed
 BadInput            BadDigest EntityTooLarge
-Unavailable         NoQuorum
+Unavailable         NoQuorum (UnderPromise) PromisedAbove ClockAhead
 """
 
 from __future__ import annotations
@@ -58,3 +58,20 @@ class EntityTooLarge(BadInput):
 
 class NoQuorum(Unavailable):
     """Too few primaries answered."""
+
+
+class PromisedAbove(Unavailable):
+    """The device has promised a conditional write to take nothing of the name that is older than ``ballot``.  It did not take what
+    was sent, which says nothing of what it holds: whoever brought a copy keeps it and comes again."""
+
+    def __init__(self, message: str, ballot: Timestamp) -> None:
+        super().__init__(message)
+        self.ballot = ballot
+
+
+class UnderPromise(NoQuorum):
+    """What is to be brought to a majority is in the way of a conditional write that has not come to its end."""
+
+
+class ClockAhead(Unavailable):
+    """A device did not take a timestamp that is too far ahead of its clock."""

@@ -32,18 +32,21 @@ class Outcome(Enum):
 
     STORED = "stored"  # durable, and the newest there
     SUPERSEDED = "superseded"  # the device holds something newer and took nothing
+    PROMISED = "promised"  # it has promised a conditional write to take nothing so old, and took nothing
     FAILED = "failed"  # an error, or no answer: it may or may not have it
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
     outcome: Outcome
-    newest: Timestamp = ZERO  # of a superseded write: what the device holds
+    newest: Timestamp = ZERO  # superseded: what the device holds; promised: below what it takes nothing
+    never: bool = False  # superseded: and it surely never held what was sent
 
 
 class Verdict(Enum):
     STORED = "stored"  # enough copies are durable
-    SUPERSEDED = "superseded"  # a primary holds something newer: write again above ``newest``
+    SUPERSEDED = "superseded"  # devices took nothing so old, and nobody was or will be shown this: write again above ``newest``
+    CONTESTED = "contested"  # likewise, but it may lie somewhere, or may have lain: nobody may write it again just so
     UNAVAILABLE = "unavailable"  # enough copies can no longer be reached
 
 
@@ -51,14 +54,18 @@ class Verdict(Enum):
 class WriteQuorum:
     """Of one write.  Replies of replicas that have no vote (handoffs) change nothing.
 
-    One superseded primary is enough to write again: the newer version may have been acknowledged, and an answer of "stored" would
-    then hide behind it."""
+    A majority that stored it is enough, whatever others hold: had something newer been acknowledged before this write began, it
+    would be at a majority, and one of those would not have stored this.  Without a majority, it may be written again under a newer
+    timestamp only when it is certain that nobody saw it, or it would happen twice: either it lies nowhere, or so many devices hold
+    something newer and never held this that too few are left to show it."""
 
     voters: Voters
     stored: int = 0  # bits of replicas, as in Voters
     failed: int = 0
+    superseded: int = 0
+    promised: int = 0
+    never: int = 0  # of those that it superseded
     newest: Timestamp = ZERO
-    superseded: bool = False
 
     def receive(self, replica: int, reply: Reply) -> Verdict | None:
         """Take one reply; a Verdict as soon as later replies cannot change what to do."""
@@ -67,20 +74,40 @@ class WriteQuorum:
                 case Outcome.STORED:
                     self.stored |= 1 << replica
                 case Outcome.SUPERSEDED:
-                    self.superseded = True
+                    self.superseded |= 1 << replica
+                    self.never |= reply.never << replica
+                    self.newest = max(self.newest, reply.newest)
+                case Outcome.PROMISED:
+                    self.promised |= 1 << replica
                     self.newest = max(self.newest, reply.newest)
                 case Outcome.FAILED:
                     self.failed |= 1 << replica
         return self.verdict()
 
     def verdict(self) -> Verdict | None:
-        if self.superseded:
-            return Verdict.SUPERSEDED
         if self.voters.majority(self.stored):
             return Verdict.STORED
+        refused = self.superseded | self.promised
+        if refused:
+            if self.voters.blocks(self.never) or self.never | self.promised == self.voters.everybody:
+                return Verdict.SUPERSEDED
+            return Verdict.CONTESTED if self.stored | refused | self.failed == self.voters.everybody else None
         if not self.voters.majority(~self.failed):
             return Verdict.UNAVAILABLE
         return None
+
+    @property
+    def deciding(self) -> bool:
+        """A majority replied, and what is still missing is worth a short wait only."""
+        refused = self.superseded | self.promised
+        return bool(refused) and self.voters.majority(self.stored | refused)
+
+    def at_the_end(self) -> Verdict:
+        """When no more replies are waited for."""
+        verdict = self.verdict()
+        if verdict is None:
+            return Verdict.CONTESTED if self.superseded | self.promised else Verdict.UNAVAILABLE
+        return verdict
 
 
 # ---- reads

@@ -19,6 +19,7 @@ from ring.names import Path
 from ring.timestamp import Timestamp
 from ring.wire.message import Piece
 from storage.client.bodies import OnePiece, aclose
+from storage.client.errors import PromisedAbove, UnderPromise
 from storage.client.fanout import Progress
 from storage.client.local import LocalNode
 from storage.client.node import Kind, Node, NodeReading, Version
@@ -63,7 +64,7 @@ async def find(reach: Reach, replicas: Replicas, path: Path, *, shown: bool = Tr
     if agreed is not None:
         return _agreed(replicas, quorum, agreed)
     newest = quorum.newest
-    if shown and newest is not None and not _may_show(reach, replicas, newest, held := quorum.held):
+    if shown and newest is not None and not may_show(reach, replicas, newest, held := quorum.held):
         await _secure(reach, replicas, quorum, newest, held)
     holders = [nodes[index] for index in quorum.holders]
     holders.sort(key=lambda node: not isinstance(node, LocalNode))
@@ -101,7 +102,7 @@ async def _ask_others(reach: Reach, nodes: Sequence[Node], quorum: ReadQuorum, p
     open_for_answers = False  # what comes now must not change a quorum that was acted on
 
 
-def _may_show(reach: Reach, replicas: Replicas, newest: Version, held: int) -> bool:
+def may_show(reach: Reach, replicas: Replicas, newest: Version, held: int) -> bool:
     """Whether what these replicas were found to hold may be shown.
 
     A large body that a majority of the settled ring's primaries holds may be shown before it was moved: their replicators bring it
@@ -118,13 +119,15 @@ def _may_show(reach: Reach, replicas: Replicas, newest: Version, held: int) -> b
 
 async def _secure(reach: Reach, replicas: Replicas, quorum: ReadQuorum, newest: Version, held: int) -> None:
     """Bring ``newest`` to those that answered and lack it, until a majority holds it.  NoQuorum when that does not come about in
-    the time that a write has; it goes on behind."""
+    the time that a write has; it goes on behind.  UnderPromise when a conditional write is in the way: it may have been evaluated
+    on something else, and what it did not see must not be shown before it."""
     nodes = replicas.nodes
     answers = dict(quorum.answers)
     targets = [i for i in answers if not held >> i & 1]
     sources = [nodes[i] for i in quorum.holders]
     asked = sum(1 << i for i in answers)
     failed = 0
+    promised = False
     majority = replicas.voters.majority
     order = NewFirst(replicas.voters, held, reach.settings.write_timeout_s)
 
@@ -135,12 +138,13 @@ async def _secure(reach: Reach, replicas: Replicas, quorum: ReadQuorum, newest: 
         return await bring(newest, sources, node, reach.settings.pack_cut_bytes, has_data=same)
 
     def receive(index: int, reply: bool | RingfortError) -> Progress:
-        nonlocal held, failed
+        nonlocal held, failed, promised
         if reply is True:
             held |= 1 << targets[index]
             order.took(targets[index])
         else:
             failed += 1 << targets[index]
+            promised |= isinstance(reply, PromisedAbove)
         done = majority(held) or not majority(~failed & asked)
         return Progress.SETTLED if done else Progress.OPEN
 
@@ -148,6 +152,8 @@ async def _secure(reach: Reach, replicas: Replicas, quorum: ReadQuorum, newest: 
         settling = reach.fanout.start([nodes[i] for i in targets], call, receive)
         await settling.wait(reach.settings.write_timeout_s, 0)
     if not majority(held):
+        if promised:
+            raise UnderPromise(f"{newest.path}: a conditional write of it is under way")
         raise replicas.short(f"{newest.path}: too few primaries hold its newest version, and more cannot be brought to it now")
 
 

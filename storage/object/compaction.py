@@ -18,6 +18,8 @@ in the same entry, whatever is compacted next, so a record of a name may leave e
 - a drop, and no record of its name stands before it: neither among what this compaction keeps, nor in a segment in front of it.
   The latter is known of a segment in which nothing is dead, and of a compacted one whose making began when the drop was in the
   log already (SegmentHead.clean), unless it had to keep something dead.
+- a promise that is not open, or a release, when a drop in its place might leave: a release that went before its promise would make
+  that one count again.
 
 Large files are not touched: their records move, the files stay.  Records of kinds that this program does not know keep their
 segment as it is.  Bytes in which no record is found may go when the medium confirms that, and no entry points at them.
@@ -53,6 +55,7 @@ GRACE_S = 1.0
 UNIT_BYTES = 1 << 20
 RECORDS_BETWEEN_YIELDS = 256
 HEADROOM_BYTES = 2 * SEGMENT_BYTES_MAX
+_TAKE_AWAY = (RecordKind.DROP, RecordKind.RELEASE)
 DEBT_S = 3600.0  # so long dead records that owed a row are taken to owe it still
 
 
@@ -280,7 +283,7 @@ class Compactor:
                     buffers += parts
                     job.size += length
                     self.moved_bytes += length
-                    if record.kind is RecordKind.DROP:
+                    if record.kind in _TAKE_AWAY:
                         job.drop_bytes += length
         if buffers:
             await job.file.append(buffers, sync=False)
@@ -296,7 +299,7 @@ class Compactor:
         with self._asking_the_index():
             if self._index.names(record.hash, name.sequence, finding.offset):
                 return True
-            if record.kind is RecordKind.DROP:
+            if record.kind in _TAKE_AWAY:
                 if record.hash in job.indebted:
                     job.bound += finding.length
                 return not job.free[job.at] or record.hash in job.indebted
@@ -367,7 +370,7 @@ class Compactor:
             if isinstance(finding, Damaged):
                 raise _Keep(job.victims[0], f"segment {sequence:08x}, which takes its place, is damaged")
             record = finding.record
-            if record.kind is RecordKind.DROP:
+            if record.kind in _TAKE_AWAY:
                 job.drop_bytes += finding.length
             elif record.origin is not None:
                 place = Place(sequence, finding.offset, finding.length, finding.meta_length)

@@ -31,6 +31,7 @@ from storage.client.node import (
     Node,
     NodeReading,
     NodeUpload,
+    Promised,
     RowPage,
     Version,
     WriteReply,
@@ -76,6 +77,12 @@ class DirectNode:
 
     async def post(self, path: Path, metadata: Mapping[str, str], content_type: str, timestamp: Timestamp) -> WriteReply:
         return await self._call(lambda node: node.post(path, metadata, content_type, timestamp), repeatable=True)
+
+    async def promise(self, path: Path, ballot: Timestamp, ours: Sequence[Timestamp]) -> Promised:
+        return await self._call(lambda node: node.promise(path, ballot, ours))
+
+    async def release(self, path: Path, ballot: Timestamp) -> None:
+        await self._call(lambda node: node.release(path, ballot))
 
     async def head(self, path: Path) -> Version | None:
         return await self._call(lambda node: node.head(path))

@@ -8,12 +8,14 @@ from ring.names import Path
 from ring.service.voters import majority_of, plain
 from ring.timestamp import ZERO, Timestamp
 from storage.client.node import BookHeader, BookState, Kind, Version
-from storage.client.quorum import BookQuorum, Outcome, ReadQuorum, Reply, Verdict, WriteQuorum
+from storage.client.quorum import BookQuorum, Outcome, ReadQuorum, Reply, Verdict, Voters, WriteQuorum
 
 PATH = Path("a", "c", "o")
 STORED = Reply(Outcome.STORED)
 FAILED = Reply(Outcome.FAILED)
-NEWER = Reply(Outcome.SUPERSEDED, newest=Timestamp(9))
+NEVER = Reply(Outcome.SUPERSEDED, newest=Timestamp(9), never=True)
+MAYBE = Reply(Outcome.SUPERSEDED, newest=Timestamp(9))
+PROMISED = Reply(Outcome.PROMISED, newest=Timestamp(9))
 BY_HANDOFF = Reply(Outcome.STORED)
 HANDOFF = 5  # a replica number that no voter has
 
@@ -26,8 +28,22 @@ HANDOFF = 5  # a replica number that no voter has
         (3, [FAILED, STORED, FAILED], [None, None, Verdict.UNAVAILABLE]),
         (3, [FAILED, FAILED], [None, Verdict.UNAVAILABLE]),
         (3, [STORED, FAILED, BY_HANDOFF, FAILED], [None, None, None, Verdict.UNAVAILABLE]),
-        (3, [STORED, NEWER], [None, Verdict.SUPERSEDED]),
-        (3, [NEWER, STORED, STORED], [Verdict.SUPERSEDED] * 3),
+        # Something newer: a majority that stored it is enough; else it must be certain that nobody saw it.
+        (3, [NEVER, STORED, STORED], [None, None, Verdict.STORED]),
+        (3, [STORED, NEVER, NEVER], [None, None, Verdict.SUPERSEDED]),
+        (3, [NEVER, NEVER], [None, Verdict.SUPERSEDED]),
+        (3, [FAILED, NEVER, NEVER], [None, None, Verdict.SUPERSEDED]),
+        (3, [STORED, MAYBE, NEVER], [None, None, Verdict.CONTESTED]),
+        (3, [MAYBE, MAYBE, MAYBE], [None, None, Verdict.CONTESTED]),
+        (3, [STORED, FAILED, NEVER], [None, None, Verdict.CONTESTED]),
+        # A promise can be taken back: what it refused may come again from where it lies, unless it lies nowhere.
+        (3, [STORED, PROMISED, PROMISED], [None, None, Verdict.CONTESTED]),
+        (3, [PROMISED, PROMISED, PROMISED], [None, None, Verdict.SUPERSEDED]),
+        (3, [PROMISED, PROMISED, NEVER], [None, None, Verdict.SUPERSEDED]),
+        (3, [PROMISED, PROMISED, FAILED], [None, None, Verdict.CONTESTED]),
+        (3, [PROMISED, STORED, STORED], [None, None, Verdict.STORED]),
+        (2, [NEVER], [Verdict.SUPERSEDED]),
+        (5, [STORED, STORED, NEVER, NEVER, NEVER], [None, None, None, None, Verdict.SUPERSEDED]),
         (1, [STORED], [Verdict.STORED]),
         (1, [FAILED], [Verdict.UNAVAILABLE]),
         (2, [STORED, FAILED], [None, Verdict.UNAVAILABLE]),
@@ -40,6 +56,27 @@ def test_a_write_stands_at_a_majority_of_primaries(replicas: int, replies: list[
     quorum = WriteQuorum(plain(replicas))
     voting = iter(range(replicas))
     assert [quorum.receive(HANDOFF if reply is BY_HANDOFF else next(voting), reply) for reply in replies] == verdicts
+
+
+def test_while_a_partition_moves_no_ring_may_show_what_is_written_again() -> None:
+    quorum = WriteQuorum(Voters.of([0, 1, 2], [2, 3, 4]))
+    assert quorum.receive(0, NEVER) is None
+    assert quorum.receive(1, NEVER) is None  # whoever goes by the settled ring alone may still be shown it
+    assert quorum.receive(3, NEVER) is None
+    assert quorum.receive(2, NEVER) is Verdict.SUPERSEDED
+
+
+def test_at_the_end_of_the_wait_silence_is_unknown() -> None:
+    for replies, verdict in (
+        ([NEVER], Verdict.CONTESTED),
+        ([PROMISED, STORED], Verdict.CONTESTED),
+        ([STORED], Verdict.UNAVAILABLE),
+    ):
+        quorum = WriteQuorum(plain(3))
+        for replica, reply in enumerate(replies):
+            quorum.receive(replica, reply)
+        assert quorum.at_the_end() is verdict
+        assert quorum.deciding == (len(replies) == 2)
 
 
 def test_a_superseded_write_names_the_newest() -> None:

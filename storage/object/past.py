@@ -1,0 +1,53 @@
+"""Past: which versions of a name a device held a moment ago, before what it holds now.  In RAM only, bounded, and honest about it.
+
+Whoever wrote a version and finds something newer in its place must know whether anybody can have seen it meanwhile: if so, to
+write it again would make it happen twice.  Nobody was shown a version that too few devices ever held, and what a device holds
+only ever grows: so it is enough to remember, of names that were written lately, the last few versions that were replaced.  What was
+forgotten, or was before this process, is answered with "maybe".
+
+Pure.  Neighbours: index.py (tells what is replaced), store.py (asks), storage.client.quorum (what follows from the answer).
+"""
+
+from __future__ import annotations
+
+from ring.timestamp import ZERO, Timestamp
+
+NAMES_MAX = 16_384
+VERSIONS_MAX = 16  # of one name
+
+Known = tuple[Timestamp, Timestamp | None]  # a version, and of which it is a copy
+
+
+class Past:
+    def __init__(self) -> None:
+        self._replaced: dict[bytes, tuple[Known, ...]] = {}  # by hash, the oldest first; whole from the first one on
+
+    def replaced(self, name_hash: bytes, old: Known | None) -> None:
+        """What was held (None: nothing) made room for something newer."""
+        before = self._replaced.pop(name_hash, None)
+        if before == ():
+            self._replaced[name_hash] = ()
+            return
+        if len(self._replaced) >= NAMES_MAX:
+            del self._replaced[next(iter(self._replaced))]
+        self._replaced[name_hash] = (*(before or ())[1 - VERSIONS_MAX :], old or (ZERO, None))
+
+    def dropped(self, name_hash: bytes) -> None:
+        """What was held is gone without anything newer: what is held now says nothing of what was."""
+        self._replaced[name_hash] = ()
+
+    def clear(self) -> None:
+        """After a replay: what it told is not all that was."""
+        self._replaced.clear()
+
+    def never(self, name_hash: bytes, version: Timestamp, held: Known | None, *, other: bool = False) -> bool:
+        """Whether this device surely never held ``version``, nor a copy of it; ``held`` is what it holds now.  ``other``: what is
+        held is not it, though it may have its timestamp."""
+        replaced = self._replaced.get(name_hash)
+        if replaced == ():
+            return False
+        if held is None or held[0] < version:
+            return True  # had it been held, it would be still, or something above it
+        if held[1] == version or (held[0] == version and not other) or replaced is None or replaced[0][0] >= version:
+            return False
+        return not any(version in known for known in replaced)
