@@ -28,6 +28,7 @@ from storage.client.pages import list_page, not_found
 from storage.client.quorum import BookQuorum, Outcome, Reply, Verdict
 from storage.client.reach import Reach, Replicas
 from storage.container.listing import book_meta
+from storage.container.shards import ShardMap, map_of, shard_path
 from storage.rows.merge import merge_states
 
 
@@ -37,6 +38,7 @@ class Known:
 
     policy: int
     until: float
+    shards: ShardMap | None = None  # that it was cut into then
 
 
 class BookOperations:
@@ -58,13 +60,20 @@ class BookOperations:
         if len(self._known) > 10_000:
             self._known.clear()
         until = trio.current_time() + self._reach.settings.container_cache_s
-        known = Known(state.header.policy, until)
+        known = Known(state.header.policy, until, map_of(state.header.metadata))
         self._known[path] = known
         return known
 
     def listed_at(self, path: Path) -> Replicas:
-        """Where the rows of a container are, by the rings in force now."""
-        return self._reach.replicas(self._reach.rings.container, path)
+        """Where the row of an object goes, by the rings in force now and by the map of shards that was seen last.  An old map does no
+        harm: a shard that was replaced refuses rows, and whoever pays them turns to the root."""
+        known = self._known.get(path.parent)
+        shard = known.shards.place(path.object) if known is not None and known.shards is not None else None
+        if shard is None or not shard.active:
+            return self._reach.replicas(self._reach.rings.container, path.parent)
+        replicas = self._reach.replicas(self._reach.rings.container, shard_path(path.parent, shard.name))
+        replicas.shard = shard.name
+        return replicas
 
     def last_known(self, path: Path) -> Known | None:
         """What a majority said of it last, however long ago."""

@@ -42,6 +42,7 @@ from storage.client.quorum import WriteQuorum
 from storage.client.reach import Reach, Rings, Settings
 from storage.client.reaping import Reaping
 from storage.client.repair import Repairer
+from storage.client.sharding import Sharding
 
 
 class ClusterStorage:
@@ -70,6 +71,7 @@ class ClusterStorage:
         self._books = BookOperations(reach)
         self._objects = ObjectOperations(reach, self._books, self.repairer)
         self.reaping = Reaping(reach, self._books, self._objects)  # for the account reaper
+        self.sharding = Sharding(reach, self._books)  # for the sharder
         self._current = reach.current  # around what can be done again from its beginning
         nursery.start_soon(self.repairer.run)
 

@@ -44,7 +44,7 @@ async def expire(reach: Reach, books: BookOperations, repairer: Repairer, policy
         return await node.put_small(tombstone, b"", debt)
 
     for _ in range(reach.settings.edition_attempts):
-        replicas, listed_at = reach.objects(policy, path), books.listed_at(path.parent)
+        replicas, listed_at = reach.objects(policy, path), books.listed_at(path)
         debts = debts_of(row, path.parent, replicas, listed_at) if listed else [None] * len(replicas.nodes)
         write = Write(reach, replicas, tombstone.timestamp, debts, listed_at)
         match await write.run(at_once(replicas, send), send):

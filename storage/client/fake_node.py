@@ -29,6 +29,7 @@ from storage.client.node import (
     WriteReply,
 )
 from storage.client.quorum import rank
+from storage.container.shards import is_shard
 from storage.rows.merge import merge_headers, supersedes
 from storage.sync.tree import ZERO as ZERO_DIGEST
 from storage.sync.tree import digest, leaf_bits, leaf_of, leaf_span, xor
@@ -183,7 +184,7 @@ class FakeBooks:
     async def merge_rows(self, book: Path, rows: Sequence[Row]) -> BookState | None:
         self._enter()
         held = self.held.get(book)
-        if held is None:
+        if held is None or (is_shard(book) and held.header.deleted is not None):
             return None
         for row in rows:
             if row.name not in held.rows or supersedes(row, held.rows[row.name]):

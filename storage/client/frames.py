@@ -20,6 +20,7 @@ class Frames:
     def __init__(self, stream: Stream, *, payload_bytes_max: int) -> None:
         self.stream = stream
         self.payload_bytes_max = payload_bytes_max
+        self.peer_minor = 0  # version of the protocol, as it stated
         self._buffer = bytearray()
 
     async def send(self, data: Buffer) -> None:

@@ -21,6 +21,7 @@ from ring.timestamp import Timestamp
 from ring.wire.message import Piece
 from ring.world.interface import Buffer
 from storage.client.interface import Row
+from storage.container.shards import shard_path
 
 
 class Kind(IntEnum):
@@ -52,6 +53,12 @@ class Debt:
     row: Row
     container: Path
     device_ids: tuple[int, ...]
+    shard: str = ""  # of the container, when these are its primaries; one that was replaced refuses the row: then to the container
+
+    @property
+    def book(self) -> Path:
+        """Where the row goes."""
+        return shard_path(self.container, self.shard) if self.shard else self.container
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +170,8 @@ class Node(Protocol):
         """Merge by timestamps; durable when it returns.  The state after."""
 
     async def merge_rows(self, book: Path, rows: Sequence[Row]) -> BookState | None:
-        """Last write wins, durable when it returns.  None: this replica has no such book and took nothing."""
+        """Last write wins, durable when it returns.  None: this replica has no such book, or it is a shard that was replaced, and
+        took nothing."""
 
     async def book(self, path: Path) -> BookState | None: ...
 

@@ -227,7 +227,7 @@ class ObjectOperations:
         for attempt in range(self._reach.settings.write_attempts):
             if attempt:
                 await self._reach.step_aside(attempt)
-            replicas, listed_at = self._replicas(policy, version.path), self._books.listed_at(version.path.parent)
+            replicas, listed_at = self._replicas(policy, version.path), self._books.listed_at(version.path)
             write = Write(
                 self._reach,
                 replicas,
@@ -253,7 +253,7 @@ class ObjectOperations:
 
     async def _store_large(self, policy: int, version: Version, large: LargeBody, *, movable: bool) -> Stored:
         for _ in range(self._reach.settings.edition_attempts):
-            replicas, listed_at = self._replicas(policy, version.path), self._books.listed_at(version.path.parent)
+            replicas, listed_at = self._replicas(policy, version.path), self._books.listed_at(version.path)
             write = Write(
                 self._reach,
                 replicas,

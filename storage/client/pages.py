@@ -1,10 +1,12 @@
 """Pages of listings: brings what ListingMerge asks for from a majority of a book's replicas.
 
-Devices of this worker are asked first.  A replica that fails in the middle is replaced and the page begun anew, because a page
-is merged from the same replicas from its first row to its last.  Replicas that know of no such book count as answers, but while
-any does not, all that can be reached take part: one that was just emptied should not speak for the rest.
+Devices of this worker are asked first.  A replica that fails is replaced by another.  Replicas that know of no such book count as
+answers, but while any does not, all that can be reached take part: one that was just emptied should not speak for the rest.
 
-Neighbours: storage.container.listing (decides), books (the caller).
+Of a container that is cut into shards, every fetch asks the root first and then, by the map that the root's pages carry, the shard;
+docs/ARCHITECTURE.md ("Shards of a listing") says why in this order.
+
+Neighbours: storage.container.listing (decides), storage.container.shards (the map), books (the caller).
 """
 
 from __future__ import annotations
@@ -15,13 +17,16 @@ from ring.errors import DiskFault, NotFound, RingfortError, Unavailable
 from ring.names import Path
 from ring.service.voters import Voters
 from storage.account.book import gone
-from storage.client.errors import AccountGone, AccountNotFound, ContainerNotFound
+from storage.client.errors import AccountGone, AccountNotFound, ContainerNotFound, NoQuorum
 from storage.client.fanout import Progress
 from storage.client.interface import Page, Query
 from storage.client.local import LocalNode
 from storage.client.node import BookHeader, BookState, Node, RowPage
 from storage.client.reach import Reach, Replicas
 from storage.container.listing import Fetch, ListingMerge
+from storage.container.shards import MAP, Part, ShardMap, map_of, shard_path
+
+OLD_MAPS_MAX = 10
 
 
 def not_found(path: Path, header: BookHeader | None = None) -> NotFound:
@@ -34,33 +39,93 @@ def not_found(path: Path, header: BookHeader | None = None) -> NotFound:
 
 async def list_page(reach: Reach, replicas: Replicas, path: Path, query: Query, *, also_gone: bool = False) -> Page:
     """NoQuorum; ContainerNotFound or AccountNotFound when a majority knows of none, AccountGone unless ``also_gone``."""
-    usable = sorted(range(len(replicas.nodes)), key=lambda place: not isinstance(replicas.nodes[place], LocalNode))
-    everybody = False
-    while replicas.voters.majority(_bits(usable)):
-        chosen = usable if everybody else _fewest(usable, replicas.voters)
-        asked = [replicas.nodes[place] for place in chosen]
-        merge = ListingMerge(query, len(asked))
-        failed: set[int] = set()
-        absent = 0
-        while not failed and (fetch := merge.next_fetch()) is not None:
-            answers = await _fetch(reach, asked, path, fetch)
-            failed = {place for place, answer in enumerate(answers) if isinstance(answer, RingfortError)}
+    merge = ListingMerge(query)
+    root = Majority(reach, replicas, path)
+    shards = Shards(reach, path)
+    while (fetch := merge.next_fetch()) is not None:
+        pages = await root.rows(fetch)
+        found = map_in(pages)
+        if found is None:
+            merge.receive(pages)
+            continue
+        part = found.part(fetch.start, fetch.end, reverse=fetch.reverse)
+        inner = await shards.rows(part, fetch)
+        if inner is not None:
+            merge.receive(pages, inner, part.until)
+    if not merge.state.header.exists and not (also_gone and gone(merge.state.header)):
+        raise not_found(path, merge.state.header)
+    return merge.page()
+
+
+def map_in(pages: Sequence[RowPage]) -> ShardMap | None:
+    """The newest map of shards that these pages of a root tell of.  FormatError."""
+    found = [page.state.header.metadata for page in pages if MAP in page.state.header.metadata]
+    return map_of(max(found, key=lambda metadata: metadata[MAP][1])) if found else None
+
+
+class Majority:
+    """A majority of one book's replicas, for as many fetches as a page takes: devices of this worker first; one that fails is
+    replaced by another."""
+
+    def __init__(self, reach: Reach, replicas: Replicas, path: Path) -> None:
+        self._reach = reach
+        self._replicas = replicas
+        self._path = path
+        self._usable = sorted(range(len(replicas.nodes)), key=lambda place: not isinstance(replicas.nodes[place], LocalNode))
+        self._everybody = False
+        self.absent = False  # nobody who answered knows of such a book
+
+    async def rows(self, fetch: Fetch) -> list[RowPage]:
+        """One page of each of them.  NoQuorum."""
+        replicas = self._replicas
+        while replicas.voters.majority(_bits(self._usable)):
+            chosen = self._usable if self._everybody else _fewest(self._usable, replicas.voters)
+            answers = await ask_for_rows(self._reach, [replicas.nodes[place] for place in chosen], self._path, fetch)
+            failed = {place for place, answer in zip(chosen, answers, strict=True) if isinstance(answer, RingfortError)}
             absent = sum(answer is None for answer in answers)
-            if failed or (absent and len(asked) < len(usable)):
-                break
-            merge.receive(
-                [_absent(path) if answer is None else answer for answer in answers if not isinstance(answer, RingfortError)]
-            )
-        if failed:
-            lost = {chosen[place] for place in failed}
-            usable = [place for place in usable if place not in lost]
-        elif absent and len(asked) < len(usable):
-            everybody = True
-        else:
-            if not merge.state.header.exists and not (also_gone and gone(merge.state.header)):
-                raise not_found(path, merge.state.header)
-            return merge.page()
-    raise replicas.short(f"{path}: too few primaries can be asked for its rows")
+            if failed:
+                self._usable = [place for place in self._usable if place not in failed]
+            elif absent and len(chosen) < len(self._usable):
+                self._everybody = True
+            else:
+                self.absent = absent == len(answers)
+                return [answer if isinstance(answer, RowPage) else _absent(self._path) for answer in answers]
+        raise replicas.short(f"{self._path}: too few primaries can be asked for its rows")
+
+
+class Shards:
+    """What a page needs of a container's shards: of each range first its sources, then its shard, since rows go that way."""
+
+    def __init__(self, reach: Reach, root: Path) -> None:
+        self._reach = reach
+        self._root = root
+        self._asked: dict[str, Majority] = {}
+        self._old_maps = 0
+
+    async def rows(self, part: Part, fetch: Fetch) -> list[RowPage] | None:
+        """None: the shard was replaced since the map that named it; its rows may be elsewhere, so look at the root again."""
+        inner = Fetch(part.start, part.end, fetch.limit, fetch.reverse)
+        pages: list[RowPage] = []
+        for source in part.shard.sources:
+            pages += await self._majority(source).rows(inner)
+        shard = self._majority(part.shard.name)
+        own = await shard.rows(inner)
+        if any(page.state.header.deleted is not None for page in own):
+            self._old_maps += 1
+            if self._old_maps < OLD_MAPS_MAX:
+                return None
+            raise NoQuorum(f"{self._root}: its shards are replaced faster than they can be read")
+        if shard.absent and part.shard.active:  # one that is being made has nothing yet
+            raise NoQuorum(f"{self._root}: none of the primaries that answer has its shard {part.shard.name}")
+        return pages + own
+
+    def _majority(self, name: str) -> Majority:
+        found = self._asked.get(name)
+        if found is None:
+            path = shard_path(self._root, name)
+            found = Majority(self._reach, self._reach.replicas(self._reach.rings.container, path), path)
+            self._asked[name] = found
+        return found
 
 
 def _fewest(usable: Sequence[int], voters: Voters) -> list[int]:
@@ -80,7 +145,7 @@ def _bits(places: Sequence[int]) -> int:
     return sum(1 << place for place in places)
 
 
-async def _fetch(reach: Reach, nodes: Sequence[Node], path: Path, fetch: Fetch) -> list[RowPage | RingfortError | None]:
+async def ask_for_rows(reach: Reach, nodes: Sequence[Node], path: Path, fetch: Fetch) -> list[RowPage | RingfortError | None]:
     answers: list[RowPage | RingfortError | None] = [Unavailable("no answer in time")] * len(nodes)
     others = []
 

@@ -9,13 +9,13 @@ Neighbours: local (its caller), the nodes it pays to, storage.object.updater (wh
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import trio
 
 from ring.errors import RingfortError
 from ring.names import Path
-from storage.client.interface import Row
 from storage.client.node import Debt, Node
 from storage.client.watch import Watch
 
@@ -48,42 +48,54 @@ class _Wait:
         return self.left == 0 and self.paid
 
 
+class _Due(NamedTuple):
+    debt: Debt
+    wait: _Wait
+
+
 class RowPayer:
-    """``nodes`` finds a device's node by id (None: this process knows of none such).  ``nursery`` runs the batches."""
+    """``nodes`` finds a device's node by id (None: this process knows of none such); ``primaries`` the devices of a container.
+    ``nursery`` runs the batches."""
 
     def __init__(
         self,
         nursery: trio.Nursery,
         nodes: Callable[[int], Node | None],
         *,
+        primaries: Callable[[Path], Sequence[int]] = lambda container: (),
         wait_s: float = ROW_WAIT_S,
         batch_rows_max: int = BATCH_ROWS_MAX,
         queue_rows_max: int = QUEUE_ROWS_MAX,
     ) -> None:
         self._nursery = nursery
         self._nodes = nodes
+        self._primaries = primaries
         self._batch_rows_max = batch_rows_max
         self._queue_rows_max = queue_rows_max
         self._watch = Watch(nursery, wait_s)
-        self._queues: dict[tuple[int, Path], list[tuple[Row, _Wait]]] = {}
+        self._queues: dict[tuple[int, Path], list[_Due]] = {}
 
     async def pay(self, debt: Debt) -> bool:
         """True when every device of the debt has the row durably; False when that is not known in time."""
         if not debt.device_ids:
             return True
         wait = _Wait(len(debt.device_ids))
+        due = _Due(debt, wait)
         for device_id in debt.device_ids:
-            key = (device_id, debt.container)
-            queue = self._queues.get(key)
-            if queue is None:
-                self._queues[key] = [(debt.row, wait)]
-                self._nursery.start_soon(self._run, key)
-            elif len(queue) < self._queue_rows_max:
-                queue.append((debt.row, wait))
-            else:
-                wait.answer(False)
+            self._enqueue(device_id, debt.book, due)
         self._watch.add(wait)
         return await wait.wait()
+
+    def _enqueue(self, device_id: int, book: Path, due: _Due) -> None:
+        key = (device_id, book)
+        queue = self._queues.get(key)
+        if queue is None:
+            self._queues[key] = [due]
+            self._nursery.start_soon(self._run, key)
+        elif len(queue) < self._queue_rows_max:
+            queue.append(due)
+        else:
+            due.wait.answer(False)
 
     async def _run(self, key: tuple[int, Path]) -> None:
         device_id, book = key
@@ -93,13 +105,27 @@ class RowPayer:
                 batch = queue[: self._batch_rows_max]
                 del queue[: self._batch_rows_max]
                 node = self._nodes(device_id)
-                took = False
+                took, refused = False, False
                 if node is not None:
                     try:
-                        took = await node.merge_rows(book, [row for row, _ in batch]) is not None
+                        took = await node.merge_rows(book, [due.debt.row for due in batch]) is not None
+                        refused = not took
                     except RingfortError:
-                        took = False  # unknown, or refused: the row stays owed
-                for _, wait in batch:
-                    wait.answer(took)
+                        took = False  # unknown: the row stays owed
+                for due in batch:
+                    if refused and book != due.debt.container:
+                        self._redirect(due)
+                    else:
+                        due.wait.answer(took)
         finally:
             del self._queues[key]
+
+    def _redirect(self, due: _Due) -> None:
+        """The shard was replaced: to all primaries of the container, which forward it."""
+        devices = self._primaries(due.debt.container)
+        if not devices:
+            due.wait.answer(False)
+            return
+        due.wait.left += len(devices) - 1
+        for device_id in devices:
+            self._enqueue(device_id, due.debt.container, due)

@@ -86,6 +86,7 @@ class Replicas:
     nodes: Sequence[Node]
     voters: Voters
     policy: int = 0
+    shard: str = ""  # of rows: the shard of the container that they are in, if it is not the container itself
 
     def handoffs(self) -> HandoffOrder:
         return HandoffOrder(self.overlap.ring, self.partition, {node.device.id for node in self.nodes})

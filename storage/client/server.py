@@ -24,6 +24,7 @@ from storage.client.bodies import aclose, drained
 from storage.client.frames import Frames
 from storage.client.node import Node, NodeReading, NodeUpload
 from storage.client.protocol import FrameType
+from storage.container.shards import MAP
 from storage.rows.page import PackedRows
 
 T = TypeVar("T")
@@ -103,6 +104,7 @@ class NodeServer:
                 self.refused += 1
                 raise
             await frames.send(welcome)
+            frames.peer_minor = handshake.peer_minor
             self.peer_ring_version = max(self.peer_ring_version, handshake.peer_ring_version)
             return handshake.purpose
         return ""
@@ -310,6 +312,8 @@ class _Questions:
                 page = await node.rows(path, start=start, end=end, limit=limit, reverse=reverse)
                 if page is None:
                     return None
+                if self._frames.peer_minor < 3 and MAP in page.state.header.metadata:  # it would take what is here for all
+                    raise Unavailable(f"{path} is in shards", hint="upgrade the node that asks: it speaks a version before 1.3")
                 packed = page.rows if isinstance(page.rows, PackedRows) else PackedRows.of(page.rows)
                 return wire.PageOfRows(page.state, packed.packed, page.complete)
             case wire.Digests(kind) as question:

@@ -27,7 +27,8 @@ Send = Callable[[Node, Debt | None], Awaitable[WriteReply]]
 def debts_of(row: Row, container: Path, replicas: Replicas, listed_at: Replicas) -> list[Debt | None]:
     """What each replica of the object owes to the container's devices."""
     holders = [node.device.id for node in replicas.nodes]
-    return [Debt(row, container, ids) if ids else None for ids in assign(holders, [node.device.id for node in listed_at.nodes])]
+    owed = assign(holders, [node.device.id for node in listed_at.nodes])
+    return [Debt(row, container, ids, listed_at.shard) if ids else None for ids in owed]
 
 
 class Write:

@@ -4,6 +4,9 @@ The caller asks each of a majority of replicas for the rows of a ``Fetch``, hand
 ``next_fetch`` is None.  Rows of one name merge by storage.rows.merge; an incomplete page speaks only for names up to its last one,
 so a step trusts no name beyond the least of these.  Replicas that send the same bytes are decoded once.
 
+Of a container that is cut into shards, a fetch brings rows of the root and of one shard; they merge in the same way, and the
+answer speaks for names up to the end of that shard.
+
 With a delimiter the scan skips: after a name that is rolled up into a prefix, the next fetch begins behind all names with that
 prefix, and fetches grow and shrink with what they yield.  Order is that of UTF-8 bytes, which is that of Python's str.
 
@@ -20,6 +23,7 @@ from ring.errors import Unavailable
 from ring.timestamp import ZERO
 from storage.client.interface import BookMeta, Page, Prefix, Query, Row
 from storage.client.node import BookState, RowPage
+from storage.container.shards import LASTING, sums_of
 from storage.rows.merge import merge_states, supersedes
 from storage.rows.page import PackedRows
 
@@ -40,12 +44,10 @@ class Fetch:
 
 
 class ListingMerge:
-    """``replica_count`` replicas answer every fetch, in the same order each time."""
+    """A majority of replicas answers every fetch."""
 
-    def __init__(self, query: Query, replica_count: int) -> None:
-        assert replica_count >= 1
+    def __init__(self, query: Query) -> None:
         self._query = query
-        self._replica_count = replica_count
         self._states: list[BookState] = []
         self._items: list[Row | Prefix] = []
         self._truncated = False
@@ -66,12 +68,13 @@ class ListingMerge:
             return None
         return Fetch(self._low, self._high, self._limit, self._query.reverse)
 
-    def receive(self, pages: Sequence[RowPage]) -> None:
-        """The replicas' answers to the last fetch.  Unavailable when a replica's answer cannot be one."""
-        assert len(pages) == self._replica_count and not self._done
+    def receive(self, pages: Sequence[RowPage], inner: Sequence[RowPage] = (), until: str | None = None) -> None:
+        """The replicas' answers to the last fetch; ``inner``: those of a shard, and of what was there before it, which speak for
+        names up to ``until`` (None: for all that was asked for).  Unavailable when a replica's answer cannot be one."""
+        assert pages and not self._done
         self._states = [page.state for page in pages]
         count_before = len(self._items)
-        rows, horizon = self._merge(pages)
+        rows, horizon = self._merge([*pages, *inner], until)
         skipped = self._take(rows)
         if self._truncated or horizon is None or (self._high and self._low >= self._high):
             self._done = True
@@ -98,11 +101,13 @@ class ListingMerge:
         assert self._done
         return Page(book_meta(self.state), self._items, self._truncated)
 
-    def _merge(self, pages: Sequence[RowPage]) -> tuple[Iterable[Row], str | None]:
+    def _merge(self, pages: Sequence[RowPage], until: str | None) -> tuple[Iterable[Row], str | None]:
         """The rows that can be trusted, in order, and the last name they speak for; None: for everything up to the end."""
+        if len(pages) > 1:
+            pages = [page for page in pages if page.rows or not page.complete] or pages[:1]
         first = pages[0]
         if all(_alike(page, first) for page in pages[1:]):
-            pages = pages[:1]
+            pages = [first]
             rows: Iterable[Row] = first.rows.decode() if isinstance(first.rows, PackedRows) else first.rows
         else:
             merged: dict[str, Row] = {}
@@ -112,7 +117,7 @@ class ListingMerge:
                     if held is None or supersedes(row, held):
                         merged[row.name] = row
             rows = [merged[name] for name in sorted(merged, reverse=self._query.reverse)]
-        ends = []
+        ends = [] if until is None else [until]
         for page in pages:
             if not page.complete:
                 if not page.rows:
@@ -121,7 +126,7 @@ class ListingMerge:
         if not ends:
             return rows, None
         horizon = max(ends) if self._query.reverse else min(ends)
-        if len({*ends}) > 1 or len(ends) < len(pages):
+        if len({*ends}) > 1 or len(ends) < len(pages) or until is not None:
             if self._query.reverse:
                 rows = [row for row in rows if row.name >= horizon]
             else:
@@ -178,11 +183,12 @@ def book_meta(state: BookState) -> BookMeta:
     """As a HEAD shows it: metadata without removals, and the sums under the names that fit the kind of book."""
     header = state.header
     is_container = bool(header.path.container)
+    objects, size = sums_of(header.metadata)  # of shards
     return BookMeta(
         created=header.created or ZERO,
-        metadata={name: value for name, (value, _) in header.metadata.items() if value},
-        object_count=state.count if is_container else state.objects,
-        bytes_used=state.bytes_used,
+        metadata={name: value for name, (value, _) in header.metadata.items() if value and name not in LASTING},
+        object_count=state.count + objects if is_container else state.objects,
+        bytes_used=state.bytes_used + size,
         container_count=0 if is_container else state.count,
         policy=header.policy,
     )

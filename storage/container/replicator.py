@@ -1,7 +1,8 @@
 """The book replicator of a device: makes the replicas of its containers and accounts equal, by merging both ways.
 
 A Worker: one partition at a time.  It compares set-hash trees with each other primary; of a book that differs, headers are merged
-first, then rows, page by page over the same range of names on both sides: what is missing or older on either side goes there.  A
+first, then rows, page by page over the same range of names on both sides: what is missing or older on either side goes there (but
+rows in transit to shards, which the sharder brings on, and which keep the device from confirming a new ring).  A
 device that is no primary of a book drops it only when every primary holds exactly this content, and not while a new ring is not
 settled and the one before it names this device.
 
@@ -140,7 +141,22 @@ class BookReplicator:
         if whole and not is_primary and not (overlap.moving and self._device.id in overlap.settled_at(span)):
             await self._drop(reached, kind, span)
         self.merged += merged
+        if whole and not self.moving[kind].confirmed:
+            whole = not await self._in_transit(kind, span)
         return merged, whole
+
+    async def fill(self, kind: str, device: Device, span: Span) -> tuple[int, bool]:
+        """Make one device equal with this one: books, and whether it has all now.  Asked by no edition.  Unavailable, DiskFault."""
+        merged = await self._merge_with(self._nodes(device), kind, span)
+        return merged, not await self._in_transit(kind, span)
+
+    async def _in_transit(self, kind: str, span: Span) -> bool:
+        """Whether this device has rows that are on their way to shards: then not all it holds is where it should be."""
+        for leaf in (await self._books.digests(kind, span)).leaves:
+            for book, _ in await self._books.leaf(kind, span, leaf):
+                if all(self._books.transit(book)):
+                    return True
+        return False
 
     async def _merge_with(self, node: Node, kind: str, span: Span) -> int:
         merged = 0
@@ -161,6 +177,8 @@ class BookReplicator:
         state = await node.merge_header(header)
         if state.header != header:
             await self._books.merge_header(state.header)
+        if self._books.transit(book)[0]:
+            return  # each device forwards its own rows (sharder)
         cursor: str | None = ""
         while cursor is not None:
             cursor = await self._merge_page(node, header.path, cursor)

@@ -2,7 +2,8 @@
 
 Decides what the report says and which containers still owe one; storage.rows.books keeps the marks in its tables, in the same
 transaction as the sums, and the updater (storage.client) sends the reports to the account's primaries.  Every replica of the
-container reports for itself; storage.rows.merge says how an account settles reports that disagree.
+container reports for itself, and with its own rows counts those in its shards; storage.rows.merge says how an account settles
+reports that disagree.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from ring.names import Path
 from ring.timestamp import ZERO, Timestamp
 from storage.client.interface import Row
 from storage.client.node import BookState
+from storage.container.shards import sums_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +34,13 @@ def report(book: bytes, state: BookState, stamp: Timestamp) -> StatsMark:
     """``stamp``: when the report is made; later ones of one life of the container win."""
     header = state.header
     assert header.path.container
+    objects, size = sums_of(header.metadata)
     row = Row(
         header.path.container,
         max(header.created or ZERO, header.deleted or ZERO),
-        size=state.bytes_used,
+        size=state.bytes_used + size,
         etag=f"{stamp.normal}_{stamp.offset:08x}",
-        count=state.count,
+        count=state.count + objects,
         deleted=not header.exists,
     )
     return StatsMark(book, header.path.parent, row)

@@ -55,7 +55,7 @@ class RecordKind(IntEnum):
 class DebtInfo(msgspec.Struct, array_like=True, frozen=True):
     """A container row still to be sent (storage.client.node.Debt)."""
 
-    container: tuple[str, str]
+    container: tuple[str, ...]  # account, container, and the shard where one is meant
     device_ids: tuple[int, ...]
     name: str
     timestamp: bytes
@@ -258,13 +258,14 @@ def version_of(kind: Kind, timestamp: Timestamp, info: Info) -> Version:
 
 def debt_of(info: DebtInfo) -> Debt:
     row = Row(info.name, Timestamp.unpack(info.timestamp), info.size, info.etag, info.content_type, info.count, info.deleted)
-    return Debt(row, Path(*info.container), info.device_ids)
+    account, container, *shard = info.container
+    return Debt(row, Path(account, container), info.device_ids, *shard)
 
 
 def _debt_info(debt: Debt) -> DebtInfo:
     row = debt.row
     return DebtInfo(
-        (debt.container.account, debt.container.container),
+        (debt.container.account, debt.container.container, *((debt.shard,) if debt.shard else ())),
         debt.device_ids,
         row.name,
         row.timestamp.pack(),

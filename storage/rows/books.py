@@ -23,25 +23,26 @@ from ring.timestamp import TimestampSource
 from ring.world.interface import World, Write
 from storage.client.interface import Row
 from storage.client.node import BookHeader, BookState, LeafDigests, RowPage
+from storage.container.shards import SUMS, is_shard
 from storage.container.stats import DirtyStats, StatsMark, report
 from storage.rows.apply import OVERLAY_ROWS_MAX, Applier, Batch
 from storage.rows.commit import GroupCommit, Merge, Pending
 from storage.rows.entry import Entry
 from storage.rows.log import FOLDER, HeaderRecord, Record, RowsRecord, log_path
+from storage.rows.look import PAGE_ROWS_MAX, current, page
 from storage.rows.merge import normal_header
-from storage.rows.names import INLINE_MAX, branch_writes, kinds_of, row_key, scan_names
-from storage.rows.overlay import Overlay
+from storage.rows.names import INLINE_MAX, branch_writes, kinds_of, row_key
+from storage.rows.overlay import REMOVED, Overlay
 from storage.rows.page import PackedRows
 from storage.rows.replay import put_away, read_log
-from storage.rows.row import check_row, pack_header, pack_row, seal, unpack_row, unseal, unseal_all
+from storage.rows.row import check_row, pack_header, pack_row, seal, unpack_row, unseal
+from storage.rows.sums import BOOK_SUMS, OWES, leaving_book, leaving_rows, sums_writes
 from storage.rows.tables import BooksDevice, BookTables, as_fault
 from storage.sync.tree import Toggles, combine, digests, leaf_span, partition_from
 
-PAGE_ROWS_MAX = 10_000
 RECORD_ROWS_MAX = 1000
 HEADER_BYTES_MAX = 1 << 20
 ENTRIES_MAX = 4096  # in RAM
-_SUMS, _OWES = b"s", b"d"
 
 
 class Books:
@@ -54,6 +55,8 @@ class Books:
         self._overlay = Overlay()  # takes merges
         self._applying = Overlay()  # on its way to the tables
         self._stats = DirtyStats()
+        self.notice_rows = 0  # 0: nobody wants to know
+        self.noticed: dict[bytes, None] = {}  # hashes of containers that were found with more live rows, or with rows in transit
         self.damage: list[str] = []  # what the last start found missing in the log: other replicas have it
         self._log: GroupCommit | None = None
         self._applier: Applier | None = None
@@ -104,8 +107,8 @@ class Books:
         return await self.begin_header(header).wait()
 
     async def merge_rows(self, book: Path, rows: Sequence[Row]) -> BookState | None:
-        """Last write wins, durable when it returns.  None: this device has no header of the book and took nothing.  A deleted book
-        takes rows: they are late ones, or another replica's."""
+        """Last write wins, durable when it returns.  None: this device has no header of the book, or the book is a shard that was
+        replaced, and took nothing.  Any other deleted book takes rows: they are late ones, or another replica's."""
         merge = self.begin_rows(book, rows)
         return None if merge is None else await merge.wait()
 
@@ -156,15 +159,18 @@ class Books:
         entry = self._entry(book)
         if entry is None:
             entry = self._entries.setdefault(book, Entry(book))
-        return self._begin(entry, [HeaderRecord(book, packed)])
+        merge = self._begin(entry, [HeaderRecord(book, packed)])
+        if header.deleted is not None and is_shard(header.path):
+            entry.closed = True  # rows that come from now on would stand behind this in the log
+        return merge
 
     def begin_rows(self, book: Path, rows: Sequence[Row]) -> Merge | None:
-        """None: no header here.  Raises BadInput, DiskFault, Unavailable."""
+        """None: no header here, or a closed shard.  Raises BadInput, DiskFault, Unavailable."""
         self._check()
         for row in rows:
             check_row(row, book)
         entry = self._entry(self._hasher.hash(book))
-        if entry is None:
+        if entry is None or entry.closed:
             return None
         packed = [pack_row(row) for row in rows]
         if not all(row.deleted for row in rows):  # what is deleted makes room
@@ -196,6 +202,12 @@ class Books:
         entry = self._entry(book)
         return None if entry is None else entry.state.header
 
+    def transit(self, book: bytes) -> tuple[bool, bool]:
+        """Of a book, by its hash: whether its rows are in transit, and whether there are any."""
+        self._check()
+        entry = self._entry(book)
+        return (False, False) if entry is None else (entry.draining, bool(entry.rows_digest))
+
     def dirty(self, limit: int) -> list[StatsMark]:
         """Reports that containers of this device owe their accounts, as of now; in turn, so ask again for the next ones."""
         self._check()
@@ -218,9 +230,9 @@ class Books:
         self._wake()
 
     async def drop(self, book: bytes, digest: bytes) -> bool:
-        """Let go of a book that is no longer this device's, if it is still what ``leaf`` said of it (``digest``): for the
-        replicator, when every primary has acknowledged that content.  Merges of the book are refused meanwhile.  False: it changed,
-        or there is none; nothing was dropped."""
+        """Let go of a book that is no longer this device's, if it is still what ``leaf`` said of it (``digest``) and no row in it
+        is in transit: for the replicator, when every primary has acknowledged that content.  Merges of the book are refused
+        meanwhile.  False: it changed, or there is none; nothing was dropped."""
         self._check()
         entry, applier = self._entry(book), self._applier
         if entry is None or applier is None or entry.pins or entry.leaving:
@@ -229,7 +241,7 @@ class Books:
         try:
             await applier.once()  # then neither overlay nor log knows of it
             async with applier.lock:
-                if entry.digest() != digest:
+                if entry.digest() != digest or (entry.draining and entry.rows_digest):
                     return False
                 while await self._drop_page(entry):
                     pass
@@ -237,25 +249,34 @@ class Books:
         finally:
             entry.leaving = False
 
+    async def discard(self, book: Path, rows: Sequence[Row]) -> int:
+        """Let go of rows in transit that a majority has where they belong.  What changed meanwhile stays.  How many went; a crash
+        within a second or so brings them back, to be forwarded again."""
+        self._check()
+        if self._overlay.row_count >= OVERLAY_ROWS_MAX // 2:
+            await self.flush()
+        entry = self._entry(self._hasher.hash(book))
+        if entry is None or not entry.draining or entry.leaving:
+            return 0
+        gone = 0
+        for row in rows:
+            name, packed = row.name.encode(), pack_row(row)
+            if self._packed(entry.book, name) == packed:
+                entry.forget_row(packed)
+                self._overlay.put(entry.book, name, REMOVED)
+                gone += 1
+        if gone:
+            self._entries[entry.book] = entry
+            self._stats.touch(entry.book)
+            self._wake()
+        return gone
+
     async def _drop_page(self, entry: Entry) -> bool:
         """Remove some rows; in the end the book.  True: there is more."""
-        names, values = scan_names(self._tables, entry.book, b"", None, limit=RECORD_ROWS_MAX, reverse=False)
-        writes = [Write("rows", row_key(entry.book, name), None) for name in names]
-        for packed in unseal_all(values):
-            entry.forget_row(packed)
-        last = len(names) < RECORD_ROWS_MAX
+        writes = leaving_rows(self._tables, entry, RECORD_ROWS_MAX)
+        last = len(writes) < RECORD_ROWS_MAX
         toggles = Toggles(entry.kind)
-        if last:
-            assert entry.count == 0 and entry.rows_digest == 0
-            if entry.tree_digest is not None:
-                toggles.toggle(entry.book, entry.tree_digest)
-            writes += [
-                Write("books", entry.book, None),
-                Write("book_state", _SUMS + entry.book, None),
-                Write("book_state", _OWES + entry.book, None),
-            ]
-        else:
-            writes += self._sums(entry, toggles)
+        writes += leaving_book(entry, toggles) if last else sums_writes(entry, toggles)
         with trio.CancelScope(shield=True):
             try:
                 await self._tables.commit([*writes, *toggles.writes(self._tables)])
@@ -301,7 +322,7 @@ class Books:
 
     def _load(self, book: bytes, header: bytes) -> Entry | None:
         """None: it was dropped between two looks."""
-        sums = self._tables.get("book_state", _SUMS + book)
+        sums = self._tables.get("book_state", BOOK_SUMS + book)
         if sums is None:
             if self._tables.get("books", book) is None:
                 return None
@@ -353,6 +374,8 @@ class Books:
             if before[0] is None or _life(before[0]) != _life(entry.header) or before[1:] != after[1:]:
                 self._stats.touch(book)
                 self._overlay.touched.add(book)
+            if self.notice_rows and (entry.draining or entry.count > self.notice_rows):
+                self.noticed[book] = None
 
     def _merge_row(self, entry: Entry, packed: bytes) -> None:
         name = unpack_row(packed).name.encode()
@@ -360,44 +383,26 @@ class Books:
             self._overlay.put(entry.book, name, packed)
 
     def _packed(self, book: bytes, name: bytes) -> bytes | None:
-        """The row as it is now."""
-        packed = self._overlay.get(book, name) or self._applying.get(book, name)
-        if packed is None:
-            value = self._tables.get("rows", row_key(book, name))
-            packed = None if value is None else unseal(value)
-        return packed
+        return current(self._tables, (self._applying, self._overlay), book, name)
 
     def _page(self, book: bytes, start: bytes, end: bytes | None, *, limit: int, reverse: bool) -> RowPage | None:
-        if limit < 1:
-            raise BadInput(f"a page has at least one row, not {limit}")
-        limit = min(limit, PAGE_ROWS_MAX)
         entry = self._entry(book)
         if entry is None:
             return None
-        names, values = scan_names(self._tables, book, start, end, limit=limit + 1, reverse=reverse)
-        packed = unseal_all(values)
-        overlays = [rows for rows in (self._applying.books.get(book), self._overlay.books.get(book)) if rows is not None]
-        newer = [
-            (name, rows.packed[name]) for rows in overlays for name in rows.between(start, end, limit=limit + 1, reverse=reverse)
-        ]
-        if newer:
-            merged = dict(zip(names, packed, strict=True))
-            merged.update(newer)
-            packed = [merged[name] for name in sorted(merged, reverse=reverse)[: limit + 1]]
-        return RowPage(entry.state, PackedRows.join(packed[:limit]), complete=len(packed) <= limit)
+        return page(self._tables, (self._applying, self._overlay), entry, start, end, limit=limit, reverse=reverse)
 
     async def _pages(self, book: bytes) -> AsyncIterator[PackedRows]:
         start = b""
         while True:
             self._check()
-            page = self._page(book, start, None, limit=RECORD_ROWS_MAX, reverse=False)
-            if page is None or not page.rows:
+            found = self._page(book, start, None, limit=RECORD_ROWS_MAX, reverse=False)
+            if found is None or not found.rows:
                 return
-            assert isinstance(page.rows, PackedRows)
-            yield page.rows
-            if page.complete:
+            assert isinstance(found.rows, PackedRows)
+            yield found.rows
+            if found.complete:
                 return
-            start = page.rows[-1].name.encode()
+            start = found.rows[-1].name.encode()
 
     # ---- to the tables
 
@@ -408,27 +413,19 @@ class Books:
         writes: list[Write] = []
         for book, rows in batch.books.items():
             for name in rows.names:
-                if len(name) > INLINE_MAX:
+                packed = rows.packed[name]
+                if len(name) > INLINE_MAX and packed is not REMOVED:
                     writes += branch_writes(book, name)
-                writes.append(Write("rows", row_key(book, name), seal(rows.packed[name])))
+                writes.append(Write("rows", row_key(book, name), seal(packed) if packed is not REMOVED else None))
         toggles = {kind: Toggles(kind) for kind in kinds_of("book")}
         for book in sorted(batch.touched):
             entry = self._entries[book]
-            writes += self._sums(entry, toggles[entry.kind])
+            writes += sums_writes(entry, toggles[entry.kind])
             if book in batch.headers:
                 writes.append(Write("books", book, seal(entry.header_packed)))
         for book, owes in self._stats.take_changed():
-            writes.append(Write("book_state", _OWES + book, seal(b"") if owes else None))
+            writes.append(Write("book_state", OWES + book, seal(b"") if owes else None))
         return Batch(writes, list(toggles.values()))
-
-    def _sums(self, entry: Entry, toggles: Toggles) -> list[Write]:
-        digest = entry.digest()
-        if digest != entry.tree_digest:
-            if entry.tree_digest is not None:
-                toggles.toggle(entry.book, entry.tree_digest)
-            toggles.toggle(entry.book, digest)
-            entry.tree_digest = digest
-        return [Write("book_state", _SUMS + entry.book, seal(entry.pack_state()))]
 
     def _applied(self) -> None:
         self._applying = Overlay()
@@ -475,12 +472,12 @@ class Books:
         return True
 
     def _load_marks(self) -> None:
-        start = _OWES
-        while pairs := self._tables.scan("book_state", start, bytes([_OWES[0] + 1]), limit=PAGE_ROWS_MAX):
+        start = OWES
+        while pairs := self._tables.scan("book_state", start, bytes([OWES[0] + 1]), limit=PAGE_ROWS_MAX):
             for key, _ in pairs:
                 self._stats.load(key[1:])
             start = pairs[-1][0] + b"\0"
 
 
-def _life(header: BookHeader) -> tuple[object, object]:
-    return header.created, header.deleted
+def _life(header: BookHeader) -> tuple[object, ...]:
+    return header.created, header.deleted, header.metadata.get(SUMS)

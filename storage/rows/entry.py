@@ -11,6 +11,7 @@ import struct
 from ring.errors import FormatError
 from storage.client.interface import Row
 from storage.client.node import BookHeader, BookState
+from storage.container.shards import MAP, is_shard
 from storage.rows.merge import merge_headers, normal_header, supersedes
 from storage.rows.row import pack_header, unpack_header, unpack_row
 from storage.sync.tree import DIGEST_BYTES, digest
@@ -25,7 +26,9 @@ class Entry:
         "_state",
         "book",
         "bytes_used",
+        "closed",
         "count",
+        "draining",
         "header",
         "header_packed",
         "leaving",
@@ -46,6 +49,8 @@ class Entry:
         self.tree_digest: bytes | None = None  # as toggled into the tree; None: not in it
         self.pins = 0  # records under way
         self.leaving = False  # being dropped: takes no records
+        self.closed = False  # a shard that was replaced: takes no rows (already when its deletion waits in the log's queue)
+        self.draining = False  # its rows are in transit: each device forwards its own, and no two replicas compare them
         self._state: BookState | None = None
 
     @classmethod
@@ -59,6 +64,7 @@ class Entry:
         entry.count, bytes_used, entry.objects, rows_digest = _STATE.unpack(state_packed)
         entry.bytes_used = int.from_bytes(bytes_used, "big")
         entry.rows_digest = int.from_bytes(rows_digest, "big")
+        entry._header_changed()
         entry.tree_digest = entry.digest()
         return entry
 
@@ -85,7 +91,8 @@ class Entry:
 
     def digest(self) -> bytes:
         """Over everything that replicas of the book must agree on."""
-        return digest(self.book, self.header_packed + self.rows_digest.to_bytes(DIGEST_BYTES, "big"))
+        rows_digest = 0 if self.draining else self.rows_digest
+        return digest(self.book, self.header_packed + rows_digest.to_bytes(DIGEST_BYTES, "big"))
 
     def merge_header(self, header_packed: bytes) -> bool:
         """True when it changed something."""
@@ -95,7 +102,14 @@ class Entry:
         if packed == self.header_packed:
             return False
         self.header, self.header_packed, self._state = merged, packed, None
+        self._header_changed()
         return True
+
+    def _header_changed(self) -> None:
+        assert self.header is not None
+        gone = is_shard(self.header.path) and not self.header.exists
+        self.closed = self.closed or gone
+        self.draining = gone or MAP in self.header.metadata
 
     def merge_row(self, packed: bytes, old_packed: bytes | None) -> bool:
         """Take a row over what the book has under its name; True when it holds now."""
@@ -111,7 +125,7 @@ class Entry:
         return True
 
     def forget_row(self, packed: bytes) -> None:
-        """Of a book that this device lets go of."""
+        """Of a book, or only a row, that this device lets go of."""
         self._add(unpack_row(packed), packed, -1)
 
     def _add(self, row: Row, packed: bytes, sign: int) -> None:

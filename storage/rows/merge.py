@@ -9,7 +9,7 @@ that among reports about one life of the container the newest wins.  The same ru
 
 Headers: the greatest ``created`` (its ``policy`` with it; at one timestamp the greater policy), the greatest ``deleted``, and each
 metadata name by itself: later timestamp, then greater value.  A value "" is a removal and is kept.  What was set at or before
-``deleted`` is gone.
+``deleted`` is gone, but for what says where rows lie (storage.container.shards).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from ring.errors import BadInput
 from ring.timestamp import ZERO
 from storage.client.interface import Row
 from storage.client.node import BookHeader, BookState
+from storage.container.shards import LASTING
 from storage.rows.row import pack_row
 
 
@@ -66,7 +67,11 @@ def normal_header(header: BookHeader) -> BookHeader:
     """Metadata in order of names, without what a deletion took."""
     since = header.deleted
     metadata: Mapping[str, tuple[str, object]] = header.metadata
-    kept = {name: header.metadata[name] for name in sorted(metadata) if since is None or header.metadata[name][1] > since}
+    kept = {
+        name: header.metadata[name]
+        for name in sorted(metadata)
+        if since is None or header.metadata[name][1] > since or name in LASTING
+    }
     return BookHeader(header.path, header.created, header.deleted, header.policy if header.created is not None else 0, kept)
 
 

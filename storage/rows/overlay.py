@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
 from dataclasses import dataclass, field
+from typing import Final
+
+REMOVED: Final = b""  # in place of a packed row: it is to leave the tables
 
 
 class OverlayRows:
@@ -16,7 +19,7 @@ class OverlayRows:
 
     def __init__(self) -> None:
         self.names: list[bytes] = []  # sorted
-        self.packed: dict[bytes, bytes] = {}
+        self.packed: dict[bytes, bytes] = {}  # or REMOVED
 
     def put(self, name: bytes, packed: bytes) -> bool:
         """True when the name is new here."""

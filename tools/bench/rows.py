@@ -10,7 +10,8 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 import click
 import trio
@@ -58,7 +59,7 @@ async def page_cpu(books: Books, query: Query, replicas: int, times: int = 50) -
     taken = []
     for _ in range(times):
         begin = time.process_time()
-        merge = ListingMerge(query, replicas)
+        merge = ListingMerge(query)
         while (fetch := merge.next_fetch()) is not None:
             pages = []
             for _ in range(replicas):
@@ -71,7 +72,29 @@ async def page_cpu(books: Books, query: Query, replicas: int, times: int = 50) -
     return statistics.median(taken) * 1e3
 
 
-async def bench(folder: str, rows: int, seconds: float, show: Callable[[str], None]) -> None:
+async def page_cost(books: Books, count: int, *, times: int = 50) -> tuple[float, float]:
+    """Median ms, and ms of cpu, of a page of 1,000 out of ``count`` rows, from places all over them; one device."""
+    wall, cpu = [], []
+    for number in range(times):
+        query = Query(marker=row((number * 7919 * 1009) % (count - 1000)).name, limit=1000)
+        begin = time.perf_counter()
+        cpu.append(await page_cpu(books, query, 1, times=1))
+        wall.append(1e3 * (time.perf_counter() - begin))
+    return statistics.median(wall), statistics.median(cpu)
+
+
+async def fill(books: Books, count: int, first: int = 0) -> float:
+    """Rows per second, merged 1,000 at once, until all are in the tables."""
+    begin = time.perf_counter()
+    for start in range(first, count, 1000):
+        await books.merge_rows(CONTAINER, [row(n) for n in range(start, min(count, start + 1000))])
+    await books.flush()
+    return (count - first) / (time.perf_counter() - begin)
+
+
+@asynccontextmanager
+async def bench_books(folder: str) -> AsyncIterator[Books]:
+    """One container on a device in ``folder``."""
     world = make_world()
     disk = world.open_disk(folder)
     device = OpenDevice(disk, await disk.open_tables("tables", TABLE_NAMES), 1, Label("bench", 1))
@@ -79,15 +102,18 @@ async def bench(folder: str, rows: int, seconds: float, show: Callable[[str], No
     async with trio.open_nursery() as nursery:
         await nursery.start(books.run)
         await books.merge_header(_header())
+        yield books
+        nursery.cancel_scope.cancel()
+    await device.close()
+
+
+async def bench(folder: str, rows: int, seconds: float, show: Callable[[str], None]) -> None:
+    async with bench_books(folder) as books:
         number = rows
         for waiting in (1, 16, 64):
             rate, cpu, number = await merges(books, waiting, seconds, number)
             show(f"merge, {waiting:3} waiting   {rate:10,.0f} rows/s   {cpu:7.3f} ms cpu/row")
-        begin = time.perf_counter()
-        for first in range(0, rows, 1000):
-            await books.merge_rows(CONTAINER, [row(n) for n in range(first, min(rows, first + 1000))])
-        await books.flush()
-        show(f"merge, 1,000 at once {rows / (time.perf_counter() - begin):10,.0f} rows/s")
+        show(f"merge, 1,000 at once {await fill(books, rows):10,.0f} rows/s")
         middle = row(rows // 2).name
         for replicas in (1, 2):
             cpu = await page_cpu(books, Query(marker=middle, limit=1000), replicas)
@@ -95,8 +121,6 @@ async def bench(folder: str, rows: int, seconds: float, show: Callable[[str], No
         await books.merge_rows(CONTAINER, [row(n, 2) for n in range(rows // 2, rows // 2 + 500, 50)])
         cpu = await page_cpu(books, Query(marker=middle, limit=1000), 2)
         show(f"  the same, 10 of them only in the overlay   {cpu:6.2f} ms cpu")
-        nursery.cancel_scope.cancel()
-    await device.close()
 
 
 def _header() -> BookHeader:

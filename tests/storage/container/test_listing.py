@@ -41,7 +41,7 @@ class Replica:
 
 
 def listing(query: Query, *replicas: Replica, fetches_max: int = 1000) -> Page:
-    merge = ListingMerge(query, len(replicas))
+    merge = ListingMerge(query)
     for _ in range(fetches_max):
         fetch = merge.next_fetch()
         if fetch is None:
@@ -156,14 +156,14 @@ def test_tombstones_are_read_over() -> None:
 
 def test_replicas_that_agree_are_decoded_once() -> None:
     one, other = (Replica(rows("a", "b", "c"), page_rows=2).page(Fetch("", "", 2, False)) for _ in range(2))
-    merge = ListingMerge(Query(limit=1), 2)
+    merge = ListingMerge(Query(limit=1))
     merge.receive([one, other])
     assert isinstance(other.rows, PackedRows) and other.rows._rows is None
     assert [item.name for item in merge.page().items] == ["a"]
 
 
 def test_an_answer_that_cannot_be_one() -> None:
-    merge = ListingMerge(Query(), 1)
+    merge = ListingMerge(Query())
     with pytest.raises(Unavailable):
         merge.receive([RowPage(BookState(HEADER, 0, 0), [], complete=False)])
 
