@@ -142,7 +142,7 @@ class LocalFragments:
         return engine
 
     async def sightings(self, path: Path) -> Sequence[Seen]:
-        self._node.check()
+        self._node.vote(path)
         return await _told(self._node, self._engine.sightings(path))
 
     async def begin(self, path: Path, size: int, piece_bytes: int) -> FragmentUpload:

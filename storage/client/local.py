@@ -31,6 +31,7 @@ from storage.client.node import (
     WriteReply,
 )
 from storage.client.payer import RowPayer
+from storage.client.trust import Trust
 
 T = TypeVar("T")
 
@@ -89,6 +90,7 @@ class LocalNode:
         *,
         policy: int = 0,
         stores: Mapping[int, ObjectEngine] | None = None,
+        trust: Trust | None = None,
     ) -> None:
         self.device = device
         self.policy = policy
@@ -98,6 +100,7 @@ class LocalNode:
         self.books = books
         self._payer = pay
         self.gate = gate or Gate()
+        self.trust = trust
         self._claim = claim
         self._edition = claim.edition if claim is not None else 0
         self._bound: LocalNode | None = None  # under the claim that was last in use
@@ -133,7 +136,17 @@ class LocalNode:
         return found
 
     def _like(self, claim: Claim | None, policy: int) -> LocalNode:
-        return LocalNode(self.device, self._store_0, self.books, self._payer, self.gate, claim, policy=policy, stores=self.stores)
+        return LocalNode(
+            self.device,
+            self._store_0,
+            self.books,
+            self._payer,
+            self.gate,
+            claim,
+            policy=policy,
+            stores=self.stores,
+            trust=self.trust,
+        )
 
     async def put_small(self, version: Version, data: Buffer, debt: Debt | None) -> WriteReply:
         at = self._enter()
@@ -147,6 +160,7 @@ class LocalNode:
         return _PayingUpload(self, await self._ask(self.store.put_large(path, size)))
 
     async def post(self, path: Path, metadata: Mapping[str, str], content_type: str, timestamp: Timestamp) -> WriteReply:
+        self.vote(path)
         at = self._enter()
         try:
             return await self._ask(self.store.post(path, metadata, content_type, timestamp))
@@ -154,7 +168,7 @@ class LocalNode:
             self.gate.leave(at)
 
     async def head(self, path: Path) -> Version | None:
-        self._check()
+        self.vote(path)
         return await self._ask(self.store.head(path))
 
     async def get(self, path: Path, timestamp: Timestamp | None, offset: int, length: int | None) -> NodeReading | None:
@@ -175,11 +189,11 @@ class LocalNode:
             self.gate.leave(at)
 
     async def book(self, path: Path) -> BookState | None:
-        self._check()
+        self.vote(path)
         return await self._ask(self.books.book(path))
 
     async def rows(self, path: Path, *, start: str, end: str, limit: int, reverse: bool) -> RowPage | None:
-        self._check()
+        self.vote(path)
         return await self._ask(self.books.rows(path, start=start, end=end, limit=limit, reverse=reverse))
 
     async def digests(self, kind: str, span: Span) -> LeafDigests:
@@ -202,6 +216,13 @@ class LocalNode:
 
     async def ring_part(self, name: str, version: int, offset: int) -> bytes:
         raise Unavailable("a device of this process knows what this process knows")
+
+    def vote(self, path: Path) -> None:
+        """Before what is held of a name, or that nothing is, counts among its replicas: when it is asked by an edition.  StaleRing;
+        Unavailable while the device is being refilled."""
+        self._check()
+        if self.trust is not None and self.trust.waits and self._edition:
+            self.trust.check(path, self.policy)
 
     def _check(self, *, known: bool = False) -> None:
         edition = self._edition

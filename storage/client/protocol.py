@@ -27,6 +27,7 @@ from ring.service.errors import StaleRing
 from ring.timestamp import Timestamp
 from ring.world.interface import Buffer
 from storage.client.errors import AccountNotFound, ContainerNotFound, NoQuorum, ObjectNotFound, Superseded
+from storage.client.filling import Filled
 from storage.client.interface import Row
 from storage.client.node import BookHeader, BookState, Debt, LeafDigests, Version, WriteReply
 
@@ -253,8 +254,20 @@ class RingPart(msgspec.Struct, tag="ring_part", frozen=True):
     offset: int
 
 
-Question = PutSmall | Post | Head | Get | ByKey | MergeHeader | MergeRows | Book | Rows | Digests | Leaf | EditionFile | RingPart
-_SINCE_MINOR: Mapping[type, int] = {Digests: 1, Leaf: 1, EditionFile: 2, RingPart: 2}
+class Fill(msgspec.Struct, tag="fill", frozen=True):
+    """Since 1.3: bring the device ``target`` what is held of this partition of ``ring``; also asked of a device that holds several
+    policies' objects, by the ring of one."""
+
+    ring: str
+    partition: int
+    part_power: int
+    target: int
+
+
+Question = (
+    PutSmall | Post | Head | Get | ByKey | MergeHeader | MergeRows | Book | Rows | Digests | Leaf | EditionFile | RingPart | Fill
+)
+_SINCE_MINOR: Mapping[type, int] = {Digests: 1, Leaf: 1, EditionFile: 2, RingPart: 2, Fill: 3}
 
 
 def minor_of(question: Question) -> int:
@@ -349,6 +362,7 @@ ASKS = Shape(list[Ask])
 ANSWERS = Shape(list[Answer])
 FAILURE = Shape(Failure)
 WRITE_REPLY = Shape(WriteReply)
+FILLED = Shape(Filled)
 VERSION: Shape[Version | None] = Shape(Version | None)
 FOUND: Shape[Found | None] = Shape(Found | None)
 BOOK_STATE = Shape(BookState)

@@ -15,12 +15,14 @@ from typing import NoReturn, TypeVar
 import trio
 
 from ring.errors import DiskFault, FormatError, RingfortError, Unavailable
+from ring.names import Span
 from ring.service.errors import StaleRing
 from ring.service.overlap import Claim, RingSource
 from ring.wire.message import FileSlice
 from ring.world.interface import Listener, Stream, World
 from storage.client import protocol as wire
 from storage.client.bodies import aclose, drained
+from storage.client.filling import Filled, Filler
 from storage.client.frames import Frames
 from storage.client.node import Node, NodeReading, NodeUpload
 from storage.client.protocol import FrameType
@@ -46,12 +48,14 @@ class NodeServer:
         *,
         ring_version: Callable[[], int] = lambda: 0,
         rings: RingSource | None = None,
+        fillers: Mapping[int, Filler] | None = None,
     ) -> None:
         self._world = world
         self.nodes = nodes
         self._secret = secret
         self._ring_version = ring_version
         self.rings = rings
+        self.fillers = fillers if fillers is not None else {}  # by device id, as nodes
         self._claim = Claim()
         self.refused = 0  # connections that did not know the key, since the start
         self.frames_received = 0  # of questions, likewise
@@ -286,6 +290,8 @@ class _Questions:
     async def _do(self, ask: wire.Ask) -> object:
         if isinstance(ask.question, wire.EditionFile | wire.RingPart):
             return await self._tell_rings(ask.question)
+        if isinstance(ask.question, wire.Fill):
+            return await self._fill(ask.device, ask.question)
         node = _node(self._server.nodes, ask.device)
         if ask.policy:
             node = node.of(ask.policy)
@@ -320,6 +326,12 @@ class _Questions:
                 return await node.digests(kind, wire.span_of(question))
             case wire.Leaf(kind, _, leaf) as question:
                 return await node.leaf(kind, wire.span_of(question), leaf)
+
+    async def _fill(self, device: int, question: wire.Fill) -> Filled:
+        filler = self._server.fillers.get(device)
+        if filler is None:
+            raise Unavailable(f"device {device} is not served here")
+        return await filler.fill(question.ring, Span(question.part_power, question.partition), question.target)
 
     async def _tell_rings(self, question: wire.EditionFile | wire.RingPart) -> bytes:
         rings = self._server.rings

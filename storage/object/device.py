@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import trio
 
-from ring.errors import BadInput, Conflict, DiskFull, FormatError
+from ring.errors import BadInput, Conflict, DiskFault, DiskFull, FormatError
 from ring.world.interface import Disk, Tables, World
 from storage.object.errors import DeviceAway, DeviceOutOfService
 from storage.object.health import Health, State
@@ -23,6 +23,8 @@ from storage.object.health import Health, State
 LABEL_PATH = "device.json"
 FORMATTING_PATH = "device.formatting"  # the label to be, while the folders are made
 LABEL_MAGIC = "ringfort device"
+REFILL_PATH = "refill.json"  # while it may lack what it acknowledged
+REFILL_MAGIC = "ringfort refill"
 FORMATS: Mapping[str, int] = {"label": 1, "pack": 1, "file": 1, "index": 1, "rows": 1}
 
 PACKS = "packs"
@@ -40,9 +42,12 @@ _IGNORED = frozenset({"lost+found"})  # what mkfs leaves behind
 
 @dataclass(frozen=True, slots=True)
 class Label:
+    """``disk_id``: of one that took another's place, so that the two can be told apart; "" otherwise."""
+
     cluster_id: str
     device_id: int
     formats: Mapping[str, int] = field(default_factory=lambda: dict(FORMATS))
+    disk_id: str = ""
 
     def encode(self) -> bytes:
         body = {
@@ -51,6 +56,8 @@ class Label:
             "device_id": self.device_id,
             "formats": dict(self.formats),
         }
+        if self.disk_id:
+            body["disk_id"] = self.disk_id
         return (json.dumps({**body, "checksum": _checksum(body)}, indent=1, sort_keys=True) + "\n").encode()
 
     @classmethod
@@ -59,7 +66,8 @@ class Label:
         try:
             body = json.loads(data)
             checksum = body.pop("checksum")
-            label = cls(str(body["cluster_id"]), int(body["device_id"]), {str(k): int(v) for k, v in body["formats"].items()})
+            formats = {str(k): int(v) for k, v in body["formats"].items()}
+            label = cls(str(body["cluster_id"]), int(body["device_id"]), formats, str(body.get("disk_id", "")))
             magic = body["magic"]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise FormatError(f"{LABEL_PATH} is not a device label") from error
@@ -126,8 +134,10 @@ class OpenDevice:
         await self.tables.close()
 
 
-async def format_device(disk: Disk, cluster_id: str, device_id: int) -> None:
+async def format_device(disk: Disk, cluster_id: str, device_id: int, *, disk_id: str = "") -> None:
     """Make an empty root a device.  A crash on the way leaves a root that can be formatted again.
+
+    ``disk_id``: it takes the place of one that is lost, and is not trusted before it was refilled.
 
     Raises Conflict when something is there, BadInput when the file system cannot hold a device; nothing was changed then."""
     await disk.anchor()
@@ -138,17 +148,21 @@ async def format_device(disk: Disk, cluster_id: str, device_id: int) -> None:
             hint="a device is formatted once, in an empty folder; remove what is there if it is not needed",
         )
     await _check_file_system(disk)
-    await disk.replace_file(FORMATTING_PATH, Label(cluster_id, device_id).encode())
+    await disk.replace_file(FORMATTING_PATH, Label(cluster_id, device_id, disk_id=disk_id).encode())
+    if disk_id:
+        await mark_refill(disk, "its disk was replaced")
     await disk.make_dirs_many([PACKS, QUARANTINE, *FILE_FOLDERS])
     await disk.rename(FORMATTING_PATH, LABEL_PATH)
 
 
-async def open_device(world: World, root: str, cluster_id: str, device_id: int, *, health: Health | None = None) -> OpenDevice:
+async def open_device(
+    world: World, root: str, cluster_id: str, device_id: int, *, disk_id: str = "", health: Health | None = None
+) -> OpenDevice:
     """Open the device in the folder ``root``.
 
     Raises DeviceOutOfService when there is no label, or another device's; FormatError when it is damaged or too new."""
     disk = world.open_disk(root)
-    label = await find_label(disk, cluster_id, device_id)
+    label = await find_label(disk, cluster_id, device_id, disk_id)
     try:
         if not await takes_writes(disk):
             raise DeviceAway(f"{root} takes no writes: it is mounted read-only", hint="what made it so?  See the kernel's log")
@@ -158,7 +172,7 @@ async def open_device(world: World, root: str, cluster_id: str, device_id: int, 
     return OpenDevice(disk, tables, device_id, label, health)
 
 
-async def find_label(disk: Disk, cluster_id: str, device_id: int) -> Label:
+async def find_label(disk: Disk, cluster_id: str, device_id: int, disk_id: str = "") -> Label:
     """Keep to the folder that is there now, if it is the device; else the disk is barred, so that nothing is written to a folder
     that is in its place.
 
@@ -166,7 +180,7 @@ async def find_label(disk: Disk, cluster_id: str, device_id: int) -> Label:
     new."""
     try:
         await disk.anchor()
-        label = await read_label(disk, cluster_id, device_id)
+        label = await read_label(disk, cluster_id, device_id, disk_id)
     except FileNotFoundError:
         disk.bar()
         raise DeviceAway(f"{disk.root} is not there", hint="is its disk mounted?") from None
@@ -179,8 +193,9 @@ async def find_label(disk: Disk, cluster_id: str, device_id: int) -> Label:
     return label
 
 
-async def read_label(disk: Disk, cluster_id: str, device_id: int) -> Label:
-    """The label, when it is this device's.  As ``find_label``, and OSError when it cannot be read."""
+async def read_label(disk: Disk, cluster_id: str, device_id: int, disk_id: str = "") -> Label:
+    """The label, when it is this device's, and this very disk's where ``disk_id`` is given.  As ``find_label``, and OSError when it
+    cannot be read."""
     root = disk.root
     try:
         data = await disk.read_file(LABEL_PATH)
@@ -195,7 +210,33 @@ async def read_label(disk: Disk, cluster_id: str, device_id: int) -> Label:
             f"{root} is device {label.device_id} of cluster {label.cluster_id}, not device {device_id} of cluster {cluster_id}",
             hint="the wrong disk is mounted there",
         )
+    if disk_id and label.disk_id != disk_id:
+        raise DeviceAway(
+            f"{root} is a disk that was replaced: what it holds is out of date",
+            hint="mount the disk that took its place, or make this one empty and replace the device again",
+        )
     return label
+
+
+async def is_to_be_refilled(disk: Disk) -> bool:
+    """OSError."""
+    return await disk.info(REFILL_PATH) is not None
+
+
+async def clear_refill(device: OpenDevice) -> None:
+    """What it had lost is here again.  DiskFault."""
+    try:
+        await device.disk.unlink(REFILL_PATH)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        device.erred(error, REFILL_PATH)
+        raise DiskFault(f"device {device.device_id}: {REFILL_PATH} cannot be removed: {error.strerror or error}") from error
+
+
+async def mark_refill(disk: Disk, reason: str) -> None:
+    """From now on, and over restarts: the device may lack what it acknowledged.  Before that counts, others bring it.  OSError."""
+    await disk.replace_file(REFILL_PATH, (json.dumps({"magic": REFILL_MAGIC, "reason": reason}) + "\n").encode())
 
 
 async def takes_writes(disk: Disk) -> bool:
@@ -217,6 +258,7 @@ async def _open_tables(disk: Disk) -> Tables:
     except FormatError:
         taken = set(await disk.list_dir(QUARANTINE))
         number = next(number for number in range(len(taken) + 1) if f"{TABLES}-{number}" not in taken)
+        await mark_refill(disk, "its tables were damaged")  # objects are made anew from the log; books are not
         await disk.rename(TABLES, f"{QUARANTINE}/{TABLES}-{number}")
         return await disk.open_tables(TABLES, TABLE_NAMES)
 

@@ -48,6 +48,7 @@ SENDERS = 8
 LOOK_VERSIONS = 10_000  # found in one look; the rest in the next
 LEAVES_AT_ONCE = 16
 HASH_BYTES = 16
+FILL_S = 1.0
 
 
 _Missing = list[tuple[bool, Push[int]]]  # whether this device is to send it; what to which device
@@ -149,6 +150,28 @@ class ObjectReplicator:
             return Idle.after(self._interval_s)
         self.moving.restart()
         return Busy(0)
+
+    async def fill(self, device: Device, span: Span) -> tuple[int, int, bool]:
+        """Bring one device what it lacks of what is held here, about FILL_S long: versions, bytes, and whether it has all now.
+
+        Asked by no edition, for it speaks of one device only.  Unavailable, DiskFault."""
+        until = trio.current_time() + FILL_S
+        node = self._nodes(device)
+        look = _Look(self._overlap(), span, 1, True, {device.id: node})
+        mine, theirs = await self._store.digests(span), await node.digests("object", span)
+        differs = {leaf: {device.id: leaf in theirs.leaves} for leaf in sorted(differing(mine, theirs))}
+        waiting = deque(differs)
+        versions = versions_bytes = 0
+        while (waiting or look.pushes) and device.id in look.reached and trio.current_time() < until:
+            while waiting and len(look.pushes) < VERSIONS_AT_ONCE:
+                some: dict[int, _Missing] = {waiting.popleft(): [] for _ in range(min(LEAVES_AT_ONCE, len(waiting)))}
+                await self._missing_of(look, differs, some)
+                look.pushes.extend(push for pushes in some.values() for _, push in pushes)
+            pushed, pushed_bytes = await self._push_some(look)
+            versions, versions_bytes = versions + pushed, versions_bytes + pushed_bytes
+        if device.id not in look.reached and not versions:
+            raise Unavailable(f"{device} does not take what it lacks")
+        return versions, versions_bytes, look.whole and not (waiting or look.pushes) and look.left is None
 
     async def _list(self, overlap: Overlap, start: bytes) -> Busy:
         for _ in range(PARTITIONS_AT_ONCE):

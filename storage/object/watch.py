@@ -27,7 +27,8 @@ Serve = Callable[[OpenDevice, Callable[[], None]], Awaitable[None]]
 
 
 class DeviceWatch:
-    """One device of this worker.  ``note`` is told of each change of its health."""
+    """One device of this worker.  ``disk_id``: which disk is meant, if several had this device's label; asked before each opening.
+    ``note`` is told of each change of its health."""
 
     def __init__(
         self,
@@ -36,6 +37,7 @@ class DeviceWatch:
         cluster_id: str,
         device_id: int,
         *,
+        disk_id: Callable[[], str] = lambda: "",
         reserve: Reserve | None = None,
         look_s: float = LOOK_S,
         note: Callable[[Change], None] = lambda change: None,
@@ -46,6 +48,7 @@ class DeviceWatch:
         self._world = world
         self._disk = world.open_disk(root)
         self._cluster_id = cluster_id
+        self._disk_id = disk_id
         self._look_s = look_s
         self._note = note
         self._stirred = trio.Event()  # do not wait for the next look
@@ -72,7 +75,7 @@ class DeviceWatch:
         """What there is to see of it now, for its health."""
         now, health = trio.current_time(), self.health
         try:
-            await read_label(self._disk, self._cluster_id, self.device_id)
+            await read_label(self._disk, self._cluster_id, self.device_id, self._disk_id())
             space = await self._disk.space()
             if health.state is State.READ_ONLY and not space.read_only:
                 space = replace(space, read_only=not await takes_writes(self._disk))
@@ -87,7 +90,9 @@ class DeviceWatch:
 
     async def _serve(self, serve: Serve) -> None:
         self.health.trying()
-        device = await open_device(self._world, self._disk.root, self._cluster_id, self.device_id, health=self.health)
+        device = await open_device(
+            self._world, self._disk.root, self._cluster_id, self.device_id, disk_id=self._disk_id(), health=self.health
+        )
 
         def opened() -> None:
             self.health.opened(trio.current_time())

@@ -86,7 +86,9 @@ async def test_another_folder_is_never_taken_for_its_own(ground: Ground, autojum
     tables = await disk.open_tables("tables", ["a"])
     await log.append([b"before"], sync=True)
     replace()
-    for ask in [*ways(disk), partial(disk.link, unnamed, "name")]:
+    deeds = ways(disk)
+    deeds.append(partial(disk.link, unnamed, "name"))
+    for ask in deeds:
         with pytest.raises(OSError) as caught:
             await ask()
         assert caught.value.errno == errno.ENODEV

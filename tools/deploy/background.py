@@ -3,7 +3,7 @@ reaper; and the parts sweeper, which one process of the cloud runs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import trio
@@ -14,6 +14,7 @@ from ring.daemon.metrics import Registry
 from ring.daemon.pacing import Pacing
 from ring.daemon.runner import Memory, Roster, Runner
 from ring.daemon.worker import Worker
+from ring.device import Device
 from ring.errors import Unavailable
 from ring.policy import Policy
 from ring.service.keeper import Keeper
@@ -27,12 +28,14 @@ from storage.object.compaction import Compactor
 from storage.object.device import OpenDevice
 from storage.object.expirer import Expirer
 from storage.object.files import disk_fault
+from storage.object.filling import DeviceFiller
+from storage.object.refill import Refiller
 from storage.object.replicator import ObjectReplicator
 from storage.object.store import ObjectStore
 from storage.object.updater import ObjectUpdater
 from storage.object.weights import STATE
 from storage.sync.moving import Watcher
-from tools.deploy.devices import OwnDevice
+from tools.deploy.devices import OwnDevice, devices_named
 from tools.deploy.settings import Background
 from tools.deploy.storage import StorageRoom
 
@@ -116,6 +119,16 @@ class DeviceMemory:
             raise disk_fault(self._opened.device_id, "save what a pass came to", error) from error
 
 
+def _device(keeper: Keeper, device_id: int) -> Device | None:
+    return devices_named(list(keeper.overlaps.values())).get(device_id)
+
+
+def _refilled_by(storage: StorageRoom) -> Mapping[str, Overlap]:
+    """Rings whose data others have as it was lost; fragments of coded policies are computed by reconstructors."""
+    coded = {policy.ring_name for policy in storage.policies if policy.coded}
+    return {name: overlap for name, overlap in storage.keeper.overlaps.items() if name not in coded}
+
+
 def _of_device(world: World, storage: StorageRoom, own: OwnDevice, rates: Background) -> list[tuple[Worker, Pacing]]:
     keeper, device = storage.keeper, own.device
     nodes = storage.devices.node_of
@@ -127,7 +140,10 @@ def _of_device(world: World, storage: StorageRoom, own: OwnDevice, rates: Backgr
         return found
 
     def watcher(name: str) -> Watcher:
-        return Watcher(keeper.gate.clear, lambda overlap: storage.confirmations.confirm(name, device.id, overlap))
+        def clear(edition: int) -> bool:  # what it lacks it cannot have brought anywhere
+            return keeper.gate.clear(edition) and not own.trust.waits
+
+        return Watcher(clear, lambda overlap: storage.confirmations.confirm(name, device.id, overlap))
 
     def repair() -> Pacing:
         return Pacing(items_per_s=rates.repair_items_per_s)
@@ -153,7 +169,14 @@ def _of_device(world: World, storage: StorageRoom, own: OwnDevice, rates: Backgr
     objects = [pair for policy in storage.policies for pair in of_policy(policy, own.stores[policy.index])]
     books = BookReplicator(device, own.books, overlap, nodes, watchers=watcher)
     own.progress = lambda name: movers[name].settling if name in movers else books.settling(name)
+    whole = {policy.ring_name: movers[policy.ring_name] for policy in storage.policies if not policy.coded}
+    storage.devices.fillers[device.id] = DeviceFiller(own.trust, whole, own.books, books, partial(_device, keeper))
+    refill: list[tuple[Worker, Pacing]] = []
+    if own.trust.waits:
+        own.refiller = Refiller(device.id, own.trust, partial(_refilled_by, storage), storage.devices.filler_of, own.refilled)
+        refill.append((own.refiller, Pacing(items_per_s=rates.refill_items_per_s)))
     return [
+        *refill,
         *objects,
         (books, repair()),
         (

@@ -69,6 +69,7 @@ def state_of(world: World, worker: int, storage: StorageRoom) -> WorkerDevices:
                 objects=_objects(own),
                 quarantined=None if own is None else sum(store.quarantined for store in own.stores.values()),
                 leaving=_leaving(storage, number, own),
+                refilling=_refilling(own),
             )
         )
     return WorkerDevices(worker, found)
@@ -81,6 +82,15 @@ def _objects(own: OwnDevice | None) -> int | None:
         return sum(store.device.tables.count("index") for store in own.stores.values())
     except (OSError, DiskFault):
         return None
+
+
+def _refilling(own: OwnDevice | None) -> Refilling | None:
+    if own is None or not own.trust.waits:
+        return None
+    refiller = own.refiller
+    if refiller is None or refiller.plan is None:
+        return Refilling(0.0, None)
+    return Refilling(round(refiller.progress().fraction or 0.0, 4), refiller.eta_s, refiller.waits_for)
 
 
 def _leaving(storage: StorageRoom, number: int, own: OwnDevice | None) -> dict[str, float]:

@@ -24,14 +24,18 @@ from ring.names import NameHasher
 from ring.service.keeper import Keeper
 from ring.service.overlap import Claim, Overlap
 from ring.world.interface import UnixAddress, World
+from storage.client.filling import Filler
 from storage.client.local import LocalNode
 from storage.client.node import Node
 from storage.client.payer import RowPayer
 from storage.client.peer import Peer
 from storage.client.remote import RemoteNode
-from storage.object.device import OpenDevice
+from storage.client.remote_filler import RemoteFiller
+from storage.client.trust import Trust
+from storage.object.device import OpenDevice, clear_refill, is_to_be_refilled
 from storage.object.health import Change, Health, Reserve, State
 from storage.object.policy_device import open_policy
+from storage.object.refill import Refiller
 from storage.object.store import ObjectStore
 from storage.object.watch import DeviceWatch
 from storage.rows.books import Books
@@ -48,9 +52,15 @@ class OwnDevice:
     books: Books
     node: LocalNode
     stores: dict[int, ObjectStore]  # by policy, the first one included
+    trust: Trust
+    refiller: Refiller | None = None  # while it is being refilled
     background: trio.CancelScope = field(default_factory=trio.CancelScope)
     background_ended: trio.Event | None = None  # None: it was not begun
     progress: Progress = lambda name: 0.0  # of the pass by the ring in force, 0 to 1 (confirmed)
+
+    async def refilled(self) -> None:
+        """From now on what it lacks counts, also after a restart."""
+        await clear_refill(self.opened)
 
     async def stop_background(self) -> None:
         self.background.cancel()
@@ -91,6 +101,7 @@ class Devices:
     ) -> None:
         self.nodes: dict[int, Node] = {}  # by device id
         self.served: dict[int, Node] = {}  # our own, for the others
+        self.fillers: dict[int, Filler] = {}  # our own, likewise
         self.own: dict[int, OwnDevice] = {}  # those that are open
         self.opened: Callable[[OwnDevice], None] = lambda own: None  # told of each device that is opened from now on
         self._nursery = nursery
@@ -111,6 +122,16 @@ class Devices:
     def node_of(self, device: Device) -> Node:
         node = self.nodes.get(device.id)
         return node if node is not None else cast(Node, OutOfService(device, "it is not in this cloud's folder"))
+
+    def filler_of(self, device_id: int) -> Filler:
+        """Unavailable when it is out of service, or nobody's."""
+        filler = self.fillers.get(device_id)
+        if filler is None:
+            peer = self._peers.get(worker_of_device(device_id, self._workers))
+            if peer is None:
+                raise Unavailable(f"device {device_id} is out of service")
+            filler = RemoteFiller(device_id, peer)
+        return filler
 
     async def bring_up(self) -> None:
         """Make it as the rings in force say."""
@@ -150,6 +171,7 @@ class Devices:
                 str(self._layout.device(device.id)),
                 self._record.cluster_id,
                 device.id,
+                disk_id=lambda: self._layout.disk_id(device.id),
                 reserve=self._reserve,
                 note=lambda change: self._note(device, change),
             )
@@ -171,8 +193,9 @@ class Devices:
         try:
             for policy in range(len(self._record.policies) + 1):
                 stores[policy] = ObjectStore(self._world, await open_policy(self._world, opened, policy), self._hasher)
-            node = LocalNode(device, stores[0], books, self._payer, self._keeper.gate, stores=stores)
-            own = OwnDevice(device, opened, stores[0], books, node, stores)
+            trust = Trust(self._hasher, refills=await is_to_be_refilled(opened.disk))
+            node = LocalNode(device, stores[0], books, self._payer, self._keeper.gate, stores=stores, trust=trust)
+            own = OwnDevice(device, opened, stores[0], books, node, stores, trust)
             async with trio.open_nursery() as nursery:
                 for store in stores.values():
                     await nursery.start(store.run)
@@ -185,6 +208,7 @@ class Devices:
         finally:
             self.own.pop(device.id, None)
             self.served.pop(device.id, None)
+            self.fillers.pop(device.id, None)
             self._stand_in(device, opened.fault or "it is closed")
             with trio.CancelScope(shield=True):
                 if own is not None:

@@ -9,6 +9,7 @@ rings/          NAME.builder and NAME.ring for account, container, object and ob
 rings/in-force  edition.json and NAME.VERSION.ring: the rings that the cloud goes by
 rings/published NAME.ring that was published last, and its NAME.builder
 devices/dN/     the devices' roots
+disks.json      which disk is device N, where one took another's place
 run/            unix sockets
 logs/           a log a worker, and what it held before as FILE.1
 consoles/       the guests' serial consoles, for libvirt's daemons to reach; the folders above are 0700
@@ -119,6 +120,24 @@ class Layout:
 
     def device(self, number: int) -> Path:
         return self.root / "devices" / f"d{number}"
+
+    @property
+    def disks(self) -> Path:
+        return self.root / "disks.json"
+
+    def disk_id(self, number: int) -> str:
+        """Of the disk that took the place of another as device ``number``; "" when none did.  FormatError."""
+        return self.disk_ids().get(number, "")
+
+    def disk_ids(self) -> dict[int, str]:
+        try:
+            return msgspec.json.decode(self.disks.read_bytes(), type=dict[int, str])
+        except FileNotFoundError:
+            return {}
+        except msgspec.DecodeError as error:
+            raise FormatError(
+                f"{self.disks} cannot be read: {error}", hint="it says which disk is which device: restore it"
+            ) from error
 
     def worker_socket(self, number: int) -> str:
         return str(self.run / f"worker-{number}.sock")

@@ -9,6 +9,7 @@ s3_region = "us-east-1"
 [background]
 audit_bytes_per_s = 20971520.0       # each device
 repair_items_per_s = 2000.0          # each device and worker
+refill_items_per_s = 20000.0         # ... of a device that is being refilled; to the others it is clients' work
 sweep_items_per_s = 50.0
 reap_delay_s = 3600.0                # from the deletion of an account until what is in it goes; 0: at once
 yield_slowdown = 0.5                 # background work goes slower when requests take longer than at best by more than this part
@@ -50,6 +51,7 @@ class Objects:
 class Background:
     audit_bytes_per_s: float = float(20 << 20)
     repair_items_per_s: float = 2000.0
+    refill_items_per_s: float = 20_000.0
     sweep_items_per_s: float = 50.0
     reap_delay_s: float = 3600.0
     yield_slowdown: float = 0.5
@@ -101,6 +103,7 @@ def load_settings(root: Path) -> Settings:
         ("objects.memory_bytes", settings.objects.memory_bytes),
         ("background.audit_bytes_per_s", settings.background.audit_bytes_per_s),
         ("background.repair_items_per_s", settings.background.repair_items_per_s),
+        ("background.refill_items_per_s", settings.background.refill_items_per_s),
         ("background.sweep_items_per_s", settings.background.sweep_items_per_s),
         ("devices.reserve_bytes", settings.devices.reserve_bytes),
         ("devices.reserve_share", settings.devices.reserve_share),

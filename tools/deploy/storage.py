@@ -113,7 +113,7 @@ async def start_storage(
     nursery.start_soon(confirmations.run)
     nursery.start_soon(devices.follow)
     listener = await world.net.listen(UnixAddress(layout.node_socket(worker)))
-    server = NodeServer(world, devices.served, secret, rings=keeper, ring_version=devices.edition)
+    server = NodeServer(world, devices.served, secret, rings=keeper, ring_version=devices.edition, fillers=devices.fillers)
     await nursery.start(server.serve, listener)
     return StorageRoom(client, rings, timestamps, keeper, confirmations, devices, policies)
 

@@ -13,7 +13,16 @@ from ring.errors import Conflict, FormatError
 from ring.world.interface import World
 from ring.world.real import make_world
 from ring.world.sim import SimWorld
-from storage.object.device import FILE_FOLDERS, LABEL_PATH, TABLE_NAMES, Label, format_device, open_device
+from storage.object.device import (
+    FILE_FOLDERS,
+    LABEL_PATH,
+    TABLE_NAMES,
+    Label,
+    clear_refill,
+    format_device,
+    is_to_be_refilled,
+    open_device,
+)
 from storage.object.errors import DeviceOutOfService
 
 GOLDEN = FilePath(__file__).parents[2] / "golden" / "device.json"
@@ -72,6 +81,8 @@ async def test_damaged_tables_are_put_aside(tmp_path: FilePath) -> None:
         (tmp_path / "tables" / "data.mdb").write_bytes(b"\xee" * 8192)
         device = await open_device(world, root, "cluster", 7)
         assert device.tables.get("index", b"x") is None
+        assert await is_to_be_refilled(device.disk)  # what the books held, only others have
+        await clear_refill(device)
         await device.close()
         assert sorted(file.name for file in (tmp_path / "quarantine").iterdir())[-1] == f"tables-{number}"
 

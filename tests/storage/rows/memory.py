@@ -22,6 +22,9 @@ class MemoryTables:
         keys = sorted((k for k in self.data.get(table, {}) if start <= k and (end is None or k < end)), reverse=reverse)
         return [(key, self.data[table][key]) for key in keys[:limit]]
 
+    def count(self, table: str) -> int:
+        return len(self.data.get(table, {}))
+
     def apply(self, writes: Sequence[Write]) -> None:
         for write in writes:
             assert 1 <= len(write.key) <= 511

@@ -1,0 +1,22 @@
+"""RemoteFiller: a device of another worker or machine, asked to bring another one what it holds.
+
+Decides nothing.  Neighbours: filling (what is asked), peer (the connection), server (the other end).
+"""
+
+from __future__ import annotations
+
+from ring.names import Span
+from storage.client import protocol as wire
+from storage.client.filling import Filled
+from storage.client.peer import Peer
+
+
+class RemoteFiller:
+    """Implements storage.client.filling.Filler."""
+
+    def __init__(self, device_id: int, peer: Peer) -> None:
+        self._device_id = device_id
+        self._peer = peer
+
+    async def fill(self, ring: str, span: Span, target: int) -> Filled:
+        return await self._peer.ask(self._device_id, wire.Fill(ring, span.partition, span.part_power, target), wire.FILLED)

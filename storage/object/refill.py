@@ -1,0 +1,236 @@
+"""Refill: a device that lost what it held is filled by its peers, all at once, and trusted again partition by partition.
+
+The device itself leads.  For each partition that it is to hold it asks one peer to bring what it has of it (``Fill`` over the node
+protocol), then the others, which find only what the first one lacked.  Each peer is asked about one partition at a time, so that is
+one stream per peer, with several versions in flight; the peers take turns in being first.
+
+A partition is trusted when enough peers vouched: any majority of its devices that could have acknowledged something without them
+would have had to be without this device, too.  Of n devices of which q are a majority, that are n - q + 1 others (of the ring in
+force, and of the settled one while it moves).  A peer that is being refilled itself brings what it has and does not vouch.
+Where there are no others, nothing can be brought, and what is here is what there is.
+
+    Plan      which partition is asked of whom next; pure
+    Refiller  the Worker of the device that is filled
+
+Neighbours: storage.client.trust (is told), storage.object.filling (the peers' end), storage.sync.tree.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+import trio
+
+from ring.daemon.worker import Busy, Idle, Progress
+from ring.errors import DiskFault, NotFound, Unavailable
+from ring.names import Span
+from ring.service.overlap import Overlap
+from storage.client.filling import Filled, Filler
+from storage.client.trust import Trust
+
+UNIT_S = 1.0  # each peer is kept busy for about so long in one unit
+AGAIN_S = 2.0  # until a peer that did not answer, or did not vouch, is asked again
+
+
+@dataclass(slots=True, eq=False)
+class Want:
+    """One partition.  ``groups``: (other devices, how many of them must vouch)."""
+
+    ring: str
+    span: Span
+    groups: tuple[tuple[frozenset[int], int], ...]
+    order: tuple[int, ...]  # whom to ask, the first one first
+    vouched: set[int] = field(default_factory=set)
+
+    @property
+    def filled(self) -> bool:
+        return all(len(self.vouched & members) >= needed for members, needed in self.groups)
+
+    def next(self, away: Iterable[int]) -> int | None:
+        """Whom to ask now; None: nobody who is there."""
+        for peer in self.order:
+            if peer in self.vouched or peer in away:
+                continue
+            if any(peer in members and len(self.vouched & members) < needed for members, needed in self.groups):
+                return peer
+        return None
+
+
+def wants_of(device_id: int, ring: str, overlap: Overlap) -> list[Want]:
+    """Every partition of which this device is to hold a replica, by the ring in force or the settled one."""
+    found = []
+    for number in range(1 << overlap.finest):
+        places = overlap.places_at(number)
+        ids = [device.id for device in places.devices]
+        if device_id not in ids:
+            continue
+        groups = []
+        for members, majority in places.voters.groups:
+            inside = {ids[index] for index in range(len(ids)) if members >> index & 1}
+            if device_id in inside:
+                groups.append((frozenset(inside - {device_id}), min(len(inside) - majority + 1, len(inside) - 1)))
+        others = sorted(one for one in ids if one != device_id)
+        turn = number % len(others) if others else 0
+        found.append(Want(ring, Span(overlap.finest, number), tuple(groups), tuple(others[turn:] + others[:turn])))
+    return found
+
+
+class Plan:
+    def __init__(self, wants: Iterable[Want]) -> None:
+        self.total = 0
+        self.filled = 0
+        self._queues: dict[int, deque[Want]] = {}  # by peer
+        self._waiting: list[Want] = []  # nobody who is needed is there
+        self.away: dict[int, float] = {}  # peers: until when they are not asked
+        for want in wants:
+            self.total += 1
+            self._put(want)
+
+    @property
+    def left(self) -> int:
+        return self.total - self.filled
+
+    @property
+    def peers(self) -> list[int]:
+        """Those who can be asked something now."""
+        return sorted(peer for peer, queue in self._queues.items() if queue)
+
+    def take(self, peer: int) -> Want | None:
+        """What to ask this peer next; give it back with ``answered`` or ``gone``."""
+        queue = self._queues.get(peer)
+        return queue.popleft() if queue else None
+
+    def answered(self, want: Want, peer: int, answer: Filled, now: float) -> bool:
+        """True when the partition is filled with it."""
+        if not answer.whole:
+            if answer.pushed:
+                self._queues.setdefault(peer, deque()).append(want)  # there is more
+            else:
+                self.gone(want, peer, now)  # it brought all it could, and does not vouch
+            return False
+        want.vouched.add(peer)
+        return self._put(want)
+
+    def gone(self, want: Want, peer: int, now: float) -> None:
+        """It did not answer."""
+        self.away[peer] = now + AGAIN_S
+        queue = self._queues.pop(peer, None)
+        for one in (want, *(queue or ())):
+            self._put(one)
+
+    def look(self, now: float) -> None:
+        """Who was away may be asked again."""
+        back = [peer for peer, until in self.away.items() if now >= until]
+        for peer in back:
+            del self.away[peer]
+        if back:
+            waiting, self._waiting = self._waiting, []
+            for want in waiting:
+                self._put(want)
+
+    def _put(self, want: Want) -> bool:
+        if want.filled:
+            self.filled += 1
+            return True
+        peer = want.next(self.away)
+        if peer is None:
+            self._waiting.append(want)
+        else:
+            self._queues.setdefault(peer, deque()).append(want)
+        return False
+
+
+class Refiller:
+    """``overlaps``: of every ring; ``fillers``: how a peer is asked to bring what it has; ``done``: all is trusted again.
+
+    When a ring changes, all of it is begun anew: what was brought stays, so that goes quickly."""
+
+    def __init__(
+        self,
+        device_id: int,
+        trust: Trust,
+        overlaps: Callable[[], Mapping[str, Overlap]],
+        fillers: Callable[[int], Filler],
+        done: Callable[[], Awaitable[None]],
+    ) -> None:
+        self.name = f"refiller d{device_id}"
+        self.pushed = 0
+        self.pushed_bytes = 0
+        self.plan: Plan | None = None
+        self.began = trio.current_time()
+        self._device_id = device_id
+        self._trust = trust
+        self._overlaps = overlaps
+        self._fillers = fillers
+        self._done = done
+        self._known: Mapping[str, Overlap] = {}
+
+    def progress(self) -> Progress:
+        plan = self.plan
+        facts = {"pushed": float(self.pushed), "pushed_bytes": float(self.pushed_bytes)}
+        if plan is None:
+            return Progress(None if self._trust.waits else 1.0, facts=facts)
+        return Progress(plan.filled / plan.total if plan.total else 1.0, plan.left, facts)
+
+    @property
+    def waits_for(self) -> tuple[int, ...]:
+        """Peers that are needed and do not answer."""
+        return tuple(sorted(self.plan.away)) if self.plan is not None else ()
+
+    @property
+    def eta_s(self) -> float | None:
+        plan = self.plan
+        if plan is None or not plan.filled:
+            return None
+        return (trio.current_time() - self.began) / plan.filled * plan.left
+
+    def begin(self) -> None:
+        """It begins by itself."""
+
+    async def work(self) -> Busy | Idle:
+        if not self._trust.waits:
+            return Idle.after(3600.0)
+        overlaps = self._overlaps()
+        if self.plan is None or any(self._known.get(name) is not overlap for name, overlap in overlaps.items()):
+            self._begin(overlaps)
+        plan = self.plan
+        assert plan is not None
+        plan.look(trio.current_time())
+        before, before_bytes = self.pushed, self.pushed_bytes
+        until = trio.current_time() + UNIT_S
+        async with trio.open_nursery() as nursery:
+            for peer in plan.peers:
+                nursery.start_soon(self._stream, plan, peer, until)
+        if not plan.left:
+            await self._done()
+            self._trust.begin({})
+            return Busy(self.pushed - before, self.pushed_bytes - before_bytes)
+        if not plan.peers:
+            return Idle.after(AGAIN_S, over=False)
+        return Busy(max(1, self.pushed - before), self.pushed_bytes - before_bytes)
+
+    def _begin(self, overlaps: Mapping[str, Overlap]) -> None:
+        self._known = dict(overlaps)
+        wants = [want for name, overlap in sorted(overlaps.items()) for want in wants_of(self._device_id, name, overlap)]
+        waiting: dict[str, tuple[int, set[int]]] = {}
+        for want in wants:
+            if not want.filled:
+                waiting.setdefault(want.ring, (want.span.part_power, set()))[1].add(want.span.partition)
+        self._trust.begin(waiting)
+        self.plan = Plan(wants)
+        self.began = trio.current_time()
+
+    async def _stream(self, plan: Plan, peer: int, until: float) -> None:
+        """Ask one peer for one partition after the other."""
+        while trio.current_time() < until and (want := plan.take(peer)) is not None:
+            try:
+                answer = await self._fillers(peer).fill(want.ring, want.span, self._device_id)
+            except (Unavailable, DiskFault, NotFound):
+                plan.gone(want, peer, trio.current_time())
+                return
+            self.pushed += answer.pushed
+            self.pushed_bytes += answer.pushed_bytes
+            if plan.answered(want, peer, answer, trio.current_time()):
+                self._trust.filled(want.ring, want.span)
