@@ -105,10 +105,12 @@ def _print(what: str, result: tuple[int, float, float], more: str = "") -> None:
 async def bench_device(
     folder: str, name: str, segment_bytes_max: int = SEGMENT_BYTES_MAX
 ) -> AsyncIterator[tuple[World, ObjectStore]]:
+    """The device ``name`` in ``folder``: made, if it is not there yet, and open."""
     root = os.path.join(folder, name)
-    os.mkdir(root)
     world = make_world()
-    await format_device(world.open_disk(root), "bench", 1)
+    if not os.path.exists(root):
+        os.mkdir(root)
+        await format_device(world.open_disk(root), "bench", 1)
     device = await open_device(world, root, "bench", 1)
     store = ObjectStore(world, device, NameHasher(b"a", b"b"), segment_bytes_max=segment_bytes_max)
     async with trio.open_nursery() as nursery:
