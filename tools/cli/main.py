@@ -18,8 +18,10 @@ from ring.errors import RingfortError
 from ring.world.interface import World
 
 NOUNS = {
+    "recon": "tools.cli.recon:recon",
     "ring": "tools.cli.ring.group:ring",
     "up": "tools.cli.up:up",
+    "worker": "tools.cli.worker:worker",
 }
 EXIT_ERROR = 2
 VERSION = "0.1.0"  # as in pyproject.toml; a test compares them

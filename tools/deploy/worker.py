@@ -25,6 +25,7 @@ from ring.daemon.health import Check, health_handler, metrics_handler
 from ring.daemon.log import Level, Log
 from ring.daemon.metrics import Registry
 from ring.daemon.requests import RequestLog
+from ring.daemon.runner import Roster
 from ring.daemon.yielding import Yielding, watched
 from ring.errors import RingfortError, Unavailable
 from ring.kv import server as kv_server
@@ -38,6 +39,7 @@ from ring.wire.server import serve
 from ring.world.interface import UnixAddress, World
 from ring.world.real import make_world
 from ring.world.real.net import listener_from_socket
+from tools.deploy import recon
 from tools.deploy.background import start_background
 from tools.deploy.beside import keep_admitted
 from tools.deploy.clients import Endpoints
@@ -161,7 +163,7 @@ class Worker:
                     rooms = await self._rooms(inner, kv, storage)
                     inner.start_soon(self._speed.run)
                     self._speed.show(self._registry)
-                    start_background(
+                    roster = start_background(
                         inner,
                         self._world,
                         storage,
@@ -173,7 +175,7 @@ class Worker:
                         sweep=spec.worker == 0,
                     )
                     async with trio.open_nursery() as clients:
-                        await self._serve(clients, rooms, storage)
+                        await self._serve(clients, rooms, storage, roster)
                         gc.collect()
                         gc.freeze()  # what is there by now stays: never look through it again
                         self._serving = True
@@ -222,7 +224,7 @@ class Worker:
 
         return LibvirtHypervisor(self._world, consoles, virt_type=self._spec.virt_type)
 
-    async def _serve(self, nursery: trio.Nursery, rooms: Rooms, storage: StorageRoom) -> None:
+    async def _serve(self, nursery: trio.Nursery, rooms: Rooms, storage: StorageRoom, roster: Roster) -> None:
         """Begin to accept: the two public HTTP sockets, the iSCSI portal, and this worker's own socket for its numbers."""
         spec, world = self._spec, self._world
         router = Router()
@@ -239,6 +241,7 @@ class Worker:
         own = Router()
         own.add("GET", "/metrics", metrics_handler(self._registry))
         own.add("GET", "/health", health_handler(checks))
+        recon.add_routes(own, world, spec.worker, roster, self._speed)
         own.add("GET", RINGS_PATH, rings_handler(spec.worker, storage))
         own.add("GET", DEVICES_PATH, devices_handler(world, spec.worker, storage))
         follow_devices(self._registry, storage.devices)
