@@ -3,7 +3,7 @@
 # check   format, lint, types, imports, tidy     bench  two minutes of load, ops/s and cpu per operation
 PYTHON := .venv/bin/python
 
-.PHONY: setup setup-test up demo test check bench bench-ring sim
+.PHONY: setup setup-test up demo test check bench bench-ring sim sim-mutants
 
 setup:
 	@tools/deploy/install.sh run
@@ -34,7 +34,12 @@ bench: setup-test
 bench-ring: setup-test
 	@exec $(PYTHON) -m tools.bench.ring $(ARGS)
 
-# make sim SEEDS=1000: a longer hunt than the tests'
-SEEDS ?= 100
+# make sim SEEDS=10000: a longer hunt than the tests'; FROM=301 begins behind theirs
+SEEDS ?= 300
+FROM ?= 1
 sim: setup-test
-	@exec $(PYTHON) -m tests.sim --seed 1 --until $(SEEDS)
+	@exec $(PYTHON) -m tests.sim --seed $(FROM) --until $(SEEDS)
+
+# for each broken promise the first seed that notices it
+sim-mutants: setup-test
+	@exec $(PYTHON) -m tests.sim --mutants

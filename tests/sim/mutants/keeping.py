@@ -197,6 +197,8 @@ class LetsGoAtOnce(ObjectReplicator):
 def drop_before_all_have_it(options: Options) -> None:
     """A handoff lets go of its copies after it has tried to push them, whether they arrived or not."""
     options.replicator = LetsGoAtOnce
+    kinds = {"isolate": 4.0, "cut": 3.0, "delay": 1.0}
+    options.traits = replace(options.traits, ring_changes=1.0, destructive=0.0, kinds=kinds)
 
 
 class ForgetsDeletions(ObjectStore):
