@@ -163,7 +163,7 @@ class Auditor:
         async with self._store.segments.reading(sequence) as segment:
             if self._scanner is None:
                 self._scanned_to = max(place.offset, segment.head.length)
-                self._scanner = Scanner(segment.head.salt, self._scanned_to)
+                self._scanner = Scanner(segment.head.salt, self._scanned_to, only_damage=True)
             end = self._segment_bytes = segment.size
             data = await _read(segment.file, self._scanned_to, min(UNIT_BYTES, end - self._scanned_to))
         self._scanned_to += len(data)
