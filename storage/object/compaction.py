@@ -340,7 +340,7 @@ class Compactor:
         if job.scanner is None:
             if await job.file.pread_medium(0, job.head.length) != job.head.encode():
                 raise DiskFault(f"device {self._store.device.device_id}: the head of a new segment is not as it was written")
-            job.scanner, job.offset = Scanner(job.head.salt, job.head.length, raw=True), job.head.length
+            job.scanner, job.offset = Scanner(job.head.salt, job.head.length, only_damage=True), job.head.length
         data = await job.file.pread_medium(job.offset, min(UNIT_BYTES, job.size - job.offset))
         job.offset += len(data)
         last = job.offset >= job.size or not data
