@@ -266,5 +266,5 @@ def _created(uppers: Sequence[str], sources: tuple[str, ...], stamp: Timestamp) 
 
 def _fitting(made: ShardMap) -> ShardMap:
     if len(encode(made).encode()) > MAP_BYTES_MAX:
-        raise BadInput("the map of shards would be too large", hint="shards of more rows: listings.shard_rows")
+        raise BadInput("the map of shards would be too large", hint="shards of more rows: background.shard_rows")
     return made

@@ -23,6 +23,7 @@ from ring.daemon.worker import Worker, once
 from ring.device import Device
 from ring.errors import Conflict, RingfortError, Unavailable
 from ring.kv.memory import MemoryKV
+from ring.names import Path
 from ring.ringfile import encode
 from ring.service.agent import AgentSettings, Confirmations, Horizons, RingAgent
 from ring.service.follow import Renewal
@@ -45,6 +46,7 @@ from storage.client.reach import Rings, Settings
 from storage.client.remote import RemoteNode
 from storage.client.server import NodeServer
 from storage.container.replicator import BookReplicator
+from storage.container.sharder import Limits, Sharder
 from storage.container.updater import ContainerUpdater
 from storage.object.auditor import Auditor
 from storage.object.compaction import Compactor
@@ -89,6 +91,11 @@ SETTINGS = Settings(  # impatient, so that a short run sees much; small, so that
     container_cache_s=60.0,
 )
 LIMITS = PeerLimits(connect_s=1.0, answer_s=5.0, stall_s=2.0)
+SHARDS = Limits(rows=1, join_after_s=5.0, patience_s=1.0, sums_s=2.0, step_s=0.5, interval_s=8.0)  # two names are too many
+
+
+def keeper_primaries(keeper: Keeper) -> Callable[[Path], list[int]]:
+    return lambda container: [device.id for device in keeper.overlaps["container"].places(container).devices]
 
 
 @dataclass
@@ -119,6 +126,8 @@ class Options:
     reclaim_age_s: float = 0.0  # tombstones older than that go; 0: they stay
     horizons: Horizons = next_horizons  # the agent's rule
     reclaimer: type[ObjectReclaimer] = ObjectReclaimer
+    shards: Limits | None = None  # listings larger than that are cut; None: they stay whole
+    sharder: type[Sharder] = Sharder
 
 
 class Member:
@@ -267,7 +276,7 @@ class Member:
                 async with trio.open_nursery() as nursery:
                     await nursery.start(store.run)
                     await nursery.start(books.run)
-                    payer = options.payer(nursery, self.reach)
+                    payer = options.payer(nursery, self.reach, primaries=keeper_primaries(keeper))
                     self.store, self.books = store, books
                     self._start_workers(nursery, world, store, books, keeper, confirmations)
                     self.local = self._served[self.device.id] = LocalNode(
@@ -341,6 +350,12 @@ class Member:
                     interval_s=RECLAIM_EVERY_S,
                     forget_again_s=4 * RECLAIM_EVERY_S,
                 )
+            )
+        if limits := cluster.options.shards:
+            assert self.facade is not None
+            sharding = self.facade.sharding
+            workers.append(
+                cluster.options.sharder(world, device, books, lambda: overlap("container"), sharding, self.kv, limits=limits)
             )
         self._run(nursery, world, workers)
         nursery.start_soon(self._audit, Auditor(world, store))

@@ -13,7 +13,7 @@ import trio
 
 from ring.world.sim import Simulation, run
 from tests.sim import checkers, rest
-from tests.sim.cluster import Cluster, Member, Options
+from tests.sim.cluster import SHARDS, Cluster, Member, Options
 from tests.sim.history import History, Kind
 from tests.sim.mutants import MUTANTS
 from tests.sim.nemesis import Nemesis
@@ -22,6 +22,7 @@ from tests.sim.script import RACING_NAMES, Keep, Script, draw
 from tests.sim.workload import Workload
 
 WHOLE = Keep()
+SHARDS_EVERY = 4  # the last of so many seeds cuts listings into shards
 # Switched on with what they check: conditional writes as a register, and plain writes that take effect once.
 RACING_NAMES_ARE_REGISTERS = False
 PLAIN_NAMES_ARE_REGISTERS = False
@@ -61,6 +62,8 @@ def play(seed: int, mutant: str = "", keep: Keep = WHOLE, *, keep_trace: bool = 
         MUTANTS[mutant].apply(options)
     script = draw(seed, options.members, options.traits).kept(keep)
     options.wire, options.door = script.wire, script.door
+    if seed % SHARDS_EVERY == SHARDS_EVERY - 1 and not mutant:
+        options.shards = SHARDS
     simulation.trace(str(script))
     try:
         run(seed * 1000 + keep.salt, _play, simulation, options, script, report)

@@ -22,6 +22,7 @@ from ring.service.overlap import Overlap
 from ring.world.interface import World, Write
 from storage.account.reaper import Reaper
 from storage.container.replicator import BookReplicator
+from storage.container.sharder import Limits, Sharder
 from storage.container.updater import ContainerUpdater
 from storage.object.auditor import Auditor
 from storage.object.compaction import Compactor
@@ -184,4 +185,16 @@ def _of_device(world: World, storage: StorageRoom, own: OwnDevice, rates: Backgr
             repair(),
         ),
         (ContainerUpdater(device, own.books, lambda: overlap("account"), nodes), repair()),
+        (
+            Sharder(
+                world,
+                device,
+                own.books,
+                partial(overlap, "container"),
+                storage.client.sharding,
+                storage.kv,
+                limits=Limits(rows=rates.shard_rows),
+            ),
+            Pacing(items_per_s=rates.shard_rows_per_s),
+        ),
     ]

@@ -20,7 +20,7 @@ import trio
 from ring.daemon.log import Log
 from ring.device import Device
 from ring.errors import RingfortError, Unavailable
-from ring.names import NameHasher
+from ring.names import NameHasher, Path
 from ring.service.keeper import Keeper
 from ring.service.overlap import Claim, Overlap
 from ring.world.interface import UnixAddress, World
@@ -117,7 +117,11 @@ class Devices:
         self._reserve = reserve
         self._kept: dict[int, _Kept] = {}  # this worker's, by device id
         self._peers: dict[int, Peer] = {}  # by worker
-        self._payer = RowPayer(nursery, self.nodes.get)
+        self._payer = RowPayer(nursery, self.nodes.get, primaries=self._listed_at)
+
+    def _listed_at(self, container: Path) -> list[int]:
+        """Its primaries."""
+        return [device.id for device in self._keeper.overlaps["container"].places(container).devices]
 
     def node_of(self, device: Device) -> Node:
         node = self.nodes.get(device.id)

@@ -12,6 +12,8 @@ repair_items_per_s = 2000.0          # each device and worker
 refill_items_per_s = 20000.0         # ... of a device that is being refilled; to the others it is clients' work
 sweep_items_per_s = 50.0
 reap_delay_s = 3600.0                # from the deletion of an account until what is in it goes; 0: at once
+shard_rows = 10000000                # a container with more rows is cut into shards
+shard_rows_per_s = 20000.0           # forwarded to shards, each device
 yield_slowdown = 0.5                 # background work goes slower when requests take longer than at best by more than this part
 yield_floor = 0.1                    # ... but never slower than this part of its rates; 1: it does not yield
 yield_floor_urgent = 0.5             # ... nor do replicators while something has only one copy
@@ -54,6 +56,8 @@ class Background:
     refill_items_per_s: float = 20_000.0
     sweep_items_per_s: float = 50.0
     reap_delay_s: float = 3600.0
+    shard_rows: int = 10_000_000
+    shard_rows_per_s: float = 20_000.0
     yield_slowdown: float = 0.5
     yield_floor: float = 0.1
     yield_floor_urgent: float = 0.5
@@ -105,6 +109,8 @@ def load_settings(root: Path) -> Settings:
         ("background.repair_items_per_s", settings.background.repair_items_per_s),
         ("background.refill_items_per_s", settings.background.refill_items_per_s),
         ("background.sweep_items_per_s", settings.background.sweep_items_per_s),
+        ("background.shard_rows", settings.background.shard_rows),
+        ("background.shard_rows_per_s", settings.background.shard_rows_per_s),
         ("devices.reserve_bytes", settings.devices.reserve_bytes),
         ("devices.reserve_share", settings.devices.reserve_share),
         ("background.yield_slowdown", settings.background.yield_slowdown),

@@ -46,6 +46,7 @@ class StorageRoom:
     confirmations: Confirmations
     devices: Devices
     policies: Policies
+    kv: KV
 
 
 async def control_disks(world: World, layout: Layout, record: CloudRecord) -> list[Disk]:
@@ -115,7 +116,7 @@ async def start_storage(
     listener = await world.net.listen(UnixAddress(layout.node_socket(worker)))
     server = NodeServer(world, devices.served, secret, rings=keeper, ring_version=devices.edition, fillers=devices.fillers)
     await nursery.start(server.serve, listener)
-    return StorageRoom(client, rings, timestamps, keeper, confirmations, devices, policies)
+    return StorageRoom(client, rings, timestamps, keeper, confirmations, devices, policies, kv)
 
 
 async def _load_rings(world: World, layout: Layout, record: CloudRecord, hasher: NameHasher, *, writes: bool) -> Keeper:
