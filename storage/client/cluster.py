@@ -2,6 +2,7 @@
 
     objects     put get head delete post          reading   newest at a majority, body from who has it
     books       containers and accounts           writing   one version to a verdict, handoffs
+    register    conditional writes
     large       streams for big bodies            repair    what a read found stale
     quorum, handoff, debts: pure                  fanout    the calls in flight
 
@@ -13,16 +14,19 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 
 import trio
 
 from ring.device import Device
 from ring.names import Path
+from ring.policy import Policies
 from ring.service.overlap import Claim
 from ring.service.voters import Voters
 from ring.timestamp import Timestamp, TimestampSource
 from ring.world.interface import World
 from storage.client.books import BookOperations
+from storage.client.coded_objects import CodedObjects
 from storage.client.expiring import expire
 from storage.client.fanout import Fanout
 from storage.client.interface import (
@@ -41,6 +45,7 @@ from storage.client.objects import ObjectOperations
 from storage.client.quorum import WriteQuorum
 from storage.client.reach import Reach, Rings, Settings
 from storage.client.reaping import Reaping
+from storage.client.register import Register
 from storage.client.repair import Repairer
 from storage.client.sharding import Sharding
 
@@ -58,18 +63,24 @@ class ClusterStorage:
         *,
         settings: Settings | None = None,
         write_quorum: Callable[[Voters], WriteQuorum] = WriteQuorum,
+        policies: Policies | None = None,
         renew: Callable[[Claim], Awaitable[bool]] | None = None,
     ) -> None:
         """``nodes`` is asked for a device's node at every use, so it may change its mind.  ``nursery`` runs the calls in flight and
         the repairs, and must outlive the last call.  ``renew``: see Reach."""
         settings = settings or Settings()
         reach = Reach(world, rings, nodes, timestamps, Fanout(nursery), settings, write_quorum)
+        reach.policies = policies
         if renew is not None:
             reach.renew = renew
         self.reach = reach
         self.repairer = Repairer(reach)
         self._books = BookOperations(reach)
-        self._objects = ObjectOperations(reach, self._books, self.repairer)
+        self.register = Register(reach, self._books)
+        self._objects = ObjectOperations(reach, self._books, self.register, self.repairer)
+        self.coded = CodedObjects(reach, self._books, self.repairer)
+        self.repairer.coded = self.coded.repair
+        self._objects.coded = self.coded
         self.reaping = Reaping(reach, self._books, self._objects)  # for the account reaper
         self.sharding = Sharding(reach, self._books)  # for the sharder
         self._current = reach.current  # around what can be done again from its beginning
@@ -111,7 +122,12 @@ class ClusterStorage:
 
     async def expire_object(self, policy: int, path: Path, due: int) -> bool:
         """For the expirer: see storage.client.expiring."""
-        return await expire(self.reach, self._books, self.repairer, policy, path, due)
+        look = partial(self.coded.look, policy, path, shown=False) if self.reach.coding(policy) is not None else None
+        return await expire(self.reach, self._books, self.repairer, policy, path, due, look)
+
+    async def settle_object(self, policy: int, path: Path) -> None:
+        """For the settler: bring to rest what a conditional write has left.  NoQuorum."""
+        await self.register.settle(policy, path)
 
     async def put_container(self, path: Path, metadata: Mapping[str, str], *, policy: int | None = None, default: int = 0) -> bool:
         return await self._current(lambda: self._books.put_container(path, metadata, policy, default))

@@ -9,9 +9,12 @@ Neighbours: reading and writing (majorities), expiry (which tombstone), storage.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from ring.names import Path
+from ring.service.horizon import Horizon
+from ring.timestamp import ZERO, Timestamp
 from storage.client.books import BookOperations
 from storage.client.errors import ContainerNotFound
 from storage.client.expiry import due_of, tombstone_at
@@ -19,21 +22,38 @@ from storage.client.interface import Row
 from storage.client.node import Debt, Kind, Node, Version, WriteReply
 from storage.client.quorum import Verdict
 from storage.client.reach import Outdated, Reach
-from storage.client.reading import find
+from storage.client.reading import Finding, find
 from storage.client.repair import Repairer
 from storage.client.writing import Write, at_once, debts_of
 
 
-async def expire(reach: Reach, books: BookOperations, repairer: Repairer, policy: int, path: Path, due: int) -> bool:
+def _open_again(horizon: Horizon) -> Timestamp:
+    """The first time at which something may be written; below all that is written by a clock, which is a whole tick later."""
+    return Timestamp(horizon.closed, 1) if horizon.closed else ZERO
+
+
+async def expire(
+    reach: Reach,
+    books: BookOperations,
+    repairer: Repairer,
+    policy: int,
+    path: Path,
+    due: int,
+    look: Callable[[], Awaitable[Finding]] | None = None,
+) -> bool:
     """True when the object's tombstone is at a majority; False when there is nothing to delete: it is gone, or is to go at another
     time, or not at all.  NoQuorum when a majority cannot be asked or written to."""
-    found = await reach.current(lambda: find(reach, reach.objects(policy, path), path, shown=False))
+    if look is not None:  # of an erasure-coded policy
+        found = await look()
+    else:
+        found = await reach.current(lambda: find(reach, reach.objects(policy, path), path, shown=False))
     if found.stale:
         repairer.request(found.replicas, path)  # one of them is the device that thought it due
     newest = found.data
     if newest is None or due_of(newest.metadata) != due:
         return False
-    tombstone = Version(path, tombstone_at(due, newest.timestamp), Kind.TOMBSTONE)
+    at = max(tombstone_at(due, newest.timestamp), _open_again(found.replicas.overlap.horizon))
+    tombstone = Version(path, at, Kind.TOMBSTONE)
     listed = False
     with suppress(ContainerNotFound):  # then nobody lists it, and nobody would take its row
         await books.container(path.parent)

@@ -11,18 +11,20 @@ from dataclasses import dataclass, field, replace
 
 from ring.errors import BadInput, DiskFault, Unavailable
 from ring.names import NameHasher, Path, Span
-from ring.timestamp import Timestamp
+from ring.timestamp import ZERO, Timestamp
 from ring.wire.message import Piece
 from ring.world.interface import Buffer
-from storage.client.errors import ObjectNotFound
+from storage.client.errors import ObjectNotFound, PromisedAbove
 from storage.client.interface import Row
 from storage.client.node import (
+    OURS_MAX,
     BookHeader,
     BookState,
     Debt,
     Kind,
     LeafDigests,
     NodeReading,
+    Promised,
     RowPage,
     Upload,
     Version,
@@ -42,6 +44,8 @@ class FakeObjects:
         self._hasher = hasher
         self.held: dict[bytes, tuple[Version, bytes]] = {}
         self.owed: dict[bytes, Debt] = {}
+        self.promised: dict[bytes, set[Timestamp]] = {}
+        self.seen: dict[bytes, set[Timestamp]] = {}  # all versions that were ever held, and those they are copies of
         self.broken = False
         self.damaged: set[Path] = set()
 
@@ -54,14 +58,46 @@ class FakeObjects:
         name_hash = self._hasher.hash(version.path)
         old = self.held.get(name_hash)
         if old is not None:
+            if old[0].origin == version.timestamp and (old[0].kind, old[0].etag) == (version.kind, version.etag):
+                return WriteReply(version.timestamp, debt is None)
             if old[0].timestamp > version.timestamp:
-                return WriteReply(old[0].timestamp, False)
+                return WriteReply(old[0].timestamp, False, version.timestamp not in self.seen.get(name_hash, ()))
+            if rank(old[0])[:3] > rank(version)[:3]:  # two front doors gave out one timestamp
+                above = Timestamp(version.timestamp.ticks, version.timestamp.offset + 1)
+                return WriteReply(above, False, False)
             if rank(old[0]) >= rank(version):
                 return WriteReply(old[0].timestamp, debt is None)
+        self._check(name_hash, version.timestamp)
         self.held[name_hash] = (version, bytes(data))
+        self.seen.setdefault(name_hash, set()).update({version.timestamp, version.origin or version.timestamp})
+        self.promised[name_hash] = {ballot for ballot in self.promised.get(name_hash, ()) if ballot > version.timestamp}
         if debt is not None:
             self.owed[name_hash] = debt
         return WriteReply(version.timestamp, debt is None)
+
+    def _check(self, name_hash: bytes, version: Timestamp) -> None:
+        above = max(self.promised.get(name_hash, ()), default=ZERO)
+        if above > version:
+            raise PromisedAbove(f"nothing below {above} is taken", above)
+
+    async def promise(self, path: Path, ballot: Timestamp, ours: Sequence[Timestamp]) -> Promised:
+        self._enter()
+        if len(ours) > OURS_MAX:
+            raise BadInput(f"a promise is asked about at most {OURS_MAX} versions")
+        name_hash = self._hasher.hash(path)
+        held = self.held.get(name_hash)
+        newest = None if held is None else held[0]
+        above = max(self.promised.get(name_hash, ()), default=ZERO)
+        if newest is not None:
+            above = max(above, newest.timestamp, newest.metadata_timestamp or ZERO)
+        if above >= ballot:
+            return Promised(False, above)
+        self.promised.setdefault(name_hash, set()).add(ballot)
+        return Promised(True, ballot, newest, not self.seen.get(name_hash, set()) & set(ours))
+
+    async def release(self, path: Path, ballot: Timestamp) -> None:
+        self._enter()
+        self.promised.get(self._hasher.hash(path), set()).discard(ballot)
 
     async def put_large(self, path: Path, size: int | None) -> Upload:
         self._enter()
@@ -75,6 +111,7 @@ class FakeObjects:
         version, data = self.held[name_hash]
         if timestamp <= (version.metadata_timestamp or version.timestamp):
             return WriteReply(version.metadata_timestamp or version.timestamp, True)
+        self._check(name_hash, version.timestamp)
         kept = {name: value for name, value in version.metadata.items() if name.startswith("x-sysmeta-")}
         new = replace(
             version,

@@ -58,8 +58,8 @@ class FragmentUpload(Protocol):
     async def write(self, data: Buffer) -> None: ...
 
     async def stage(self, version: Version, fragment: Fragment, *, seen: bool = False) -> WriteReply:
-        """Durable, and not shown, when it returns; ``newest`` is above the version's when something newer is shown: then it is not
-        staged.  BadInput when the bytes are not those that the fragment describes."""
+        """Durable, and not shown, when it returns.  ``newest`` is above the version's when something newer is shown: it can not be
+        committed then, but it can be read.  BadInput when the bytes are not those that the fragment describes."""
 
     async def abort(self) -> None:
         """Forget it.  Also right after an error or a stage (then it does nothing)."""
@@ -75,7 +75,8 @@ class FragmentNode(Protocol):
         """A fragment of ``size`` bytes, with a checksum for each piece of that many.  ``size`` 0: not known yet."""
 
     async def stage(self, version: Version, data: Buffer | None, *, seen: bool = False) -> WriteReply:
-        """A whole copy, or (None) the note that there is this version; as ``FragmentUpload.stage``."""
+        """A whole copy, or (None) the note that there is this version; as ``FragmentUpload.stage``, but nothing is staged below
+        what is shown."""
 
     async def commit(self, version: Version, debt: Debt | None, *, seen: bool = False) -> WriteReply:
         """Show what is staged of a version (its path, timestamp and ETag tell which).  ``seen``: it was seen committed elsewhere,

@@ -22,9 +22,11 @@ from ring.errors import BadInput, DiskFault, Unavailable
 from ring.names import Path
 from ring.service.errors import StaleRing
 from ring.service.overlap import Claim
+from ring.timestamp import ZERO
 from ring.wire.message import Piece
+from ring.world.interface import Buffer
 from storage.client.bodies import aclose, loaded
-from storage.client.errors import BadDigest, EntityTooLarge, NoQuorum
+from storage.client.errors import BadDigest, ClockAhead, EntityTooLarge, NoQuorum, PromisedAbove
 from storage.client.interface import BodySource, NewObject
 from storage.client.node import Debt, Node, NodeUpload, Version, WriteReply
 from storage.client.reach import NewFirst, Reach, Replicas
@@ -38,7 +40,7 @@ COPY_TIMEOUT_S = 10.0  # for somebody to have committed what is to be copied
 class LargeBody:
     """A body that lies, uncommitted, on the devices that kept up.  ``aclose`` forgets what was not committed."""
 
-    def __init__(self, reach: Reach, places: Sequence[_Place], size: int, etag: str, pack_cut_bytes: int) -> None:
+    def __init__(self, reach: Reach, places: Sequence[Place], size: int, etag: str, pack_cut_bytes: int) -> None:
         self._reach = reach
         self._places = places
         self._pack_cut_bytes = pack_cut_bytes
@@ -77,8 +79,19 @@ class LargeBody:
 
         return [after(index, send) for index, send in enumerate(sends)]
 
+    async def again(self, version: Version, stored: Sequence[Node]) -> AsyncIterator[AsyncIterator[Piece]]:
+        """The body, from each that has it by now under this version."""
+        for node in stored:
+            reading = await node.get(version.path, version.timestamp, 0, None)
+            if reading is None:
+                continue
+            if (reading.version.etag, reading.version.size) == (version.etag, version.size):
+                yield reading.pieces
+            else:  # another write was given the same timestamp, and won
+                await aclose(reading.pieces)
+
     async def aclose(self) -> None:
-        await _abort(self._places)
+        await abort(self._places)
 
 
 async def send_large(
@@ -88,7 +101,7 @@ async def send_large(
 
     NoQuorum when fewer than a majority of them can take it; BadDigest, EntityTooLarge, and what ``body.read`` raises: in all
     cases the uploads are gone."""
-    sending = _Sending(reach, replicas, path, new, body.length)
+    sending = Sending(reach, replicas, path, new, body.length)
     complete = False
     try:
         await sending.feed(start, body)
@@ -96,7 +109,7 @@ async def send_large(
         complete = True
     finally:
         if not complete:
-            await _abort(sending.places)
+            await abort(sending.places)
     return LargeBody(reach, sending.places, sending.size, sending.digest.hexdigest(), reach.settings.pack_cut_bytes)
 
 
@@ -118,8 +131,8 @@ class PiecesSource:
         await aclose(self._pieces)
 
 
-class _Sending:
-    """The body's side: hands each chunk to every place."""
+class Sending:
+    """The body's side: hands each chunk to every place.  storage.client.coded_writing hands each its fragment of it."""
 
     def __init__(self, reach: Reach, replicas: Replicas, path: Path, new: NewObject, length: int | None) -> None:
         self._reach = reach
@@ -131,7 +144,7 @@ class _Sending:
         self._replicas = replicas
         self._handoffs = replicas.handoffs()
         self._voters = replicas.voters
-        self.places = [_Place(self, node) for node in replicas.nodes]
+        self.places = [Place(self, node) for node in replicas.nodes]
         self.size = 0
         self.digest = hashlib.md5(usedforsecurity=False)
         for place in self.places:
@@ -141,18 +154,27 @@ class _Sending:
         """A place has room, is through, or failed."""
         self._changed.set()
 
-    async def begin(self, place: _Place) -> NodeUpload:
+    async def begin(self, place: Place) -> NodeUpload:
         """An upload on the place's primary, or else on a handoff."""
         node: Node | None = place.node
         while node is not None:
             try:
-                return await node.put_large(self._path, self._length)
+                upload = await self.open(node)
+                place.holder = node
+                return upload
             except (Unavailable, DiskFault):
                 place.on_primary = False
                 self.changed()
             device = self._handoffs.next()
             node = self._reach.handoff(self._replicas, device) if device is not None else None
         raise Unavailable("no device can take this replica")
+
+    async def open(self, node: Node) -> NodeUpload:
+        return await node.put_large(self._path, self._length)
+
+    def enough(self, places: int) -> bool:
+        """Whether these (bits) can make the object durable."""
+        return self._voters.majority(places)
 
     async def feed(self, start: Sequence[bytes], body: BodySource) -> None:
         for chunk in start:
@@ -162,6 +184,7 @@ class _Sending:
             if not chunk:
                 break
             await self._take(chunk)
+        await self.ended()
         if self._length is not None and self.size != self._length:
             raise BadInput(f"the body ended after {self.size} of {self._length} bytes")
         if self._new.etag and self._new.etag != self.digest.hexdigest():
@@ -183,35 +206,44 @@ class _Sending:
         """Until every place has written what it was given, or is left behind."""
         for place in self.places:
             place.finish()
-        await self._wait_for(lambda place: place.through)
+        await self.wait_for(lambda place: place.through)
 
     async def _take(self, chunk: bytes) -> None:
         self.size += len(chunk)
         if self._new.size_max is not None and self.size > self._new.size_max:
             raise EntityTooLarge(f"the object is larger than {self._new.size_max} bytes")
-        taken: set[int] = set()
+        await self.pass_on(chunk)
 
-        def offer(place: _Place) -> bool:
-            if id(place) not in taken and place.offer(chunk, self._settings.queue_chunks):
-                taken.add(id(place))
-            return id(place) in taken
-
+    async def pass_on(self, chunk: bytes) -> None:
+        """To the places, and into the digest."""
+        offer = self.offering(lambda place: chunk)
         for place in self.places:
             offer(place)
         if len(chunk) >= self._settings.offload_bytes:
             await self._reach.world.offload.run(self.digest.update, chunk)
         else:
             self.digest.update(chunk)
-        await self._wait_for(offer)
+        await self.wait_for(offer)
 
-    async def _wait_for(self, ready: Callable[[_Place], bool]) -> None:
+    async def ended(self) -> None:
+        """The body has come to its end."""
+
+    def offering(self, data_of: Callable[[Place], Buffer]) -> Callable[[Place], bool]:
+        """What gives a place its data, once; False while its queue is full."""
+        taken: set[int] = set()
+
+        def offer(place: Place) -> bool:
+            if id(place) not in taken and place.offer(data_of(place), self._settings.queue_chunks):
+                taken.add(id(place))
+            return id(place) in taken
+
+        return offer
+
+    async def wait_for(self, ready: Callable[[Place], bool]) -> None:
         """Until every live place is ready; the last ones are left behind once a majority waits for them too long."""
-        voters = self._voters
 
-        def enough_of(places: Sequence[_Place]) -> bool:
-            return voters.majority(
-                sum(1 << number for number, place in enumerate(self.places) if place.on_primary and place in places)
-            )
+        def enough_of(places: Sequence[Place]) -> bool:
+            return self.enough(sum(1 << number for number, place in enumerate(self.places) if place.on_primary and place in places))
 
         deadline: float | None = None
         while True:
@@ -234,24 +266,26 @@ class _Sending:
                     place.leave()
 
 
-class _Place:
+class Place:
     """One replica's side: writes what is in its queue."""
 
-    def __init__(self, sending: _Sending, node: Node) -> None:
+    def __init__(self, sending: Sending, node: Node) -> None:
         self.node = node
         self.on_primary = True
         self.failed = False
         self.through = False
         self._sending = sending
-        self._queue: deque[bytes] = deque()
+        self.holder = node  # who has its upload: the node, or a handoff in its place
+        self._queue: deque[Buffer] = deque()
         self._finished = False
         self._wake = trio.Event()
         self._scope = trio.CancelScope()
         self._ended = trio.Event()
         self._upload: NodeUpload | None = None
         self._reply: WriteReply | None = None  # when it was committed
+        self._reply_to = ZERO  # as which version
 
-    def offer(self, chunk: bytes, queue_chunks: int) -> bool:
+    def offer(self, chunk: Buffer, queue_chunks: int) -> bool:
         if len(self._queue) >= queue_chunks:
             return False
         self._queue.append(chunk)
@@ -289,10 +323,20 @@ class _Place:
             self._wake = trio.Event()
             await self._wake.wait()
 
+    def take_upload(self) -> NodeUpload | None:
+        """From here on nobody aborts it: whoever took it sees to its end.  None when it was left behind."""
+        if self.failed:
+            return None
+        upload, self._upload = self._upload, None
+        return upload
+
+    def put_back(self, upload: NodeUpload) -> None:
+        self._upload = upload
+
     def commits(self, version: Version, claim: Claim | None) -> Send:
         async def commit(node: Node, debt: Debt | None) -> WriteReply:
-            if self._reply is None:
-                self._reply = await self._commit(version, debt, claim)
+            if self._reply is None or self._reply_to != version.timestamp:
+                self._reply, self._reply_to = await self._commit(version, debt, claim), version.timestamp
             if not self.on_primary:
                 raise Unavailable(f"a handoff has the copy of {node.device}")
             return self._reply
@@ -300,14 +344,14 @@ class _Place:
         return commit
 
     async def _commit(self, version: Version, debt: Debt | None, claim: Claim | None) -> WriteReply:
-        if self.failed or self._upload is None:
+        upload = self.take_upload()
+        if upload is None:
             raise Unavailable(f"{self.node.device} was left behind")
-        upload, self._upload = self._upload, None  # from here on nobody aborts it: it ends by itself, asked for or not
         upload.claim = claim if self.on_primary else None
         refused = False
         try:
             return await upload.commit(version, debt)
-        except StaleRing:
+        except (StaleRing, PromisedAbove, ClockAhead):
             refused = True
             self._upload = upload
             raise
@@ -351,7 +395,7 @@ class _Committed:
         return bring
 
 
-async def _abort(places: Sequence[_Place]) -> None:
+async def abort(places: Sequence[Place]) -> None:
     """Whatever happens around it: uploads that were not committed are forgotten."""
     with trio.CancelScope(deadline=trio.current_time() + ABORT_TIMEOUT_S, shield=True):
         for place in places:

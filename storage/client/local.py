@@ -5,8 +5,8 @@ Decides nothing.  Neighbours: storage.object.store and storage.rows.books (the e
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Protocol, TypeVar
 
 from ring.device import Device
@@ -17,6 +17,7 @@ from ring.service.gate import Gate
 from ring.service.overlap import Claim
 from ring.timestamp import Timestamp
 from ring.world.interface import Buffer
+from storage.client.fragments import LocalFragments
 from storage.client.interface import Row
 from storage.client.node import (
     BookHeader,
@@ -25,6 +26,7 @@ from storage.client.node import (
     LeafDigests,
     NodeReading,
     NodeUpload,
+    Promised,
     RowPage,
     Upload,
     Version,
@@ -44,6 +46,10 @@ class ObjectEngine(Protocol):
     async def put_large(self, path: Path, size: int | None) -> Upload: ...
 
     async def post(self, path: Path, metadata: Mapping[str, str], content_type: str, timestamp: Timestamp) -> WriteReply: ...
+
+    async def promise(self, path: Path, ballot: Timestamp, ours: Sequence[Timestamp]) -> Promised: ...
+
+    async def release(self, path: Path, ballot: Timestamp) -> None: ...
 
     async def head(self, path: Path) -> Version | None: ...
 
@@ -167,6 +173,17 @@ class LocalNode:
         finally:
             self.gate.leave(at)
 
+    async def promise(self, path: Path, ballot: Timestamp, ours: Sequence[Timestamp]) -> Promised:
+        self.vote(path)
+        at = self._enter()
+        try:
+            return await self._ask(self.store.promise(path, ballot, ours))
+        finally:
+            self.gate.leave(at)
+
+    async def release(self, path: Path, ballot: Timestamp) -> None:
+        await self._ask(self.store.release(path, ballot))
+
     async def head(self, path: Path) -> Version | None:
         self.vote(path)
         return await self._ask(self.store.head(path))
@@ -217,12 +234,37 @@ class LocalNode:
     async def ring_part(self, name: str, version: int, offset: int) -> bytes:
         raise Unavailable("a device of this process knows what this process knows")
 
+    @property
+    def claim(self) -> Claim | None:
+        return self._claim
+
+    def fragments(self) -> LocalFragments:
+        """The same device and policy, asked for fragments."""
+        return LocalFragments(self)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Around a write.  StaleRing."""
+        at = self._enter()
+        try:
+            yield
+        finally:
+            self.gate.leave(at)
+
+    def check(self) -> None:
+        """Before what shows what is held.  StaleRing."""
+        self._check()
+
     def vote(self, path: Path) -> None:
         """Before what is held of a name, or that nothing is, counts among its replicas: when it is asked by an edition.  StaleRing;
         Unavailable while the device is being refilled."""
         self._check()
         if self.trust is not None and self.trust.waits and self._edition:
             self.trust.check(path, self.policy)
+
+    async def pay(self, version: Version, debt: Debt | None, reply: WriteReply) -> WriteReply:
+        """After a durable write: the row that it owes."""
+        return await self._pay(version, debt, reply)
 
     def _check(self, *, known: bool = False) -> None:
         edition = self._edition

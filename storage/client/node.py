@@ -4,7 +4,8 @@
 worker that serves it over HTTP.  Both pass ``tests/contract/test_node.py``.  A Node decides nothing about quorum.
 
 Errors of every call: Unavailable (cannot be reached, out of service, ring.errors.DiskFault behind it) and those named.  "None" or
-``Missing`` means that this device knows of nothing; that is evidence of one device only.
+``Missing`` means that this device knows of nothing; that is evidence of one device only.  Whatever brings a version or a POST may
+meet PromisedAbove (the device promised to take nothing so old) and ClockAhead (nothing so far in the future): nothing was taken.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ring.device import Device
 from ring.names import Path, Span
@@ -22,6 +23,9 @@ from ring.wire.message import Piece
 from ring.world.interface import Buffer
 from storage.client.interface import Row
 from storage.container.shards import shard_path
+
+if TYPE_CHECKING:
+    from storage.client.fragments import FragmentNode
 
 
 class Kind(IntEnum):
@@ -43,6 +47,7 @@ class Version:
     content_type: str = ""
     metadata: Mapping[str, str] = field(default_factory=dict)
     metadata_timestamp: Timestamp | None = None
+    origin: Timestamp | None = None  # of the version that this one is a copy of, under a newer timestamp (storage.client.register)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +70,20 @@ class Debt:
 class WriteReply:
     newest: Timestamp  # what the device holds now: above what was sent when that was superseded (then nothing was stored)
     paid: bool  # the debt is paid (or there was none)
+    never: bool = False  # superseded: and the device surely never held what was sent, nor a copy of it (storage.object.past)
+
+
+OURS_MAX = 64  # versions that a promise is asked about
+
+
+@dataclass(frozen=True, slots=True)
+class Promised:
+    """What a device says when it is asked for a promise.  Not ``given``: ``above`` is what the ballot has to be above."""
+
+    given: bool
+    above: Timestamp
+    newest: Version | None = None  # given: what the device holds, tombstones included, in the order of everything that it takes
+    never: bool = False  # given: and it surely never held any of the versions that were asked about, nor a copy of one
 
 
 class Upload(Protocol):
@@ -133,6 +152,7 @@ class RowPage:
 class LeafDigests:
     root: bytes
     leaves: Mapping[int, bytes]  # the non-empty ones
+    clean: int = 0  # since 1.3: up to where (ticks) the device is known to hold nothing that was deleted (storage.sync.standing)
 
 
 class Node(Protocol):
@@ -147,6 +167,9 @@ class Node(Protocol):
         """The same device, asked for the objects of a storage policy; at first it is policy 0.  Each policy's objects lie apart
         from the others', since a name has other primaries in each ring.  Books are the same whatever policy is asked."""
 
+    def fragments(self) -> FragmentNode:
+        """The same device and policy, asked for what an erasure-coded policy needs."""
+
     # objects
 
     async def put_small(self, version: Version, data: Buffer, debt: Debt | None) -> WriteReply:
@@ -157,6 +180,15 @@ class Node(Protocol):
 
     async def post(self, path: Path, metadata: Mapping[str, str], content_type: str, timestamp: Timestamp) -> WriteReply:
         """Replace the client's metadata of the newest version, if ``timestamp`` is newer than its metadata.  ObjectNotFound."""
+
+    async def promise(self, path: Path, ballot: Timestamp, ours: Sequence[Timestamp]) -> Promised:
+        """Take nothing below ``ballot`` any more: no version, no POST.  Durable when it returns; ended by a version at or above it,
+        or by ``release``.  Not given to a ballot that is not above what is held and what was promised.  ``ours``: versions that the
+        writer wrote before, at most OURS_MAX."""
+
+    async def release(self, path: Path, ballot: Timestamp) -> None:
+        """The write that this promise was given to will never be made.  Durable soon; a promise that nobody releases is ended by
+        storage.object.settler."""
 
     async def head(self, path: Path) -> Version | None:
         """The newest version, tombstones included."""

@@ -1,18 +1,17 @@
 """Objects of the facade: put, get, head, delete, post, each at a majority of the object's primaries.
 
-A write takes a timestamp, goes to all primaries, and is written again above whatever newer version a primary holds.  Conditions
-are evaluated on a majority read just before the write, one conditional write of a key at a time in this process: of two racing
-If-None-Match: * here one wins.  Across processes two can win; the key's register (DESIGN: promises at the primaries) closes
-that later.
+A write takes a timestamp, goes to all primaries, and is written again above whatever newer version a primary holds.  A conditional
+write goes through the key's register, which also says what became of a plain one that others were in the way of.  Conditional
+writes of a key wait for each other here: outbidding is for those of other processes.
 
-Neighbours: reading and writing (majorities), large (bodies above the pack cut), books (the container), repair.
+Neighbours: reading and writing (majorities), register, large (bodies above the pack cut), books (the container), repair.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncIterator, Mapping
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import replace
 
 import trio
@@ -20,8 +19,12 @@ import trio
 from ring.errors import BadInput, RingfortError, Unavailable
 from ring.names import Path
 from ring.timestamp import OFFSET_MAX, ZERO, Timestamp
+from ring.wire.message import Piece
 from ring.world.interface import Buffer
+from storage.client.bodies import aclose
 from storage.client.books import BookOperations
+from storage.client.coded_objects import CodedObjects
+from storage.client.coded_reading import CodedFinding
 from storage.client.errors import (
     BadDigest,
     ContainerNotFound,
@@ -30,42 +33,52 @@ from storage.client.errors import (
     ObjectNotFound,
     PolicyConflict,
     PreconditionFailed,
+    PromisedAbove,
     Superseded,
+    UnderPromise,
 )
 from storage.client.expiry import expired
 from storage.client.fanout import Progress
-from storage.client.interface import BodySource, Condition, NewObject, ObjectMeta, Reading, Row, Stored
+from storage.client.interface import BodySource, Condition, NewObject, ObjectMeta, Reading, Stored
 from storage.client.large import LargeBody, PiecesSource, send_large
 from storage.client.node import Debt, Kind, Node, Version, WriteReply
 from storage.client.quorum import Outcome, Reply, Verdict
 from storage.client.reach import Outdated, Reach, Replicas
 from storage.client.reading import Finding, find, open_body, open_version
+from storage.client.register import Check, Content, LargeContent, Register, SmallContent
 from storage.client.repair import Repairer
+from storage.client.shapes import meta_of, row_of, version_of
 from storage.client.writing import Write, at_once, debts_of
 from storage.rows.row import TEXT_BYTES_MAX
 
+SETTLE_MAX = 3  # times that one read or POST settles a key
 METADATA_CHARACTERS_MAX = 128 << 10  # of names and values; a front door may allow less
-LISTING_ETAG = "x-sysmeta-listing-etag"  # what listings show instead of the MD5 and the size, kept with the object
-LISTING_SIZE = "x-sysmeta-listing-size"
 
 
 class ObjectOperations:
-    def __init__(self, reach: Reach, books: BookOperations, repairer: Repairer) -> None:
+    def __init__(self, reach: Reach, books: BookOperations, register: Register, repairer: Repairer) -> None:
         self._reach = reach
+        self._register = register
         self._books = books
         self._repairer = repairer
         self._locks = _KeyLocks()
+        self.coded: CodedObjects | None = None  # objects of erasure-coded policies go their own way
 
     async def put(self, path: Path, new: NewObject, body: BodySource) -> Stored:
         path.check()
         _check_text(new.metadata, new.content_type, new.listing_etag)
         if new.timestamp is not None:
             self._reach.timestamps.admit(new.timestamp)
+            if new.condition is not None:
+                raise BadInput("a conditional write takes a timestamp of its own")
         container = await self._books.container(path.parent)
         policy = container.policy
         if new.condition is not None:  # before the body is asked for; again before the write
             _evaluate(new.condition, (await self._look(policy, path)).data)
         start = await self._read_start(new, body)
+        if self._is_coded(policy):
+            check = None if new.condition is None else _check(new.condition)
+            return await self._coded.put(policy, path, new, start, body, check)
         if isinstance(start, bytes):
             etag = await self._md5(start)
             _check_body(new, etag, len(start))
@@ -75,38 +88,41 @@ class ObjectOperations:
             etag = large.etag
             await self._same_policy(path, policy, large)
         async with aclosing(large or _NOTHING), self._locks.holding(path, always=new.condition is not None or large is not None):
-            floor: Timestamp | None = None
-            if new.condition is not None or large is not None:
-                found = await self._look(policy, path, shown=new.condition is not None)
-                if new.condition is not None:
-                    _evaluate(new.condition, found.data)
-                floor = found.version.timestamp if found.version is not None else None
             size = large.size if large is not None else len(start)
-            version = _version(path, new, new.timestamp or self._reach.timestamps.next(floor), size, etag)
+            if new.condition is not None:
+                version = version_of(path, new, ZERO, size, etag)
+                content = SmallContent(version, start) if isinstance(start, bytes) else LargeContent(version, _there(large))
+                return await self._register.write(policy, content, _check(new.condition))
+            floor: Timestamp | None = None
+            if large is not None:
+                found = await self._look(policy, path, shown=False)
+                floor = found.version.timestamp if found.version is not None else None
+            version = version_of(path, new, new.timestamp or self._reach.timestamps.next(floor), size, etag)
             if isinstance(start, bytes):
                 return await self._store_small(policy, version, start, movable=new.timestamp is None)
-            assert large is not None
-            return await self._store_large(policy, version, large, movable=new.timestamp is None)
+            return await self._store_large(policy, version, _there(large), movable=new.timestamp is None)
 
     async def head(self, path: Path) -> ObjectMeta:
         found = await self._find(path)
-        return _meta(_existing(found, path))
+        return meta_of(_existing(found, path))
 
     async def get(self, path: Path, offset: int, length: int | None, version: Timestamp | None) -> Reading:
         if offset < 0 or (length is not None and length < 0):
             raise BadInput("offset and length cannot be negative")
         found = await self._find(path)
+        if version is not None and isinstance(found, CodedFinding) and (found.data is None or found.data.timestamp != version):
+            raise ObjectNotFound(f"{path} has no version {version}")  # none but the newest is held
         if version is not None and (found.data is None or found.data.timestamp != version):
             reading = await open_version(found.replicas, path, version)
             if reading is None:
                 raise ObjectNotFound(f"{path} has no version {version}")
             wanted = reading.version
             found = Finding(wanted, found.replicas, found.replicas.nodes, (), ())
-            return Reading(_meta(wanted), await open_body(self._reach, found, wanted, offset, length))
+            return Reading(meta_of(wanted), await self._open(found, wanted, offset, length))
         for _ in range(self._reach.settings.read_attempts - 1):
             wanted = _existing(found, path)
             try:
-                return Reading(_meta(wanted), await open_body(self._reach, found, wanted, offset, length))
+                return Reading(meta_of(wanted), await self._open(found, wanted, offset, length))
             except Unavailable:
                 before, found = found.replicas.overlap, await self._find(path)
                 if found.data is not None and found.data.timestamp == wanted.timestamp and found.replicas.overlap is before:
@@ -115,50 +131,90 @@ class ObjectOperations:
                 if version is not None:
                     raise ObjectNotFound(f"{path} has no version {version}") from None
         wanted = _existing(found, path)
-        return Reading(_meta(wanted), await open_body(self._reach, found, wanted, offset, length))
+        return Reading(meta_of(wanted), await self._open(found, wanted, offset, length))
 
     async def delete(self, path: Path, condition: Condition | None) -> None:
         try:
             container = await self._books.container(path.parent)
         except ContainerNotFound:
             raise ObjectNotFound(f"{path} does not exist") from None
+        if self._is_coded(container.policy):
+            check = None if condition is None else _check(condition, existing=path)
+            await self._coded.delete(container.policy, path, check)
+            return
         async with self._locks.holding(path, always=condition is not None):
             found = await self._look(container.policy, path)
             newest = _existing(found, path)
             if condition is not None:
                 _evaluate(condition, newest)
+                gone = SmallContent(Version(path, ZERO, Kind.TOMBSTONE), b"")
+                await self._register.write(container.policy, gone, _check(condition, existing=path))
+                return
             above = max(newest.timestamp, newest.metadata_timestamp or ZERO)
             tombstone = Version(path, self._reach.timestamps.next(above), Kind.TOMBSTONE)
             await self._store_small(container.policy, tombstone, b"", movable=True)
 
     async def post(self, path: Path, metadata: Mapping[str, str], content_type: str) -> None:
         _check_text(metadata, content_type)
+        try:
+            policy = (await self._books.container(path.parent)).policy
+        except ContainerNotFound:
+            raise ObjectNotFound(f"{path} does not exist") from None
+        if self._is_coded(policy):
+            await self._coded.post(policy, path, metadata, content_type)
+            return
+        patience: _Patience | None = None
+        while not await self._post(path, metadata, content_type):
+            patience = patience or _Patience(self._reach, self._register)
+            await patience.wait(policy, path)
+
+    async def _post(self, path: Path, metadata: Mapping[str, str], content_type: str) -> bool:
+        """False: a conditional write is in the way."""
         found = await self._find(path)
         old = _existing(found, path)
         timestamp = self._reach.timestamps.next(max(old.timestamp, old.metadata_timestamp or ZERO))
         if expired(old.metadata, timestamp.seconds):  # or it could be saved after its deletion was decided
             raise ObjectNotFound(f"{path} has expired")
         quorum = self._reach.write_quorum(found.replicas.voters)
+        promised = False
 
         async def send(index: int, node: Node) -> WriteReply:
             return await node.post(path, metadata, content_type, timestamp)
 
         def receive(index: int, reply: WriteReply | RingfortError) -> Progress:
+            nonlocal promised
+            promised |= isinstance(reply, PromisedAbove)
             outcome = Outcome.FAILED if isinstance(reply, RingfortError) else Outcome.STORED
             return Progress.OPEN if quorum.receive(index, Reply(outcome)) is None else Progress.SETTLED
 
         settling = self._reach.fanout.start(found.replicas.nodes, send, receive)
         await settling.wait(self._reach.settings.write_timeout_s, 0)
         if quorum.verdict() is not Verdict.STORED:
+            if promised:
+                return False
             raise found.replicas.short(f"{path}: too few primaries took the metadata")
         if found.stale or found.silent:
             self._repairer.request(found.replicas, path)
         if content_type and content_type != old.content_type:
-            later = (timestamp.ticks - old.timestamp.ticks) // 1000 + 1
-            row = _row(replace(old, timestamp=Timestamp(old.timestamp.ticks, min(OFFSET_MAX, later)), content_type=content_type))
+            later = min(OFFSET_MAX, old.timestamp.offset + (timestamp.ticks - old.timestamp.ticks) // 1000 + 1)
+            row = row_of(replace(old, timestamp=Timestamp(old.timestamp.ticks, later), content_type=content_type))
             await self._books.merge_rows(path.parent, [row])
+        return True
 
     # ---- how
+
+    async def _open(self, found: Finding, version: Version, offset: int, length: int | None) -> AsyncIterator[Piece]:
+        if isinstance(found, CodedFinding):
+            return await self._coded.open(found, version, offset, length)
+        return await open_body(self._reach, found, version, offset, length)
+
+    def _is_coded(self, policy: int) -> bool:
+        return self._reach.coding(policy) is not None
+
+    @property
+    def _coded(self) -> CodedObjects:
+        assert self.coded is not None
+        return self.coded
 
     async def _find(self, path: Path) -> Finding:
         """The newest version; ObjectNotFound when there is not even a container.
@@ -195,7 +251,15 @@ class ObjectOperations:
         return self._reach.objects(policy, path)
 
     async def _look(self, policy: int, path: Path, *, shown: bool = True) -> Finding:
-        return await self._reach.current(lambda: find(self._reach, self._replicas(policy, path), path, shown=shown))
+        if self._is_coded(policy):
+            return await self._coded.look(policy, path, shown=shown)
+        patience: _Patience | None = None
+        while True:
+            try:
+                return await self._reach.current(lambda: find(self._reach, self._replicas(policy, path), path, shown=shown))
+            except UnderPromise:
+                patience = patience or _Patience(self._reach, self._register)
+                await patience.wait(policy, path)
 
     async def _read_start(self, new: NewObject, body: BodySource) -> bytes | list[bytes]:
         """The whole body when it fits a pack record; else the chunks read so far."""
@@ -224,6 +288,7 @@ class ObjectOperations:
         return await self._reach.world.offload.run(_md5_hex, data)
 
     async def _store_small(self, policy: int, version: Version, data: Buffer, *, movable: bool) -> Stored:
+        sent = False  # by rings that are no longer in force: it may lie on devices that are not asked any more
         for attempt in range(self._reach.settings.write_attempts):
             if attempt:
                 await self._reach.step_aside(attempt)
@@ -232,7 +297,7 @@ class ObjectOperations:
                 self._reach,
                 replicas,
                 version.timestamp,
-                debts_of(_row(version), version.path.parent, replicas, listed_at),
+                debts_of(row_of(version), version.path.parent, replicas, listed_at),
                 listed_at,
             )
             this = version
@@ -242,12 +307,17 @@ class ObjectOperations:
 
             match await write.run(at_once(replicas, send), send):
                 case Verdict.STORED:
-                    return Stored(_meta(version), write.listed)
+                    return await self._stored(policy, version, write)
                 case Verdict.UNAVAILABLE:
                     short = write.refusal or replicas.short(f"{version.path}: too few primaries stored it")
                     if isinstance(short, Outdated) and await self._reach.renew(short.claim):
+                        sent = True
                         continue  # the same version, by newer rings: whoever has it already says so
                     raise short
+                case Verdict.CONTESTED:
+                    return await self._contested(policy, SmallContent(version, data), write, movable=movable)
+            if sent:
+                return await self._contested(policy, SmallContent(version, data), write, movable=movable)
             version = self._above(version, write.newest, movable=movable)
         raise NoQuorum(f"{version.path}: others keep writing newer versions")
 
@@ -258,20 +328,37 @@ class ObjectOperations:
                 self._reach,
                 replicas,
                 version.timestamp,
-                debts_of(_row(version), version.path.parent, replicas, listed_at),
+                debts_of(row_of(version), version.path.parent, replicas, listed_at),
                 listed_at,
             )
             verdict = await write.run(large.commits(version, replicas), None)
             if verdict is Verdict.STORED:
                 if len(write.stored) < len(replicas.nodes):
                     self._repairer.request(replicas, version.path)
-                return Stored(_meta(version), write.listed)
+                return await self._stored(policy, version, write)
             if verdict is Verdict.SUPERSEDED:
                 return await self._again_above(policy, version, write, movable=movable)
+            if verdict is Verdict.CONTESTED:
+                return await self._contested(policy, LargeContent(version, large), write, movable=movable)
             short = write.refusal or replicas.short(f"{version.path}: too few primaries stored it")
             if not (isinstance(short, Outdated) and await self._reach.renew(short.claim)):
                 raise short
         raise short
+
+    async def _stored(self, policy: int, version: Version, write: Write) -> Stored:
+        if write.hidden:
+            with suppress(Unavailable):  # it stands, whatever comes of this
+                above = await self._register.bury(policy, version, write.newest)
+                if above is not None:
+                    return above
+        return Stored(meta_of(version), write.listed)
+
+    async def _contested(self, policy: int, content: Content, write: Write, *, movable: bool) -> Stored:
+        """It may lie somewhere, below what others write: the register finds out what became of it."""
+        version = content.at(write.timestamp)
+        if not movable:
+            raise NoQuorum(f"{version.path}: others write it too; whether version {version.timestamp} is stored is not known")
+        return await self._register.write(policy, content, None, ours=[version.timestamp], above=write.newest)
 
     async def _again_above(self, policy: int, version: Version, write: Write, *, movable: bool) -> Stored:
         """Someone wrote between our look and our commit.  The body is spent; a replica that took it has it to write again above."""
@@ -279,6 +366,9 @@ class ObjectOperations:
         for node in list(write.stored.values()):  # replies still come in
             reading = await node.get(version.path, version.timestamp, 0, None)
             if reading is None:
+                continue
+            if (reading.version.etag, reading.version.size) != (version.etag, version.size):  # another one, of the same time
+                await aclose(reading.pieces)
                 continue
             replicas = self._replicas(policy, version.path)
             async with aclosing(PiecesSource(reading.pieces, version.size)) as source:
@@ -296,29 +386,6 @@ class ObjectOperations:
 
 
 # ---- shapes
-
-
-def _version(path: Path, new: NewObject, timestamp: Timestamp, size: int, etag: str) -> Version:
-    metadata = dict(new.metadata)
-    if new.listing_etag:
-        metadata[LISTING_ETAG] = new.listing_etag
-    if new.listing_size is not None:
-        metadata[LISTING_SIZE] = str(new.listing_size)
-    return Version(path, timestamp, Kind.OBJECT, size, etag, new.content_type, metadata)
-
-
-def _row(version: Version) -> Row:
-    if version.kind is Kind.TOMBSTONE:
-        return Row(version.path.object, version.timestamp, deleted=True)
-    size = int(version.metadata.get(LISTING_SIZE, version.size))
-    etag = version.metadata.get(LISTING_ETAG, version.etag)
-    return Row(version.path.object, version.timestamp, size, etag, version.content_type)
-
-
-def _meta(version: Version) -> ObjectMeta:
-    return ObjectMeta(
-        version.timestamp, version.size, version.etag, version.content_type, version.metadata, version.metadata_timestamp
-    )
 
 
 def _existing(found: Finding, path: Path) -> Version:
@@ -340,6 +407,44 @@ def _check_body(new: NewObject, etag: str, size: int) -> None:
         raise EntityTooLarge(f"the object is larger than {new.size_max} bytes")
     if new.etag and new.etag != etag:
         raise BadDigest(f"the body's MD5 is {etag}, not {new.etag}")
+
+
+def _check(condition: Condition, *, existing: Path | None = None) -> Check:
+    """``existing``: it has to be there at all."""
+
+    def check(old: Version | None) -> None:
+        if existing is not None and old is None:
+            raise ObjectNotFound(f"{existing} does not exist")
+        _evaluate(condition, old)
+
+    return check
+
+
+def _there(large: LargeBody | None) -> LargeBody:
+    assert large is not None
+    return large
+
+
+class _Patience:
+    """With a conditional write that is in the way: most are over in a moment.  What was left by one that was cut off is settled."""
+
+    def __init__(self, reach: Reach, register: Register) -> None:
+        self._reach = reach
+        self._register = register
+        self._until = trio.current_time() + reach.settings.promise_wait_s
+        self._waits = 0
+        self._settled = 0
+
+    async def wait(self, policy: int, path: Path) -> None:
+        """A little; or until the key is settled.  NoQuorum."""
+        if trio.current_time() < self._until:
+            self._waits += 1
+            await self._reach.step_aside(min(self._waits, 7))
+        elif self._settled < SETTLE_MAX:
+            self._settled += 1
+            await self._register.settle(policy, path)
+        else:
+            raise NoQuorum(f"{path}: conditional writes of it are in the way")
 
 
 def _evaluate(condition: Condition, old: Version | None) -> None:

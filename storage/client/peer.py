@@ -25,10 +25,12 @@ from ring.service.overlap import Claim, RingSource
 from ring.wire.message import Piece
 from ring.world.interface import Address, Buffer, World
 from storage.client import protocol as wire
+from storage.client.errors import ClockAhead, PromisedAbove
 from storage.client.frames import Frames
 from storage.client.node import Debt, Version, WriteReply
 from storage.client.protocol import FrameType
 from storage.client.watch import Watch
+from storage.erasure.fragment import Fragment, encode_fragment
 
 S = TypeVar("S")
 RETRY_MIN_S, RETRY_MAX_S = 0.1, 1.0
@@ -331,8 +333,18 @@ class RemoteUpload:
             await self._send(wire.encode_head(FrameType.DATA, len(piece), crc32(piece)), piece)
 
     async def commit(self, version: Version, debt: Debt | None) -> WriteReply:
-        edition = self.claim.edition if self.claim is not None else 0
-        await self._send(wire.encode_frame(FrameType.COMMIT, wire.encode(wire.Commit(version, debt, edition))), b"")
+        return await self._end(wire.Commit(version, debt, self._edition))
+
+    async def stage(self, version: Version, fragment: Fragment, *, seen: bool = False) -> WriteReply:
+        """Of storage.client.fragments.FragmentUpload."""
+        return await self._end(wire.Commit(version, None, self._edition, encode_fragment(fragment), seen))
+
+    @property
+    def _edition(self) -> int:
+        return self.claim.edition if self.claim is not None else 0
+
+    async def _end(self, commit: wire.Commit) -> WriteReply:
+        await self._send(wire.encode_frame(FrameType.COMMIT, wire.encode(commit)), b"")
         assert self._frames is not None
         frames = self._frames
         try:
@@ -341,9 +353,9 @@ class RemoteUpload:
         except FormatError as error:
             raise Unavailable(f"the node at {self._peer.address} sent what cannot be read: {error.message}") from error
         refusal = wire.error_of(wire.decode(payload, wire.FAILURE)) if kind is FrameType.FAILED else None
-        if isinstance(refusal, StaleRing):
-            if self.claim is not None:
-                self.claim.refused(refusal, self.source)
+        if isinstance(refusal, StaleRing) and self.claim is not None:
+            self.claim.refused(refusal, self.source)
+        if isinstance(refusal, (StaleRing, PromisedAbove, ClockAhead)):
             raise refusal  # the upload is still there
         self._frames = None
         self._peer.give_back(frames)

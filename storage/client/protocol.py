@@ -24,12 +24,21 @@ import msgspec
 from ring.errors import BadInput, Conflict, DiskFault, FormatError, NotFound, RingfortError, Unavailable
 from ring.names import Path, Span
 from ring.service.errors import StaleRing
-from ring.timestamp import Timestamp
+from ring.timestamp import ZERO, Timestamp
 from ring.world.interface import Buffer
-from storage.client.errors import AccountNotFound, ContainerNotFound, NoQuorum, ObjectNotFound, Superseded
+from storage.client import fragment_messages
+from storage.client.errors import (
+    AccountNotFound,
+    ClockAhead,
+    ContainerNotFound,
+    NoQuorum,
+    ObjectNotFound,
+    PromisedAbove,
+    Superseded,
+)
 from storage.client.filling import Filled
 from storage.client.interface import Row
-from storage.client.node import BookHeader, BookState, Debt, LeafDigests, Version, WriteReply
+from storage.client.node import BookHeader, BookState, Debt, LeafDigests, Promised, Version, WriteReply
 
 MAGIC = "ringfort-node"
 MAJOR, MINOR = 1, 3
@@ -195,6 +204,19 @@ class Post(msgspec.Struct, tag="post", frozen=True):
     timestamp: Timestamp
 
 
+class Promise(msgspec.Struct, tag="promise", frozen=True):
+    """Since 1.3, as is ``Release``."""
+
+    path: Path
+    ballot: Timestamp
+    ours: list[Timestamp]
+
+
+class Release(msgspec.Struct, tag="release", frozen=True):
+    path: Path
+    ballot: Timestamp
+
+
 class Head(msgspec.Struct, tag="head", frozen=True):
     path: Path
 
@@ -265,14 +287,30 @@ class Fill(msgspec.Struct, tag="fill", frozen=True):
 
 
 Question = (
-    PutSmall | Post | Head | Get | ByKey | MergeHeader | MergeRows | Book | Rows | Digests | Leaf | EditionFile | RingPart | Fill
+    PutSmall
+    | Post
+    | Promise
+    | Release
+    | Head
+    | Get
+    | ByKey
+    | MergeHeader
+    | MergeRows
+    | Book
+    | Rows
+    | Digests
+    | Leaf
+    | EditionFile
+    | RingPart
+    | Fill
+    | fragment_messages.Message
 )
-_SINCE_MINOR: Mapping[type, int] = {Digests: 1, Leaf: 1, EditionFile: 2, RingPart: 2, Fill: 3}
+_SINCE_MINOR: Mapping[type, int] = {Digests: 1, Leaf: 1, EditionFile: 2, RingPart: 2, Fill: 3, Promise: 3, Release: 3}
 
 
 def minor_of(question: Question) -> int:
     """The least minor version that a peer must speak to be asked this: an older one would answer something else."""
-    return _SINCE_MINOR.get(type(question), 0)
+    return 3 if isinstance(question, fragment_messages.MESSAGES) else _SINCE_MINOR.get(type(question), 0)
 
 
 def minor_of_policy(policy: int) -> int:
@@ -302,7 +340,7 @@ class Failure(msgspec.Struct, frozen=True):
     name: str
     message: str
     hint: str = ""
-    newest: Timestamp | None = None
+    newest: Timestamp | None = None  # of a PromisedAbove, since 1.3: its ballot
     edition: int = 0  # of a StaleRing
 
 
@@ -335,6 +373,7 @@ class GetBody(msgspec.Struct, frozen=True):
     offset: int
     length: int | None
     policy: int = 0  # since 1.3
+    version: Version | None = None  # since 1.3: bytes of a fragment (or copy) of that very version are wanted
 
 
 class PutBody(msgspec.Struct, frozen=True):
@@ -342,12 +381,15 @@ class PutBody(msgspec.Struct, frozen=True):
     path: Path
     size: int | None
     policy: int = 0  # since 1.3
+    piece_bytes: int = 0  # since 1.3: of a fragment; 0: it is a whole object
 
 
 class Commit(msgspec.Struct, frozen=True):
     version: Version
     debt: Debt | None
     edition: int = 0
+    fragment: bytes = b""  # since 1.3: its description, when one is to be staged; what was ``seen`` ignores refusals
+    seen: bool = False
 
 
 # ---- codec
@@ -363,6 +405,8 @@ ANSWERS = Shape(list[Answer])
 FAILURE = Shape(Failure)
 WRITE_REPLY = Shape(WriteReply)
 FILLED = Shape(Filled)
+PROMISED = Shape(Promised)
+NOTHING: Shape[None] = Shape(type(None))
 VERSION: Shape[Version | None] = Shape(Version | None)
 FOUND: Shape[Found | None] = Shape(Found | None)
 BOOK_STATE = Shape(BookState)
@@ -396,6 +440,8 @@ _ERRORS: Mapping[str, type[RingfortError]] = {
     for error in (
         Unavailable,
         NoQuorum,
+        PromisedAbove,
+        ClockAhead,
         StaleRing,
         DiskFault,
         NotFound,
@@ -413,13 +459,15 @@ _ERRORS: Mapping[str, type[RingfortError]] = {
 def failure_of(error: RingfortError) -> Failure:
     """The nearest kind that the other side knows."""
     name = next((kind.__name__ for kind in type(error).__mro__ if kind.__name__ in _ERRORS), "Unavailable")
-    newest = error.newest if isinstance(error, Superseded) else None
+    newest = error.newest if isinstance(error, Superseded) else error.ballot if isinstance(error, PromisedAbove) else None
     return Failure(name, error.message, error.hint, newest, error.edition if isinstance(error, StaleRing) else 0)
 
 
 def error_of(failure: Failure) -> RingfortError:
     if failure.name == "Superseded" and failure.newest is not None:
         return Superseded(failure.message, failure.newest)
+    if failure.name == "PromisedAbove":
+        return PromisedAbove(failure.message, failure.newest or ZERO)
     if failure.name == "StaleRing":
         return StaleRing(failure.message, edition=failure.edition, hint=failure.hint)
     return _ERRORS.get(failure.name, Unavailable)(failure.message, hint=failure.hint)

@@ -14,6 +14,7 @@ import trio
 from ring.device import Device
 from ring.errors import BadInput, Unavailable
 from ring.names import Path
+from ring.policy import Policies
 from ring.service.errors import StaleRing
 from ring.service.overlap import Claim, Overlap
 from ring.service.voters import Voters
@@ -24,6 +25,7 @@ from storage.client.fanout import Fanout
 from storage.client.handoff import HandoffOrder
 from storage.client.node import Node
 from storage.client.quorum import WriteQuorum
+from storage.erasure.interface import Coding
 
 T = TypeVar("T")
 
@@ -74,6 +76,8 @@ class Settings:
     write_attempts: int = 10  # to get above what others write at the same time
     aside_s: float = 0.002  # the first wait between them, at most; each next one may be twice as long
     read_attempts: int = 4  # of a body that is replaced between the look at it and the reading of it
+    register_s: float = 20.0  # for a conditional write to get its turn among others
+    promise_wait_s: float = 1.0  # for a conditional write to end, when a read or a POST meets it
     edition_attempts: int = 5  # of an operation that devices refuse, because newer rings are in force with them
 
 
@@ -146,6 +150,7 @@ class Reach:
     fanout: Fanout
     settings: Settings
     write_quorum: Callable[[Voters], WriteQuorum]
+    policies: Policies | None = None  # None: all are of whole copies
     renew: Callable[[Claim], Awaitable[bool]] = field(default=_cannot_renew)  # brings newer rings in force; False: not now
 
     def replicas(self, overlap: Overlap, path: Path, policy: int = 0) -> Replicas:
@@ -158,6 +163,11 @@ class Reach:
         if claim.edition:
             found = [node.under(claim) for node in found]
         return Replicas(overlap, places.partition, found, places.voters, policy)
+
+    def coding(self, policy: int) -> Coding | None:
+        """How the objects of a policy are coded; None: they are whole copies."""
+        found = self.policies.by_index(policy) if self.policies is not None else None
+        return Coding(found.k, found.m) if found is not None and found.coded else None
 
     def objects(self, policy: int, path: Path) -> Replicas:
         """Of an object, by the rings in force now.  BadInput when there is no such policy."""

@@ -5,7 +5,7 @@ Decides nothing.  Neighbours: peer (the connections), local (the other Node), pr
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TypeVar
 
 from ring.device import Device
@@ -13,12 +13,25 @@ from ring.names import Path, Span
 from ring.service.errors import StaleRing
 from ring.service.overlap import Claim
 from ring.timestamp import Timestamp
+from ring.wire.message import Piece
 from ring.world.interface import Buffer
 from storage.client import protocol as wire
 from storage.client.bodies import OnePiece
 from storage.client.interface import Row
-from storage.client.node import BookHeader, BookState, Debt, LeafDigests, NodeReading, NodeUpload, RowPage, Version, WriteReply
-from storage.client.peer import Peer
+from storage.client.node import (
+    BookHeader,
+    BookState,
+    Debt,
+    LeafDigests,
+    NodeReading,
+    NodeUpload,
+    Promised,
+    RowPage,
+    Version,
+    WriteReply,
+)
+from storage.client.peer import Peer, RemoteUpload
+from storage.client.remote_fragments import RemoteFragments
 from storage.rows.page import PackedRows
 
 S = TypeVar("S")
@@ -51,6 +64,22 @@ class RemoteNode:
             found = self._of[policy] = RemoteNode(self.device, self._peer, self._claim, policy)
         return found
 
+    def fragments(self) -> RemoteFragments:
+        return RemoteFragments(self)
+
+    async def begin_body(self, ask: wire.PutBody) -> RemoteUpload:
+        """For RemoteFragments too, as are the next two."""
+        upload = await self._peer.put_body(ask)
+        upload.claim, upload.source = self._claim, self
+        return upload
+
+    async def body(self, ask: wire.GetBody) -> AsyncIterator[Piece] | None:
+        found = await self._peer.get_body(ask)
+        return None if found is None else found[1]
+
+    async def ask(self, question: wire.Question, shape: wire.Shape[S]) -> S:
+        return await self._ask(question, shape)
+
     async def _ask(self, question: wire.Question, shape: wire.Shape[S]) -> S:
         claim = self._claim
         if claim is None:
@@ -65,12 +94,16 @@ class RemoteNode:
         return await self._ask(wire.PutSmall(version, _bytes(data), debt), wire.WRITE_REPLY)
 
     async def put_large(self, path: Path, size: int | None) -> NodeUpload:
-        upload = await self._peer.put_body(wire.PutBody(self.device.id, path, size, self.policy))
-        upload.claim, upload.source = self._claim, self
-        return upload
+        return await self.begin_body(wire.PutBody(self.device.id, path, size, self.policy))
 
     async def post(self, path: Path, metadata: Mapping[str, str], content_type: str, timestamp: Timestamp) -> WriteReply:
         return await self._ask(wire.Post(path, dict(metadata), content_type, timestamp), wire.WRITE_REPLY)
+
+    async def promise(self, path: Path, ballot: Timestamp, ours: Sequence[Timestamp]) -> Promised:
+        return await self._ask(wire.Promise(path, ballot, list(ours)), wire.PROMISED)
+
+    async def release(self, path: Path, ballot: Timestamp) -> None:
+        await self._ask(wire.Release(path, ballot), wire.NOTHING)
 
     async def head(self, path: Path) -> Version | None:
         return await self._ask(wire.Head(path), wire.VERSION)

@@ -8,7 +8,7 @@ Neighbours: reading (finds), large (leaves replicas behind), storage.object.repl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
 import trio
@@ -69,6 +69,7 @@ class Repairer:
     """``request`` takes note, ``run`` does the work."""
 
     def __init__(self, reach: Reach) -> None:
+        self.coded: Callable[[Replicas, Path], Awaitable[int]] | None = None  # the same for erasure-coded policies
         self._reach = reach
         self._send, self._receive = trio.open_memory_channel[tuple[float, Replicas, Path]](reach.settings.repair_queue)
         self._queued: set[Path] = set()
@@ -91,6 +92,8 @@ class Repairer:
 
     async def repair(self, replicas: Replicas, path: Path) -> int:
         """Returns how many replicas were brought up to date."""
+        if self._reach.coding(replicas.policy) is not None:
+            return await self.coded(replicas, path) if self.coded is not None else 0
         versions: list[tuple[int, Node, Version | None]] = []
         for index, node in enumerate(replicas.nodes):
             try:

@@ -10,23 +10,27 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
-from typing import NoReturn, TypeVar
+from typing import NoReturn, TypeVar, cast
 
 import trio
 
-from ring.errors import DiskFault, FormatError, RingfortError, Unavailable
+from ring.errors import BadInput, DiskFault, FormatError, RingfortError, Unavailable
 from ring.names import Span
 from ring.service.errors import StaleRing
 from ring.service.overlap import Claim, RingSource
 from ring.wire.message import FileSlice
 from ring.world.interface import Listener, Stream, World
+from storage.client import fragment_messages
 from storage.client import protocol as wire
 from storage.client.bodies import aclose, drained
+from storage.client.errors import ClockAhead, PromisedAbove
 from storage.client.filling import Filled, Filler
+from storage.client.fragments import FragmentNode, FragmentUpload
 from storage.client.frames import Frames
-from storage.client.node import Node, NodeReading, NodeUpload
+from storage.client.node import Node, NodeReading, NodeUpload, WriteReply
 from storage.client.protocol import FrameType
 from storage.container.shards import MAP
+from storage.erasure.fragment import decode_fragment, encode_fragment
 from storage.rows.page import PackedRows
 
 T = TypeVar("T")
@@ -150,6 +154,9 @@ class NodeServer:
 
     async def _open(self, ask: wire.GetBody) -> NodeReading | None:
         node = _node(self.nodes, ask.device).of(ask.policy)
+        if ask.version is not None:
+            pieces = await node.fragments().read(ask.version, ask.offset, ask.length or 0)
+            return None if pieces is None else NodeReading(ask.version, pieces)
         return await node.get(ask.path, ask.timestamp, ask.offset, ask.length)
 
     async def _put(self, frames: Frames, ask: wire.PutBody) -> None:
@@ -168,8 +175,8 @@ class NodeServer:
                     commit = wire.decode(payload, wire.COMMIT)
                     upload.claim = self.claim(commit.edition)
                     try:
-                        reply = await upload.commit(commit.version, commit.debt)
-                    except StaleRing as error:  # the upload is as it was: it may be committed by a newer edition
+                        reply = await _end(upload, commit)
+                    except (StaleRing, PromisedAbove, ClockAhead) as error:  # the upload is as it was: it may be committed yet
                         await frames.send(wire.encode_frame(FrameType.FAILED, wire.encode(wire.failure_of(error))))
                         continue
                     except RingfortError as error:
@@ -180,8 +187,40 @@ class NodeServer:
             with trio.CancelScope(shield=True):
                 await upload.abort()
 
-    async def _begin(self, ask: wire.PutBody) -> NodeUpload:
-        return await _node(self.nodes, ask.device).of(ask.policy).put_large(ask.path, ask.size)
+    async def _begin(self, ask: wire.PutBody) -> NodeUpload | FragmentUpload:
+        node = _node(self.nodes, ask.device).of(ask.policy)
+        if ask.piece_bytes:
+            return await node.fragments().begin(ask.path, ask.size or 0, ask.piece_bytes)
+        return await node.put_large(ask.path, ask.size)
+
+
+async def _end(upload: NodeUpload | FragmentUpload, commit: wire.Commit) -> WriteReply:
+    """BadInput when it is ended as something else than it was begun as."""
+    stage = getattr(upload, "stage", None)
+    if bool(commit.fragment) != (stage is not None):
+        raise BadInput("a fragment is staged, and an object is committed")
+    if stage is None:
+        return await cast(NodeUpload, upload).commit(commit.version, commit.debt)
+    return await cast(FragmentUpload, upload).stage(commit.version, decode_fragment(commit.fragment), seen=commit.seen)
+
+
+async def _fragments(node: FragmentNode, question: fragment_messages.Message) -> object:
+    match question:
+        case fragment_messages.Sightings(path):
+            return list(await node.sightings(path))
+        case fragment_messages.Stage(version, data, seen):
+            return await node.stage(version, data, seen=seen)
+        case fragment_messages.CommitStaged(version, debt, seen):
+            return await node.commit(version, debt, seen=seen)
+        case fragment_messages.Refuse(version):
+            await node.refuse(version)
+            return None
+        case fragment_messages.Forget(version):
+            await node.forget(version)
+            return None
+        case fragment_messages.Describe(version):
+            fragment = await node.describe(version)
+            return None if fragment is None else encode_fragment(fragment)
 
 
 class _Told(Exception):
@@ -297,11 +336,18 @@ class _Questions:
             node = node.of(ask.policy)
         if ask.edition:
             node = node.under(self._server.claim(ask.edition))
+        if isinstance(ask.question, fragment_messages.MESSAGES):
+            return await _fragments(node.fragments(), ask.question)
         match ask.question:
             case wire.PutSmall(version, data, debt):
                 return await node.put_small(version, data, debt)
             case wire.Head(path):
                 return await node.head(path)
+            case wire.Promise(path, ballot, ours):
+                return await node.promise(path, ballot, ours)
+            case wire.Release(path, ballot):
+                await node.release(path, ballot)
+                return None
             case wire.Get(path, timestamp, offset, length):
                 return await _found(await node.get(path, timestamp, offset, length), offset, length)
             case wire.ByKey(key):

@@ -13,14 +13,16 @@ from collections.abc import Awaitable, Callable, Sequence
 from ring.errors import BadInput, RingfortError
 from ring.names import Path
 from ring.service.errors import StaleRing
-from ring.timestamp import Timestamp
+from ring.timestamp import TICKS_PER_SECOND, Timestamp
 from storage.client.debts import assign
+from storage.client.errors import ClockAhead, PromisedAbove
 from storage.client.fanout import Progress
 from storage.client.interface import Row
 from storage.client.node import Debt, Node, WriteReply
 from storage.client.quorum import Outcome, Reply, Verdict
 from storage.client.reach import Reach, Replicas
 
+HIDDEN_S = 1.0
 Send = Callable[[Node, Debt | None], Awaitable[WriteReply]]
 
 
@@ -38,7 +40,7 @@ class Write:
         self, reach: Reach, replicas: Replicas, timestamp: Timestamp, debts: Sequence[Debt | None], listed_at: Replicas
     ) -> None:
         self._reach = reach
-        self._timestamp = timestamp
+        self.timestamp = timestamp
         self._debts = list(debts)
         self._quorum = reach.write_quorum(replicas.voters)
         self._replicas = replicas
@@ -49,7 +51,14 @@ class Write:
         self.verdict: Verdict | None = None
         self.newest = timestamp  # what superseded it
         self.stored: dict[int, Node] = {}  # primaries that have it
-        self.refusal: BadInput | None = None  # what a device would never take
+        self.refusal: BadInput | ClockAhead | None = None  # why a device would not take it
+
+    @property
+    def hidden(self) -> bool:
+        """It stands, but a device holds what is so far ahead of it that it was not written at the same time: by a clock that was
+        ahead, and nobody was told that it was done (it would be at a majority).  A reader that met it would be shown that."""
+        ahead = self._quorum.newest.ticks - self.timestamp.ticks
+        return self.verdict is Verdict.STORED and ahead > HIDDEN_S * TICKS_PER_SECOND
 
     @property
     def listed(self) -> bool:
@@ -70,6 +79,11 @@ class Write:
             if isinstance(reply, BadInput):
                 self.refusal = reply
                 self._take(index, Reply(Outcome.FAILED))
+            elif isinstance(reply, PromisedAbove):
+                self._take(index, Reply(Outcome.PROMISED, reply.ballot))
+            elif isinstance(reply, ClockAhead):
+                self.refusal = ClockAhead(reply.message, hint=reply.hint)
+                self._take(index, Reply(Outcome.FAILED))
             elif isinstance(reply, RingfortError):
                 self._take(index, Reply(Outcome.FAILED))
                 refused = isinstance(reply, StaleRing)  # by a device that works: nobody needs to stand in for it
@@ -79,8 +93,8 @@ class Write:
                         self._debts.append(self._debts[index])
                         node = self._reach.handoff(self._replicas, device)
                         self._reach.fanout.add(settling, len(self._debts) - 1, node, call, receive)
-            elif reply.newest > self._timestamp:
-                self._take(index, Reply(Outcome.SUPERSEDED, reply.newest))
+            elif reply.newest > self.timestamp:
+                self._take(index, Reply(Outcome.SUPERSEDED, reply.newest, reply.never))
             else:
                 if index < len(primaries):
                     self.stored[index] = primaries[index]
@@ -96,7 +110,8 @@ class Write:
             self._reach.fanout.add(settling, index, node, call, receive)
         await settling.wait(self._reach.settings.write_timeout_s, self._reach.settings.row_wait_s)
         if self.verdict is None:
-            self.verdict = Verdict.UNAVAILABLE
+            self.verdict = self._quorum.at_the_end()
+            self.newest = max(self.newest, self._quorum.newest)
         return self.verdict
 
     def _take(self, replica: int, reply: Reply) -> None:
@@ -107,7 +122,7 @@ class Write:
 
     def _progress(self, all_replied: bool) -> Progress:
         if self.verdict is None:
-            return Progress.OPEN
+            return Progress.DECIDED if self._quorum.deciding else Progress.OPEN
         if self.verdict is not Verdict.STORED or self.listed or all_replied:
             return Progress.SETTLED
         return Progress.DECIDED

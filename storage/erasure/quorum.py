@@ -21,9 +21,10 @@ version, and may let go of older ones.  The write is acknowledged when a majorit
 - A primary that let go of a fragment answers with the newer version that it has instead: the reader begins again with that one.
 
 Small objects of the policy are m + 1 whole copies.  A copy is a fragment of 1+m, so ``durable_fragments(1, m)`` of them make a
-write durable; the other primaries get a record without data with the commit, so that majorities meet here too.  These writes have
-two steps as well: a record that replaced fragments while the copies were still on their way could leave neither.  A tombstone has
-one step: what it replaces is not wanted any more, whether the delete is acknowledged or not.
+write durable; the other primaries stage a note that there is this version, without data, so that majorities meet here too, and so
+that nobody commits what was refused.  These writes have two steps as well: a record that replaced fragments while the copies were
+still on their way could leave neither.  A tombstone has one step: what it replaces is not wanted any more, whether the delete is
+acknowledged or not.
 
 Neighbours: storage/client/quorum.py; plan.py repairs what a write left out.
 """
@@ -65,7 +66,8 @@ class Holders:
     def durable(self, replicas: int, *, whole: bool = False) -> bool:
         """Whether what these have staged is enough to commit, and a majority could."""
         if whole:
-            return self.distinct(replicas & self.copies) >= durable_fragments(1, self.coding.m)
+            enough = self.distinct(replicas & self.copies) >= durable_fragments(1, self.coding.m)
+            return enough and self.voters.majority(replicas)
         return self.distinct(replicas) >= durable_fragments(self.coding.k, self.coding.m) and self.voters.majority(replicas)
 
     @property
@@ -116,12 +118,10 @@ class FragmentWrite:
 
     @property
     def to_commit(self) -> list[int]:
-        """Replicas to be told to commit that have not answered to it; of whole copies also those without.  Empty while what is
-        staged is too little."""
+        """Replicas to be told to commit that have not answered to it.  Empty while what is staged is too little."""
         if not self.holders.durable(self.staged, whole=self.whole):
             return []
-        all_of_them = (self.staged | self.holders.voters.everybody & ~self.holders.copies) if self.whole else self.staged
-        waiting = all_of_them & ~self.committed & ~self.failed
+        waiting = self.staged & ~self.committed & ~self.failed
         return [replica for replica in range(self.holders.voters.count) if waiting >> replica & 1]
 
     def _take(self, replica: int, reply: Reply) -> bool:

@@ -1,8 +1,9 @@
 """An entry of the index: what it says of a version that is held, and what a record makes of it.  Pure.
 
-Equal timestamps: a tombstone is above an object (as in storage.rows.merge, so that listings agree), else the greater ETag is.  A drop
-takes away what is held at or below its version: compaction relies on that (its docstring has the argument).  Neighbours: index.py
-(keeps entries), record.py (what they are made of), due.py.  Format: docs/formats/index.md; golden bytes: tests/golden/index-entry.bin.
+Equal timestamps: a tombstone is above an object (as in storage.rows.merge, so that listings agree), else the greater ETag is.  A
+drop takes away what is held at or below its version: compaction relies on that (its docstring has the argument).  Neighbours:
+index.py (keeps entries), record.py (what they are made of), due.py.  Format: docs/formats/index.md; golden bytes:
+tests/golden/index-entry.bin.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from ring.errors import FormatError
 from ring.timestamp import Timestamp
 from storage.client.node import Kind
 from storage.object import due
-from storage.object.record import Info, Record, RecordKind
+from storage.object.past import Known
+from storage.object.record import IN_FILE, Info, Record, RecordKind
 from storage.object.segments import Place
+from storage.object.staged import fragment_of
 from storage.sync.tree import digest
 
 HEAD_BYTES_MAX = 256  # metadata up to here is in the entry, so that a HEAD reads no record
@@ -32,7 +35,7 @@ class EntryHead(msgspec.Struct, array_like=True, frozen=True):
 class Entry(msgspec.Struct, array_like=True, frozen=True):
     """A version that is held.  ``place`` has its data (or its file's block checksums); ``posted`` is the newest POST's record."""
 
-    kind: RecordKind  # OBJECT_INLINE, OBJECT_FILE or TOMBSTONE
+    kind: RecordKind  # OBJECT_INLINE, OBJECT_FILE or TOMBSTONE; FRAGMENT or NOTE
     place: Place
     size: int
     etag: str
@@ -41,6 +44,23 @@ class Entry(msgspec.Struct, array_like=True, frozen=True):
     head: EntryHead | None = None  # None: too large, read the record
     serial: int = 0  # of an OBJECT_FILE's file
     due: int = 0  # seconds since 1970 when it is to go (X-Delete-At); 0: never
+    origin: bytes = b""  # packed timestamp of the version that it is a copy of
+    index: int = -1  # of a FRAGMENT
+    file_bytes: int = 0  # of a FRAGMENT's file: ``size`` is the object's
+
+    @property
+    def in_file(self) -> bool:
+        return self.kind in IN_FILE
+
+    @property
+    def whole(self) -> bool:
+        """All of the version is here, whatever others hold."""
+        return self.kind not in (RecordKind.FRAGMENT, RecordKind.NOTE)
+
+    @property
+    def stored_bytes(self) -> int:
+        """Of its file."""
+        return self.file_bytes if self.kind is RecordKind.FRAGMENT else self.size
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +82,14 @@ class Held:
     @property
     def due(self) -> int:
         return self.entry.due
+
+    @property
+    def origin(self) -> Timestamp | None:
+        return Timestamp.unpack(self.entry.origin) if self.entry.origin else None
+
+    @property
+    def known(self) -> Known:
+        return self.timestamp, self.origin
 
     @property
     def kind(self) -> Kind:
@@ -114,13 +142,31 @@ def newer(old: Held | None, record: Record, place: Place) -> Held | None:
         return new
     if new.rank == old.rank and new.modified > old.modified:
         return new
+    if new.rank == old.rank and _says_more(new.entry, old.entry):
+        if old.modified > new.modified:
+            before = old.entry
+            entry = msgspec.structs.replace(
+                new.entry, posted_at=before.posted_at, posted=before.posted, head=before.head, due=before.due
+            )
+            return Held(new.hash, new.timestamp, entry)
+        return new
     return old
+
+
+def _says_more(new: Entry, old: Entry) -> bool:
+    """Of one version: data where there was none, or another fragment of it, which was brought because it belongs here."""
+    if new.kind is RecordKind.FRAGMENT:
+        return old.kind is RecordKind.NOTE or (old.kind is RecordKind.FRAGMENT and old.index != new.index)
+    return new.kind is RecordKind.OBJECT_INLINE and old.kind is RecordKind.NOTE
 
 
 def version_of(record: Record, place: Place) -> Held:
     info = record.info
     serial = info.file.serial if info.file is not None else 0
-    entry = Entry(record.kind, place, info.size, info.etag, info.posted_at, None, _head(info), serial, due.of(record))
+    entry = Entry(record.kind, place, info.size, info.etag, info.posted_at, None, _head(info), serial, due.of(record), info.origin)
+    if record.kind is RecordKind.FRAGMENT:
+        index, file_bytes = fragment_of(record)
+        entry = msgspec.structs.replace(entry, index=index, file_bytes=file_bytes)
     return Held(record.hash, record.timestamp, entry)
 
 

@@ -2,12 +2,13 @@
 
 Decides, in ``land``, what a record does to what is held; the live path and the replay after a start go through the same few
 lines, in the order of the log, so they cannot differ.  Changes live in RAM until ``commit`` writes them to the tables in one
-transaction with the set-hash tree, the due times, the debts and the position in the log up to which all of this is true.  Its
-only I/O is the tables'.
+transaction with the set-hash tree, the due times, the debts, the open promises and the position in the log up to which all of this
+is true.  Its only I/O is the tables'.
 
-Key: hash (16) | inverted timestamp (12); only the newest version of a name is kept.  Neighbours: entry.py says what a record makes of
-what is held; packs.py calls ``land``, compaction.py ``relocate``, store.py reads, weights.py counts what is alive where,
-storage.sync.tree holds the digests.  Format: docs/formats/index.md.
+Key: hash (16) | inverted timestamp (12); only the newest version of a name is kept.  Neighbours: entry.py says what a record makes
+of what is held; packs.py calls ``land``, compaction.py ``relocate``, store.py reads, weights.py counts what is alive where,
+promises.py which ballots are open, past.py what was held before, storage.sync.tree holds the digests.  Format:
+docs/formats/index.md.
 """
 
 from __future__ import annotations
@@ -19,13 +20,19 @@ import msgspec
 import trio
 
 from ring.errors import DiskFault, FormatError
+from ring.timestamp import ZERO, Timestamp
 from ring.world.interface import Tables, Write
 from storage.object import due
-from storage.object.entry import Held, encode_entry, held_of, newer, posted, rank_of_drop, version_of
+from storage.object.entry import Entry, Held, encode_entry, held_of, newer, posted, rank_of_drop, version_of
 from storage.object.packs import Landed
+from storage.object.past import Past
+from storage.object.promises import PREFIX as PROMISE_PREFIX
+from storage.object.promises import Promise, Promises
 from storage.object.record import Info, Record, RecordKind
 from storage.object.segment import LOG_START, Position
 from storage.object.segments import Place
+from storage.object.staged import PREFIX as STAGED_PREFIX
+from storage.object.staged import STAGED_KINDS, Staged, StagedVersions, etag_in, key_of, timestamp_in
 from storage.object.weights import PREFIX as WEIGHT_PREFIX
 from storage.object.weights import STATE, Weights
 from storage.sync.tree import Toggles
@@ -58,6 +65,8 @@ class _Layer:
     changes: dict[bytes, _Change] = field(default_factory=dict)
     owed: dict[bytes, OwedInfo | None] = field(default_factory=dict)
     weighed: set[int] = field(default_factory=set)  # segments whose weight changed
+    promised: set[tuple[bytes, bytes]] = field(default_factory=set)  # hash and ballot of promises that were opened, closed or moved
+    staged: set[bytes] = field(default_factory=set)  # keys of storage.object.staged that changed
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -76,6 +85,9 @@ class Index:
         self.position = LOG_START  # of the log: committed up to here
         self.landed = LOG_START  # and in RAM up to here
         self.weights = Weights()
+        self.promises = Promises()
+        self.staged = StagedVersions()
+        self.past = Past()
         self.forgotten: list[Held] = []  # superseded or dropped versions whose files may go; store.py takes them
 
     # ---- reading
@@ -113,7 +125,13 @@ class Index:
     @property
     def backlog(self) -> int:
         """Changes that wait for ``commit``."""
-        return len(self._fresh.changes) + len(self._fresh.owed) + len(self._fresh.weighed)
+        return (
+            len(self._fresh.changes)
+            + len(self._fresh.owed)
+            + len(self._fresh.weighed)
+            + len(self._fresh.promised)
+            + len(self.staged.changed)
+        )
 
     def _change(self, name_hash: bytes) -> _Change | None:
         change = self._fresh.changes.get(name_hash)
@@ -139,6 +157,10 @@ class Index:
         """Take a durable record, in the order of the log."""
         old = self.newest(record.hash)
         self.landed = Position(place.segment, place.offset + place.length)
+        if record.kind is RecordKind.PROMISE or record.kind is RecordKind.RELEASE:
+            return self._promise(record, place, old)
+        if record.kind in STAGED_KINDS:
+            return self._stage(record, place, old)
         if record.kind is RecordKind.METADATA:
             new = posted(old, record, place)
         elif record.kind is RecordKind.DROP:
@@ -150,6 +172,10 @@ class Index:
         if new is not old:
             self._set(record.hash, old, new)
         taken = new is not old
+        if record.kind is not RecordKind.METADATA and record.hash in self.promises:
+            self._weigh_promises(record.hash, self.promises.settle(record.hash, record.timestamp), -1)
+        if record.hash in self.staged:
+            self._unstage(record)
         if taken and record.info.debt is not None:
             self._fresh.owed[record.hash + record.timestamp.pack_inverted()] = OwedInfo(record.kind, record.info)
             if old is not None and old.timestamp != record.timestamp:
@@ -158,7 +184,14 @@ class Index:
             return Landed(taken, new.modified if new is not None else record.timestamp)
         if taken or old is None:
             return Landed(taken, record.timestamp)
-        return Landed(taken, old.above(version_of(record, place).rank))
+        return Landed(taken, *self.answer(old, version_of(record, place).rank))
+
+    def answer(self, held: Held, rank: tuple[Timestamp, bool, str]) -> tuple[Timestamp, bool]:
+        """What a write with this ``rank``, at most that of ``held``, is told to be held, and whether it surely never was here."""
+        if held.origin == rank[0] and held.rank[1:] == rank[1:]:
+            return rank[0], False  # a copy of this very write is held
+        newest = held.above(rank)
+        return newest, newest > rank[0] and self.past.never(held.hash, rank[0], held.known, other=True)
 
     def _set(self, name_hash: bytes, old: Held | None, new: Held | None) -> None:
         change = self._fresh.changes.get(name_hash)
@@ -168,7 +201,11 @@ class Index:
             change.held = new
         self._weigh(old, -1)
         self._weigh(new, 1)
-        if old is not None and old.entry.kind is RecordKind.OBJECT_FILE and (new is None or new.entry.place != old.entry.place):
+        if new is None:
+            self.past.dropped(name_hash)
+        elif old is None or new.timestamp != old.timestamp:
+            self.past.replaced(name_hash, None if old is None else old.known)
+        if old is not None and old.entry.in_file and (new is None or new.entry.place != old.entry.place):
             self.forgotten.append(old)
 
     def _weigh(self, held: Held | None, sign: int) -> None:
@@ -181,17 +218,74 @@ class Index:
             self.weights.add(entry.posted, sign)
             self._fresh.weighed.add(entry.posted.segment)
 
+    def _promise(self, record: Record, place: Place, held: Held | None) -> Landed:
+        newest = held.timestamp if held is not None else ZERO
+        if record.kind is RecordKind.RELEASE:
+            self._weigh_promises(record.hash, self.promises.release(record.hash, record.timestamp), -1)
+            self.weights.dropped(place)  # as a drop, it stays until what it takes back is gone
+            self._fresh.weighed.add(place.segment)
+            return Landed(True, newest)
+        modified = None if held is None else held.modified
+        promise = self.promises.open(record, place, modified)
+        if promise is None:
+            return Landed(False, max(newest, modified or ZERO))
+        self._weigh_promises(record.hash, [promise], 1)
+        return Landed(True, newest, held=held)
+
+    def _weigh_promises(self, name_hash: bytes, promises: Iterable[Promise], sign: int) -> None:
+        for promise in promises:
+            self.weights.add(promise.place, sign)
+            self._fresh.weighed.add(promise.place.segment)
+            self._fresh.promised.add((name_hash, promise.ballot))
+
+    def _stage(self, record: Record, place: Place, held: Held | None) -> Landed:
+        """What is shown stays as it is."""
+        before, after = self.staged.land(record, place)
+        self._weigh_staged(before, -1)
+        self._weigh_staged(after, 1)
+        if before is not None and before.kind is RecordKind.STAGED_FILE and (after is None or after.serial != before.serial):
+            self._forget_file(record.hash, record.timestamp, record.info.etag, before)
+        return Landed(True, held.timestamp if held is not None else record.timestamp)
+
+    def _unstage(self, record: Record) -> None:
+        """A record of a shown version, or a drop, landed."""
+        if record.kind is RecordKind.DROP:
+            gone = self.staged.end_below(record.hash, rank_of_drop(record))
+        else:
+            key = key_of(record.hash, record.timestamp, record.info.etag)
+            staged = self.staged.end(key) if record.kind is not RecordKind.METADATA else None
+            gone = [(key, staged)] if staged is not None else []
+        for key, staged in gone:
+            self._weigh_staged(staged, -1)
+            if staged.kind is RecordKind.STAGED_FILE:
+                self._forget_file(record.hash, timestamp_in(key), etag_in(key), staged)
+
+    def _forget_file(self, name_hash: bytes, timestamp: Timestamp, etag: str, staged: Staged) -> None:
+        """Its file may go, unless what is shown has it by now: store.py looks."""
+        assert staged.place is not None
+        self.forgotten.append(Held(name_hash, timestamp, Entry(staged.kind, staged.place, 0, etag, serial=staged.serial)))
+
+    def _weigh_staged(self, staged: Staged | None, sign: int) -> None:
+        for place in staged.places if staged is not None else ():
+            self.weights.add(place, sign)
+            self._fresh.weighed.add(place.segment)
+
     # ---- compaction
 
     def names(self, name_hash: bytes, segment: int, offset: int) -> bool:
-        """Whether the entry of this hash names the record at this place."""
+        """Whether the entry of this hash, or an open promise, names the record at this place."""
+        others = (*self.promises.places(name_hash), *self.staged.places(name_hash))
+        if any(place[:2] == (segment, offset) for place in others):
+            return True
         held = self.newest(name_hash)
         if held is None:
             return False
         return any(place is not None and place[:2] == (segment, offset) for place in (held.entry.place, held.entry.posted))
 
     def names_any(self, name_hash: bytes, segments: Set[int]) -> bool:
-        """Whether the entry of this hash names any record in these segments."""
+        """Whether the entry of this hash, or an open promise, names any record in these segments."""
+        if self.promises.names_any(name_hash, segments) or self.staged.names_any(name_hash, segments):
+            return True
         held = self.newest(name_hash)
         if held is None:
             return False
@@ -200,6 +294,17 @@ class Index:
     def relocate(self, name_hash: bytes, segment: int, offset: int, place: Place) -> bool:
         """A durable copy of the record at segment and offset lies at ``place``: name that one.  False when the entry does not name
         the old one (any more): something newer came meanwhile."""
+        promise = self.promises.relocate(name_hash, segment, offset, place)
+        if promise is not None:
+            self._weigh_promises(name_hash, [promise], -1)
+            self._weigh_promises(name_hash, [msgspec.structs.replace(promise, place=place)], 1)
+            return True
+        was = self.staged.relocate(name_hash, segment, offset, place)
+        if was is not None:
+            self.weights.add(was, -1)
+            self.weights.add(place, 1)
+            self._fresh.weighed |= {was.segment, place.segment}
+            return True
         held = self.newest(name_hash)
         if held is None:
             return False
@@ -283,6 +388,8 @@ class Index:
         if value is not None and self._tables.get(STATE, VERSION_KEY) != VERSION:
             raise FormatError("the index is of another format")
         self.weights.load(self._tables)
+        self.promises.load(self._tables)
+        self.staged.load(self._tables)
 
     async def clear(self) -> None:
         """Forget everything, so that the log can be replayed from its start.  May be interrupted and begun again."""
@@ -291,9 +398,13 @@ class Index:
         self._fresh = _Layer()
         self._seen.clear()
         self.weights.clear()
+        self.promises.clear()
+        self.staged.clear()
         for table, prefix in (
             ("tree", b"o"),
             (STATE, WEIGHT_PREFIX),
+            (STATE, PROMISE_PREFIX),
+            (STATE, STAGED_PREFIX),
             (OWED, b""),
             (due.TABLE, b""),
             (TABLE, b""),
@@ -322,9 +433,11 @@ class Index:
             layer, self._fresh = self._fresh, _Layer()
             self._committing = layer
             try:
-                weights = self.weights.writes(layer.weighed)  # as they are now, before anything else lands
+                layer.staged |= self.staged.take_changed()
+                as_now = self.weights.writes(layer.weighed) + self.promises.writes(layer.promised)  # before anything else lands
+                as_now += self.staged.writes(layer.staged)
                 with trio.CancelScope(shield=True):
-                    await self._tables.commit(self._writes(layer, position, weights))
+                    await self._tables.commit(self._writes(layer, position, as_now))
             except (OSError, FormatError) as error:
                 self._take_back(layer)
                 raise DiskFault(f"the index cannot be written: {error}") from error
@@ -333,7 +446,7 @@ class Index:
                 self._seen.clear()
             self.position = position
 
-    def _writes(self, layer: _Layer, position: Position, weights: Sequence[Write]) -> list[Write]:
+    def _writes(self, layer: _Layer, position: Position, as_now: Sequence[Write]) -> list[Write]:
         toggles = Toggles("object")
         writes: list[Write] = []
         for name_hash in sorted(layer.changes):
@@ -354,7 +467,7 @@ class Index:
             owed = layer.owed[key]
             writes.append(Write(OWED, key, None if owed is None else _encode(owed)))
         writes += toggles.writes(self._tables)
-        writes += weights
+        writes += as_now
         writes.append(Write(STATE, VERSION_KEY, VERSION))
         writes.append(Write(STATE, POSITION_KEY, _encode(position)))
         return writes
@@ -368,6 +481,8 @@ class Index:
                 layer.changes[name_hash] = change
         layer.owed.update(self._fresh.owed)
         layer.weighed |= self._fresh.weighed
+        layer.promised |= self._fresh.promised
+        self.staged.changed |= layer.staged
         self._fresh = layer
 
 

@@ -30,7 +30,7 @@ from ring.world.interface import Buffer, OpenMode, World
 from storage.object.compression import OFFLOAD_BYTES, TRY_BYTES_MIN, compress, compress_apart
 from storage.object.device import OpenDevice
 from storage.object.errors import DeviceOutOfService
-from storage.object.record import Record, encode_info, encode_record
+from storage.object.record import DESCRIBED, Record, encode_info, encode_record
 from storage.object.scan import Damaged, scan_medium
 from storage.object.segment import COMPACTED, SEGMENT_VERSION, Position
 from storage.object.segments import Place, Segment, Segments
@@ -227,6 +227,8 @@ class Packs:
 
     async def _compress(self, pending: Pending) -> None:
         data = pending.record.data
+        if pending.record.zstd or pending.record.kind in DESCRIBED:
+            return  # it is stored already as it shall be
         if len(data) < OFFLOAD_BYTES:
             frame = compress(data)
         else:

@@ -17,9 +17,9 @@ from storage.client.bodies import OnePiece
 from storage.client.node import NodeReading, Version
 from storage.object.compression import OFFLOAD_BYTES, decompress, decompress_apart
 from storage.object.device import OpenDevice
+from storage.object.entry import Held
 from storage.object.errors import BadRecord
 from storage.object.files import disk_fault, file_path, file_problem, open_pieces
-from storage.object.index import Held
 from storage.object.record import HEAD_BYTES, Info, Record, RecordKind, decode_info, decode_record
 from storage.object.segments import Place, Segments
 
@@ -53,7 +53,7 @@ class Reader:
                 return None
             raise
         end = entry.size if length is None else min(entry.size, offset + length)
-        if entry.kind is not RecordKind.OBJECT_FILE:
+        if not entry.in_file:
             data = record.data if not record.zstd else await self._unpack(held, record)
             return NodeReading(version, OnePiece(bytes(data[offset:end])))
         file = record.info.file
@@ -61,11 +61,11 @@ class Reader:
         path = file_path(held.hash, held.timestamp, entry.serial)
         try:
             pieces = await open_pieces(
-                self._device.disk, path, file, entry.size, offset, end, lambda problem: self._bad(held, problem)
+                self._device.disk, path, file, entry.size, offset, end, lambda problem: self.bad(held, problem)
             )
         except FileNotFoundError as error:
             if self._refers(held.hash, path):
-                raise self._bad(held, "its file is gone") from error
+                raise self.bad(held, "its file is gone") from error
             return None
         except OSError as error:
             self._device.erred(error, held.key.hex())
@@ -83,7 +83,7 @@ class Reader:
                 held = self._moved(held, error)
                 continue
             if record.hash != held.hash or record.timestamp != held.timestamp:
-                raise self._bad(held, "another record lies where it should")
+                raise self.bad(held, "another record lies where it should")
             return record
 
     async def _unpack(self, held: Held, record: Record) -> bytes:
@@ -92,7 +92,7 @@ class Reader:
                 return decompress(record.data, record.info.size)
             return await self._offload.run(decompress_apart, record.data, record.info.size)
         except BadRecord as error:
-            raise self._bad(held, error.message) from error
+            raise self.bad(held, error.message) from error
 
     async def _info(self, held: Held) -> Info:
         """What the newest POST, or else the version itself, says."""
@@ -105,7 +105,7 @@ class Reader:
                 held = self._moved(held, error)
                 continue
             if head.key != held.key:
-                raise self._bad(held, "another record lies where it should")
+                raise self.bad(held, "another record lies where it should")
             return info
 
     async def _read(self, place: Place, length: int) -> tuple[bytes, int]:
@@ -123,7 +123,7 @@ class Reader:
             return now
         if isinstance(error, DiskFault):
             raise error
-        raise self._bad(held, error.message) from error
+        raise self.bad(held, error.message) from error
 
     async def describe(self, held: Held, path: Path, info: Info | None = None) -> Version:
         """What a HEAD says.  ``info`` is that of the version's record, when it was read already."""
@@ -135,7 +135,7 @@ class Reader:
             if entry.posted is not None or info is None:
                 info = await self._info(held)
             content_type, metadata = info.content_type, info.metadata
-        return Version(path, held.timestamp, held.kind, entry.size, entry.etag, content_type, metadata, posted_at)
+        return Version(path, held.timestamp, held.kind, entry.size, entry.etag, content_type, metadata, posted_at, held.origin)
 
     async def path(self, held: Held) -> Path:
         """Its name, as the record says it.  DiskFault."""
@@ -152,13 +152,13 @@ class Reader:
                 await self._info(held)
         except DiskFault as error:
             return error.message
-        if entry.kind is not RecordKind.OBJECT_FILE or record.info.file is None:
+        if not entry.in_file or record.info.file is None:
             return ""
         return await file_problem(
-            self._device.disk, file_path(held.hash, held.timestamp, entry.serial), record.info.file, entry.size
+            self._device.disk, file_path(held.hash, held.timestamp, entry.serial), record.info.file, entry.stored_bytes
         )
 
-    def _bad(self, held: Held, problem: str) -> DiskFault:
+    def bad(self, held: Held, problem: str) -> DiskFault:
         """The error to raise."""
         self._suspect(held.key)
         return DiskFault(f"device {self._device.device_id}: {held.key.hex()}: {problem}")

@@ -1,4 +1,4 @@
-"""Records: the bytes that commit every object, delete, POST and drop to a device.  Pure codec, no I/O.
+"""Records: the bytes that commit every object, delete, POST, drop and promise to a device.  Pure codec, no I/O.
 
 A record is ``magic | length | crc32 | hash | version | kind | metadata | data | crc32``.  The first checksum covers all up to
 the data, so that a HEAD need not read it; the second covers the data and starts from the first, so that the two parts of one record
@@ -50,6 +50,22 @@ class RecordKind(IntEnum):
     TOMBSTONE = 3
     METADATA = 4  # a POST to the version with this hash and version
     DROP = 5  # this device no longer holds the version (handed off, reclaimed, quarantined); not a deletion
+    PROMISE = 6  # this device takes nothing of the name below this version any more (promises.py)
+    RELEASE = 7  # ... and this takes that back
+    STAGED_COPY = 8  # durable beside what is shown, and not shown (staged.py): a whole object, in the record
+    STAGED_FILE = 9  # ... a fragment: in a file that was durable before; the data describes it (docs/formats/fragment.md)
+    STAGED_NOTE = 10  # ... that there is this version; others have its data
+    FRAGMENT = 11  # a version of which this device has a fragment, as in STAGED_FILE
+    NOTE = 12  # a version of which this device has no data
+    REFUSED = 13  # what has this hash, version and ETag cannot be committed here by its writer any more
+    UNSTAGED = 14  # ... and this lets go of it, and of what was staged
+
+
+IN_FILE = frozenset({RecordKind.OBJECT_FILE, RecordKind.FRAGMENT, RecordKind.STAGED_FILE})
+STAGED_KINDS = frozenset(
+    {RecordKind.STAGED_COPY, RecordKind.STAGED_FILE, RecordKind.STAGED_NOTE, RecordKind.REFUSED, RecordKind.UNSTAGED}
+)
+DESCRIBED = frozenset({RecordKind.STAGED_FILE, RecordKind.FRAGMENT})  # their data describes a fragment
 
 
 class DebtInfo(msgspec.Struct, array_like=True, frozen=True):
@@ -86,6 +102,7 @@ class Info(msgspec.Struct, array_like=True, frozen=True):
     debt: DebtInfo | None = None
     file: FileInfo | None = None
     reason: str = ""  # of a drop
+    origin: bytes = b""  # packed timestamp of the version that this one is a copy of, under a newer timestamp
 
 
 _encode_info = msgspec.msgpack.Encoder().encode
@@ -125,7 +142,7 @@ class Head:
     @property
     def known(self) -> bool:
         """Whether this program knows what such a record means."""
-        return self.kind <= RecordKind.DROP and not self.flags & ~_FLAGS
+        return self.kind <= RecordKind.UNSTAGED and not self.flags & ~_FLAGS
 
     @property
     def key(self) -> bytes:
@@ -246,14 +263,16 @@ def info_of(version: Version, debt: Debt | None, file: FileInfo | None = None) -
         version.content_type,
         dict(version.metadata),
         posted.pack() if posted is not None else b"",
-        None if debt is None else _debt_info(debt),
+        None if debt is None else debt_info(debt),
         file,
+        origin=b"" if version.origin is None else version.origin.pack(),
     )
 
 
 def version_of(kind: Kind, timestamp: Timestamp, info: Info) -> Version:
     posted = Timestamp.unpack(info.posted_at) if info.posted_at else None
-    return Version(Path(*info.path), timestamp, kind, info.size, info.etag, info.content_type, info.metadata, posted)
+    origin = Timestamp.unpack(info.origin) if info.origin else None
+    return Version(Path(*info.path), timestamp, kind, info.size, info.etag, info.content_type, info.metadata, posted, origin)
 
 
 def debt_of(info: DebtInfo) -> Debt:
@@ -262,7 +281,7 @@ def debt_of(info: DebtInfo) -> Debt:
     return Debt(row, Path(account, container), info.device_ids, *shard)
 
 
-def _debt_info(debt: Debt) -> DebtInfo:
+def debt_info(debt: Debt) -> DebtInfo:
     row = debt.row
     return DebtInfo(
         (debt.container.account, debt.container.container, *((debt.shard,) if debt.shard else ())),

@@ -41,12 +41,14 @@ from storage.sync.standing import OBJECTS
 from storage.sync.tree import differing
 
 INTERVAL_S = 30.0
+RETRY_S = 2.0  # first, while something has too few copies
 PARTITIONS_AT_ONCE = 256  # listed in one unit
 VERSIONS_AT_ONCE = 64  # sent in one unit
 BYTES_AT_ONCE = 8 << 20  # no more are begun in a unit
-SENDERS = 8
+SENDERS = 16
 LOOK_VERSIONS = 10_000  # found in one look; the rest in the next
 LEAVES_AT_ONCE = 16
+LOOKS_AT_ONCE = 8
 HASH_BYTES = 16
 FILL_S = 1.0
 
@@ -102,7 +104,9 @@ class ObjectReplicator:
         self._interval_s = interval_s
         self._pack_cut_bytes = pack_cut_bytes
         self._ring: Ring | None = None  # by which partitions were listed
-        self._look: _Look | None = None  # that is under way
+        self._looks: list[_Look] = []  # that are under way
+        self._retry_s = RETRY_S
+        self._pushed_before = 0
 
     @property
     def settling(self) -> float:
@@ -123,31 +127,29 @@ class ObjectReplicator:
         """Called again, it looks at everything anew."""
 
     async def work(self) -> Busy | Idle:
-        """List some partitions, look at one, or send some versions."""
+        """List some partitions, look at some, or send some versions."""
         overlap = self._overlap()
         if wait_s := self.moving.wait_s(overlap):
             return Idle.after(wait_s, over=False)
-        look, self._look = self._look, None
+        looks, self._looks = self._looks, []
         if self.moving.begins(overlap) or self._ring is not overlap.ring:
             self._ring = overlap.ring  # its partitions may be numbered in another way
             self.order.begin()
-        elif look is not None and look.overlap is overlap:
-            return await self._send(look)
-        elif look is not None:
-            self.order.back(look.span, 1)
-        now = trio.current_time()
-        span = self.moving.again(now) or self.order.next()
-        if span is not None:
-            self.moving.look(span)
-            return await self._send(await self._compare(overlap, span))
+            looks = []
+        elif looks and looks[0].overlap is not overlap:
+            for look in looks:
+                self.order.back(look.span, 1)
+            looks = []
+        if looks or (looks := await self._look(overlap)):
+            return await self._send(looks)
         if self.order.start is not None:
             return await self._list(overlap, self.order.start)
-        self.moving.walked(now)
+        self.moving.walked(trio.current_time())
         if not self.moving.confirmed and not self.moving.too_many:
             return Idle.after(AGAIN_S, over=False)
         self.order.begin()
         if self.moving.confirmed:
-            return Idle.after(self._interval_s)
+            return Idle.after(self._rest_s())
         self.moving.restart()
         return Busy(0)
 
@@ -173,6 +175,16 @@ class ObjectReplicator:
             raise Unavailable(f"{device} does not take what it lacks")
         return versions, versions_bytes, look.whole and not (waiting or look.pushes) and look.left is None
 
+    def _rest_s(self) -> float:
+        """Between passes: short at first while something has too few copies, since who did not answer may do so soon."""
+        if self.pushed != self._pushed_before or not self.order.short():
+            self._retry_s = RETRY_S
+        self._pushed_before = self.pushed
+        if not self.order.short():
+            return self._interval_s
+        wait_s, self._retry_s = min(self._retry_s, self._interval_s), self._retry_s * 2
+        return wait_s
+
     async def _list(self, overlap: Overlap, start: bytes) -> Busy:
         for _ in range(PARTITIONS_AT_ONCE):
             span = await self._store.partition_from(start, overlap.ring.part_power)
@@ -191,6 +203,35 @@ class ObjectReplicator:
         return Busy(0)
 
     # ---- what is missing where
+
+    async def _look(self, overlap: Overlap) -> list[_Look]:
+        """At some partitions of one level, at once."""
+        now, level = trio.current_time(), self.order.urgency
+        spans: list[Span] = []
+        while len(spans) < LOOKS_AT_ONCE:
+            span = self.moving.again(now) or (self.order.next() if self.order.urgency == level else None)
+            if span is None:
+                break
+            self.moving.look(span)
+            if span not in spans:
+                spans.append(span)
+        looks: dict[Span, _Look] = {}
+        failures: list[RingfortError] = []
+
+        async def one(span: Span) -> None:
+            try:
+                looks[span] = await self._compare(overlap, span)
+            except RingfortError as error:
+                failures.append(error)
+
+        async with trio.open_nursery() as nursery:
+            for span in spans:
+                nursery.start_soon(one, span)
+        found = [looks[span] for span in spans if span in looks]
+        if failures:  # what could be looked at goes on in the next unit; the others come in the next pass
+            self._looks = found
+            raise failures[0]
+        return found
 
     async def _compare(self, overlap: Overlap, span: Span) -> _Look:
         assert span.part_power == overlap.ring.part_power
@@ -293,30 +334,32 @@ class ObjectReplicator:
 
     # ---- bringing it there
 
-    async def _send(self, look: _Look) -> Busy:
+    async def _send(self, looks: Sequence[_Look]) -> Busy:
         """Some of what has the fewest copies; the rest, if nothing else is worse off, in the next unit."""
-        pushed, pushed_bytes = await self._push_some(look)
-        if look.pushes:
-            urgency, copies = self.order.urgency, look.pushes[0].copies
-            if urgency is not None and urgency < copies:
-                self.order.back(look.span, copies)
+        pushed, pushed_bytes = await self._push_some(*looks)
+        urgency = self.order.urgency
+        for look in looks:
+            if not look.pushes:
+                await self._end(look)
+            elif urgency is not None and urgency < look.pushes[0].copies:
+                self.order.back(look.span, look.pushes[0].copies)
             else:
-                self._look = look
-        else:
-            await self._end(look)
-        return Busy(max(1, pushed), pushed_bytes)
+                self._looks.append(look)
+        return Busy(max(len(looks), pushed), pushed_bytes)
 
-    async def _push_some(self, look: _Look) -> tuple[int, int]:
+    async def _push_some(self, *looks: _Look) -> tuple[int, int]:
         """(versions, bytes) of one level."""
-        waiting: deque[Push[int]] = deque()
-        while look.pushes and len(waiting) < VERSIONS_AT_ONCE and look.pushes[0].copies == (waiting or look.pushes)[0].copies:
-            waiting.append(look.pushes.popleft())
+        level = min((look.pushes[0].copies for look in looks if look.pushes), default=0)
+        waiting: deque[tuple[_Look, Push[int]]] = deque()
+        for look in looks:
+            while look.pushes and len(waiting) < VERSIONS_AT_ONCE and look.pushes[0].copies == level:
+                waiting.append((look, look.pushes.popleft()))
         done: list[int] = []
         failures: list[RingfortError] = []
 
         async def some() -> None:
             while waiting and not failures and sum(done) < BYTES_AT_ONCE:
-                push = waiting.popleft()
+                look, push = waiting.popleft()
                 node = look.reached.get(push.target)
                 if node is None:
                     continue
@@ -337,7 +380,8 @@ class ObjectReplicator:
                 nursery.start_soon(some)
         if failures:
             raise failures[0]
-        look.pushes.extendleft(reversed(waiting))
+        for look, push in reversed(waiting):
+            look.pushes.appendleft(push)
         self.pushed += len(done)
         return len(done), sum(done)
 

@@ -300,10 +300,8 @@ class FragmentFile(FileUpload):
         try:
             async with self._staging.turn(self._hash):
                 superseded = self._staging.admit(self._hash, version, seen=seen)
-                if superseded is not None:
-                    return superseded
-                with trio.CancelScope(shield=True):
+                with trio.CancelScope(shield=True):  # also what is superseded: it may be all that its writer has left of it
                     await self._commit(version, None, RecordKind.STAGED_FILE, encode_fragment(fragment))
         finally:
             await self._discard()
-        return WriteReply(version.timestamp, paid=True)
+        return superseded or WriteReply(version.timestamp, paid=True)

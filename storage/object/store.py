@@ -22,12 +22,14 @@ from ring.names import NameHasher, Path, Span
 from ring.timestamp import Timestamp
 from ring.world.interface import Buffer, World
 from storage.client.errors import ObjectNotFound
-from storage.client.node import Debt, Kind, LeafDigests, NodeReading, Upload, Version, WriteReply
+from storage.client.node import Debt, Kind, LeafDigests, NodeReading, Promised, Upload, Version, WriteReply
 from storage.object import due
+from storage.object.admission import Admission
 from storage.object.device import QUARANTINE, OpenDevice
+from storage.object.entry import Held
 from storage.object.errors import DeviceOutOfService
 from storage.object.files import FileWriter, disk_fault, file_name, file_path, remove
-from storage.object.index import Held, Index
+from storage.object.index import Index
 from storage.object.packs import BATCH_BYTES_MAX, SEGMENT_BYTES_MAX, Landed, Packs, Pending
 from storage.object.reader import Reader
 from storage.object.record import (
@@ -43,8 +45,10 @@ from storage.object.record import (
 from storage.object.scan import Damaged, Found
 from storage.object.segment import COMPACTED, LOG_START, Position
 from storage.object.segments import Place
+from storage.object.staging import Staging
 from storage.object.upload import FileUpload
 from storage.sync import tree
+from storage.sync.standing import OBJECTS, OBJECTS_PATH, Standing
 
 COMMIT_INTERVAL_S = 1.0
 COMMIT_RECORDS = 1000
@@ -84,7 +88,7 @@ class Write:
             return self._reply
         assert self._pending is not None
         landed = await self._pending.wait()
-        return WriteReply(landed.newest, paid=self._debt is None or not landed.taken)
+        return WriteReply(landed.newest, paid=self._debt is None or not landed.taken, never=landed.never)
 
 
 class ObjectStore:
@@ -94,6 +98,9 @@ class ObjectStore:
         self.packs = Packs(world, device, self._land, segment_bytes_max=segment_bytes_max)
         self.segments = self.packs.segments
         self.reader = Reader(device, self.segments, world.offload, self._newest, self._suspect, self.refers)
+        self.admission = Admission(world.clock, hasher, self.index, self.packs, self.reader)
+        self.staging = Staging(self)
+        self.standing = Standing(device.disk, OBJECTS_PATH)
         self.in_doubt: set[str] = set()  # files that have a name and wait for their record
         self.quarantined = 0  # since the start
         self.report = StartReport()
@@ -143,21 +150,28 @@ class ObjectStore:
         await self.packs.close()
 
     async def _open(self) -> None:
+        await self.standing.load()
         await self.packs.open()
+        cut_short = False  # the log ends before what it once had
         try:
             self.index.load()
             if not self._in_log(self.index.position):
+                cut_short = True
                 raise FormatError("the index is ahead of the log")
             for sequence, weight in self.index.weights.all():
                 if not self.segments.exists(sequence):
                     if weight.live:
+                        cut_short = True
                         raise FormatError("the index names a segment that is not there")
                     self.index.forget_segment(sequence)
             await self._replay()
         except FormatError:
             await self.index.clear()
             await self._replay()
+        self.index.past.clear()
         await self.index.commit()
+        empty = tree.partition_from(self.device.tables, "object", b"", 0) is None
+        await self.standing.opened((OBJECTS,), empty=empty, lost=cut_short or bool(self.report.damaged))
 
     def _in_log(self, position: Position) -> bool:
         if position == LOG_START:
@@ -259,9 +273,10 @@ class ObjectStore:
                 f"a small object has as many bytes as it says, at most {SMALL_BYTES_MAX}; not {len(data)} of {version.size}"
             )
         name_hash = self._hasher.hash(version.path)
-        known = self.known(name_hash, version)
+        known = self.known(name_hash, version, debt)
         if known is not None:
             return known
+        self.admission.check(name_hash, version.timestamp)
         kind = RecordKind.TOMBSTONE
         if version.kind is Kind.OBJECT:
             self.device.admit(len(data))
@@ -293,6 +308,8 @@ class ObjectStore:
         new = Version(
             path, old.timestamp, old.kind, old.size, old.etag, content_type or old.content_type, {**kept, **metadata}, timestamp
         )
+        self.admission.check(held.hash, held.timestamp)
+        self.admission.check_clock(held.hash, timestamp)
         landed = await self.packs.submit(self._metadata_record(held.hash, new)).wait()
         return WriteReply(landed.newest, paid=True)
 
@@ -312,14 +329,28 @@ class ObjectStore:
         held = self._get(key)
         if held is None:
             return False
-        if held.entry.kind is RecordKind.OBJECT_FILE:
+        if held.entry.in_file:
             name = file_name(held.hash, held.timestamp, held.entry.serial)
             try:
                 with suppress(FileNotFoundError):  # that is its damage
                     await self.device.disk.rename(file_path(held.hash, held.timestamp, held.entry.serial), f"{QUARANTINE}/{name}")
             except OSError as error:
                 raise disk_fault(self.device.device_id, "put a file into quarantine", error) from error
-        return await self._drop(held, "quarantined")
+        lost = await self._note_of(held)
+        gone = await self._drop(held, "quarantined")
+        if gone and lost is not None:  # that there is this version stays known, or too few might know of it
+            await self.packs.submit(lost).wait()
+        return gone
+
+    async def _note_of(self, held: Held) -> Record | None:
+        """Of a fragment: what says that there is the version, without its data."""
+        if held.entry.kind is not RecordKind.FRAGMENT:
+            return None
+        try:
+            version = await self.reader.describe(held, await self.reader.path(held))
+        except DiskFault:
+            return None
+        return Record(RecordKind.NOTE, held.hash, held.timestamp, info_of(version, None))
 
     async def _drop(self, held: Held, reason: str) -> bool:
         while (under_way := self._dropping.get(held.hash)) is not None and not under_way.is_set():
@@ -335,21 +366,33 @@ class ObjectStore:
             if pending.done and self._dropping.get(held.hash) is settled:  # else it is on its way still
                 del self._dropping[held.hash]
 
-    def known(self, name_hash: bytes, version: Version) -> Write | None:
-        """The answer to a write of a version that is held already, or is older than what is; None when it is news."""
+    def known(self, name_hash: bytes, version: Version, debt: Debt | None) -> Write | None:
+        """The answer to a write of a version that is held already, or is older than what is, or than where the ring has closed;
+        None when it is news."""
         old = self._newest(name_hash, writing=True)
-        if old is None:
-            return None
         rank = version.timestamp, version.kind is Kind.TOMBSTONE, version.etag
-        if rank > old.rank:
-            return None
+        if old is None or rank > old.rank:
+            above = self.standing.closed_above(OBJECTS, version.timestamp) if debt is not None else None
+            return None if above is None else Write(WriteReply(above, paid=True), None, None)
         same = rank == old.rank
         if same and version.metadata_timestamp is not None and version.metadata_timestamp > old.modified:
+            self.admission.check(name_hash, version.timestamp)
             return Write(None, self.packs.submit(self._metadata_record(name_hash, version)), None)
-        return Write(WriteReply(old.above(rank), paid=not (same and self.index.owes(old.key))), None, None)
+        newest, never = self.index.answer(old, rank)
+        mine = same or newest == rank[0]
+        return Write(WriteReply(newest, paid=not (mine and self.index.owes(old.key)), never=never), None, None)
 
     def _metadata_record(self, name_hash: bytes, version: Version) -> Record:
         return Record(RecordKind.METADATA, name_hash, version.timestamp, info_of(version, None))
+
+    async def promise(self, path: Path, ballot: Timestamp, ours: Sequence[Timestamp]) -> Promised:
+        self._check()
+        self.standing.check(OBJECTS)
+        return await self.admission.promise(path, ballot, ours)
+
+    async def release(self, path: Path, ballot: Timestamp) -> None:
+        self._check()
+        await self.admission.release(path, ballot)
 
     async def room(self) -> None:
         """Wait until the index keeps up with the log."""
@@ -358,24 +401,42 @@ class ObjectStore:
             self._many.set()
             await self._committed.wait()
 
+    # ---- for staging.py
+
+    def hash(self, path: Path) -> bytes:
+        return self._hasher.hash(path)
+
+    def newest(self, name_hash: bytes) -> Held | None:
+        """What is shown.  DeviceOutOfService."""
+        return self._newest(name_hash)
+
+    def check(self) -> None:
+        """DeviceOutOfService."""
+        self._check()
+
     # ---- reading
 
     async def head(self, path: Path) -> Version | None:
+        self.standing.check(OBJECTS)
         held = self._newest(self._hasher.hash(path))
         return None if held is None else await self.reader.describe(held, path)
 
     async def get(self, path: Path, timestamp: Timestamp | None, offset: int, length: int | None) -> NodeReading | None:
         name_hash = self._hasher.hash(path)
+        if timestamp is None:
+            self.standing.check(OBJECTS)
         while True:
             held = self._newest(name_hash)
             if held is None or held.kind is Kind.TOMBSTONE or (timestamp is not None and held.timestamp != timestamp):
+                return None
+            if not held.entry.whole:
                 return None
             reading = await self.reader.open(held, offset, length)
             if reading is not None:
                 return reading
 
     async def object_by_key(self, key: bytes) -> NodeReading | None:
-        while (held := self._get(key)) is not None:
+        while (held := self._get(key)) is not None and held.entry.whole:
             reading = await self.reader.open(held, 0, None)
             if reading is not None:
                 return reading
@@ -397,7 +458,8 @@ class ObjectStore:
     async def digests(self, span: Span) -> LeafDigests:
         self._check()
         await self.index.commit()
-        return tree.digests(self.device.tables, "object", span)
+        found = tree.digests(self.device.tables, "object", span)
+        return LeafDigests(found.root, found.leaves, self.standing.mark(OBJECTS))
 
     async def leaf(self, span: Span, leaf: int) -> Sequence[tuple[bytes, bytes]]:
         """(key, digest) of what the leaf holds, in key order."""
@@ -460,13 +522,11 @@ class ObjectStore:
         return False
 
     def refers(self, name_hash: bytes, path: str) -> bool:
-        """Whether the index holds a version whose data is the file ``path``."""
+        """Whether the index holds a version, shown or staged, whose data is the file ``path``."""
         held = self._newest(name_hash)
-        return (
-            held is not None
-            and held.entry.kind is RecordKind.OBJECT_FILE
-            and file_path(held.hash, held.timestamp, held.entry.serial) == path
-        )
+        if held is not None and held.entry.in_file and file_path(held.hash, held.timestamp, held.entry.serial) == path:
+            return True
+        return any(file_path(name_hash, at, serial) == path for at, serial in self.index.staged.files(name_hash))
 
     # ----
 

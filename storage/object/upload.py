@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ring.errors import BadInput, Conflict, DiskFull
 from ring.names import Path
 from ring.world.interface import Buffer
+from storage.client.errors import ClockAhead, PromisedAbove
 from storage.client.node import Debt, Kind, Version, WriteReply
 from storage.object.files import FileWriter, disk_fault, file_path, remove
 from storage.object.record import Record, RecordKind, encode_info, info_of
@@ -49,17 +50,22 @@ class FileUpload:
             raise BadInput("the upload was begun for another name")
         if version.size != self._writer.size:
             raise BadInput(f"the body has {self._writer.size} bytes, not {version.size}")
+        known = self._store.known(self._hash, version, debt)
+        if known is None:
+            self._store.admission.check(self._hash, version.timestamp)  # refused, the upload is as it was
         self._committing = True
         try:
             await self._store.room()
-            known = self._store.known(self._hash, version)
+            known = known or self._store.known(self._hash, version, debt)
             if known is None:
                 return await self._commit(version, debt)
         finally:
             await self._discard()
         return await known.wait()
 
-    async def _commit(self, version: Version, debt: Debt | None) -> WriteReply:
+    async def _commit(
+        self, version: Version, debt: Debt | None, kind: RecordKind = RecordKind.OBJECT_FILE, data: bytes = b""
+    ) -> WriteReply:
         store, disk = self._store, self._store.device.disk
         path = ""
         encode_info(info_of(version, debt, self._writer.info(0)))  # BadInput, before anything is written that has a name
@@ -73,9 +79,10 @@ class FileUpload:
             path = file_path(self._hash, version.timestamp, file.serial)
             store.in_doubt.add(path)
             info = info_of(version, debt, file)
-            pending = store.packs.submit(Record(RecordKind.OBJECT_FILE, self._hash, version.timestamp, info))
+            store.admission.check(self._hash, version.timestamp)  # a promise may have come meanwhile
+            pending = store.packs.submit(Record(kind, self._hash, version.timestamp, info, data))
             landed = await pending.wait()
-        except DiskFull:
+        except (DiskFull, PromisedAbove, ClockAhead):
             if path:
                 with suppress(OSError):  # then it is an orphan
                     await remove(disk, path)
@@ -85,7 +92,7 @@ class FileUpload:
         if not landed.taken:
             with suppress(OSError):  # then it is an orphan
                 await remove(disk, path)
-        return WriteReply(landed.newest, paid=debt is None or not landed.taken)
+        return WriteReply(landed.newest, paid=debt is None or not landed.taken, never=landed.never)
 
     async def abort(self) -> None:
         """Nothing happens to a commit that was begun: it runs to its end, whoever waits for it."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, cast
 
 import pytest
 import trio
@@ -35,14 +36,29 @@ OBJECT = Path("AUTH_a", "c", "o")
 CUT = 4096
 
 
-@pytest.fixture(params=["fake", "cluster", "devices"])
+@pytest.fixture(params=["fake", "cluster", "devices", "coded"])
 async def storage(request: pytest.FixtureRequest, nursery: trio.Nursery) -> Storage:
     if request.param == "fake":
         return FakeStorage(SimWorld(1).clock)
     settings = Settings(pack_cut_bytes=CUT, chunk_bytes=1000, offload_bytes=500)
     if request.param == "cluster":
         return Ground.make(nursery, settings=settings).storage
+    if request.param == "coded":
+        return cast(Storage, InPolicy((await Ground.coded(nursery, settings, k=2, m=1, device_count=4)).storage))
     return (await Ground.with_engines(nursery, settings)).storage
+
+
+class InPolicy:
+    """Containers are made in the erasure-coded policy."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+
+    async def put_container(self, path: Path, metadata: Mapping[str, str], *, policy: int | None = None, default: int = 1) -> bool:
+        return await self._storage.put_container(path, metadata, policy=policy, default=default)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._storage, name)
 
 
 class Chunked:
@@ -281,7 +297,7 @@ async def test_containers_come_and_go(storage: Storage) -> None:
         await storage.post_container(CONTAINER, {"x-container-meta-a": "", "x-container-read": ".r:*"})
         meta = await storage.head_container(CONTAINER)
         assert dict(meta.metadata) == {"x-container-meta-b": "2", "x-container-read": ".r:*"}
-        assert (meta.object_count, meta.bytes_used, meta.policy) == (0, 0, 0)
+        assert (meta.object_count, meta.bytes_used, meta.policy) == (0, 0, 1 if isinstance(storage, InPolicy) else 0)
         await put(storage, OBJECT, b"12345")
         meta = await storage.head_container(CONTAINER)
         assert (meta.object_count, meta.bytes_used) == (1, 5)

@@ -8,7 +8,7 @@ arrive twice, and later than what was sent after it, as over connections of thei
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import trio
 
@@ -22,6 +22,7 @@ from ring.wire.message import Piece
 from ring.world.interface import Buffer
 from ring.world.sim import NodeCrashed, timer
 from storage.client.bodies import aclose, loaded
+from storage.client.fragments import FragmentNode, FragmentUpload, Seen
 from storage.client.interface import Row
 from storage.client.node import (
     BookHeader,
@@ -36,6 +37,7 @@ from storage.client.node import (
     Version,
     WriteReply,
 )
+from storage.erasure.fragment import Fragment
 
 if TYPE_CHECKING:
     from tests.sim.cluster import Member
@@ -61,6 +63,9 @@ class DirectNode:
 
     def of(self, policy: int) -> Node:
         return DirectNode(self._source, self._target, self.device, self._claim, policy)
+
+    def fragments(self) -> FragmentNode:
+        return _DirectFragments(self)
 
     async def edition_file(self) -> bytes:
         return await self._call(lambda node: self._target.rings.edition_file(), device=False)
@@ -198,10 +203,45 @@ class Answer:
             self.done.set()
 
 
+class _DirectFragments:
+    """Implements storage.client.fragments.FragmentNode, on the same way."""
+
+    def __init__(self, node: DirectNode) -> None:
+        self.device = node.device
+        self._node = node
+
+    async def sightings(self, path: Path) -> Sequence[Seen]:
+        return await self._node._call(lambda node: node.fragments().sightings(path))
+
+    async def begin(self, path: Path, size: int, piece_bytes: int) -> FragmentUpload:
+        upload = await self._node._call(lambda node: node.fragments().begin(path, size, piece_bytes))
+        return _DirectUpload(self._node, upload)
+
+    async def stage(self, version: Version, data: Buffer | None, *, seen: bool = False) -> WriteReply:
+        copy = None if data is None else bytes(data)
+        return await self._node._call(lambda node: node.fragments().stage(version, copy, seen=seen), repeatable=True)
+
+    async def commit(self, version: Version, debt: Debt | None, *, seen: bool = False) -> WriteReply:
+        return await self._node._call(lambda node: node.fragments().commit(version, debt, seen=seen), repeatable=True)
+
+    async def refuse(self, version: Version) -> None:
+        await self._node._call(lambda node: node.fragments().refuse(version), repeatable=True)
+
+    async def forget(self, version: Version) -> None:
+        await self._node._call(lambda node: node.fragments().forget(version), repeatable=True)
+
+    async def describe(self, version: Version) -> Fragment | None:
+        return await self._node._call(lambda node: node.fragments().describe(version))
+
+    async def read(self, version: Version, offset: int, length: int) -> AsyncIterator[Piece] | None:
+        pieces = await self._node._call(lambda node: node.fragments().read(version, offset, length))
+        return None if pieces is None else self._node._pieces(pieces)
+
+
 class _DirectUpload:
     """What runs at the server runs in turn: it notices that the connection has ended after what it is doing."""
 
-    def __init__(self, node: DirectNode, upload: NodeUpload) -> None:
+    def __init__(self, node: DirectNode, upload: NodeUpload | FragmentUpload) -> None:
         self.claim = node._claim
         self._node = node
         self._upload = upload
@@ -217,10 +257,22 @@ class _DirectUpload:
 
         async def commit() -> WriteReply:
             self._upload.claim = Claim(edition)
-            return await self._upload.commit(version, debt)
+            return await cast(NodeUpload, self._upload).commit(version, debt)
 
+        return await self._end(commit)
+
+    async def stage(self, version: Version, fragment: Fragment, *, seen: bool = False) -> WriteReply:
+        edition = self.claim.edition if self.claim is not None else 0
+
+        async def stage() -> WriteReply:
+            self._upload.claim = Claim(edition)
+            return await cast(FragmentUpload, self._upload).stage(version, fragment, seen=seen)
+
+        return await self._end(stage)
+
+    async def _end(self, call: Callable[[], Awaitable[WriteReply]]) -> WriteReply:
         try:
-            return await self._call(commit)
+            return await self._call(call)
         except StaleRing as error:
             if self.claim is not None:
                 self.claim.refused(error, self._node)

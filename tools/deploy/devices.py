@@ -272,6 +272,9 @@ class OutOfService:
     def of(self, policy: int) -> OutOfService:
         return self
 
+    def fragments(self) -> OutOfService:
+        return self
+
     def __getattr__(self, name: str) -> object:
         async def refuse(*arguments: object, **named: object) -> None:
             raise Unavailable(f"device {self.device.id} is out of service: {self._reason}")

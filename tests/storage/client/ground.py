@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 import trio
@@ -13,6 +13,7 @@ from ring.device import Device
 from ring.errors import Unavailable
 from ring.names import NameHasher
 from ring.placement import Ring
+from ring.policy import Policies, Policy
 from ring.service.overlap import Claim, Overlap
 from ring.service.voters import Voters
 from ring.timestamp import TimestampSource
@@ -26,6 +27,7 @@ from storage.client.payer import RowPayer
 from storage.client.quorum import WriteQuorum
 from storage.client.reach import Rings, Settings
 from storage.object.device import format_device, open_device
+from storage.object.policy_device import open_policy
 from storage.object.store import ObjectStore
 from storage.rows.books import Books
 
@@ -61,6 +63,13 @@ async def open_engines(nursery: trio.Nursery, world: World, number: int, root: s
     return store, books
 
 
+async def open_part(nursery: trio.Nursery, world: World, store: ObjectStore, policy: int) -> ObjectStore:
+    """The engine of a device's part for another policy."""
+    part = ObjectStore(world, await open_policy(world, store.device, policy), HASHER)
+    await nursery.start(part.run)
+    return part
+
+
 @dataclass
 class Ground:
     world: World
@@ -72,6 +81,7 @@ class Ground:
     storage: ClusterStorage
     payer: RowPayer
     engines: list[tuple[ObjectStore, Books]]
+    parts: list[ObjectStore] = field(default_factory=list)  # of policy 1, when it is erasure-coded
 
     @classmethod
     async def with_engines(cls, nursery: trio.Nursery, settings: Settings | None = None) -> Ground:
@@ -80,6 +90,21 @@ class Ground:
         return cls.make(
             nursery, settings=settings, world=world, engines=[await open_engines(nursery, world, number) for number in range(4)]
         )
+
+    @classmethod
+    async def coded(
+        cls, nursery: trio.Nursery, settings: Settings | None = None, *, k: int = 4, m: int = 2, device_count: int = 8
+    ) -> Ground:
+        """Policy 1 is k+m, over real engines; each device has a part for it."""
+        world = SimWorld(1)
+        engines = [await open_engines(nursery, world, number) for number in range(device_count)]
+        policies = Policies([Policy(0, "whole", 3, default=True), Policy(1, "coded", k + m, k=k, m=m)])
+        ground = cls.make(nursery, settings=settings, world=world, engines=engines, device_count=device_count, policies=policies)
+        ground.parts = [await open_part(nursery, world, store, 1) for store, _ in engines]
+        for node, part in zip(ground.nodes, ground.parts, strict=True):
+            assert isinstance(node, LocalNode)
+            node.stores = {1: part}
+        return ground
 
     async def reformat(self, number: int) -> None:
         """The device is replaced by an empty one."""
@@ -98,6 +123,7 @@ class Ground:
         wrap: Callable[[LocalNode], Node] | None = None,
         world: World | None = None,
         engines: Sequence[tuple[ObjectStore, Books]] = (),
+        policies: Policies | None = None,
     ) -> Ground:
         world = world or SimWorld(1)
         rings = Rings(
@@ -105,6 +131,12 @@ class Ground:
             Overlap.of(make_ring(device_count, replicas, shift=1)),
             {0: Overlap.of(make_ring(device_count, replicas))},
         )
+        for policy in policies or ():
+            if policy.index:
+                rings.objects = {
+                    **rings.objects,
+                    policy.index: Overlap.of(make_ring(device_count, int(policy.replicas), shift=policy.index)),
+                }
         objects = [FakeObjects(HASHER) for _ in range(device_count)]
         books = [FakeBooks(HASHER) for _ in range(device_count)]
         nodes: list[Node] = []
@@ -123,6 +155,7 @@ class Ground:
             TimestampSource(world.clock),
             settings=settings,
             write_quorum=write_quorum,
+            policies=policies,
         )
         return cls(world, nursery, rings, objects, books, nodes, storage, payer, list(engines))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import pathlib
+from dataclasses import replace
 
 import msgspec
 import pytest
@@ -18,12 +19,12 @@ from ring.timestamp import Timestamp
 from ring.world.interface import Stream, TcpAddress
 from ring.world.sim import SimWorld
 from storage.client import protocol as wire
-from storage.client.errors import NoQuorum, ObjectNotFound, Superseded
+from storage.client.errors import ClockAhead, NoQuorum, ObjectNotFound, PromisedAbove, Superseded
 from storage.client.fake_node import FakeBooks, FakeObjects
 from storage.client.frames import Frames
 from storage.client.interface import Row
 from storage.client.local import LocalNode
-from storage.client.node import Debt, Kind, Node, Version
+from storage.client.node import Debt, Kind, Node, Promised, Version, WriteReply
 from storage.client.payer import RowPayer
 from storage.client.peer import Peer, PeerLimits
 from storage.client.remote import RemoteNode
@@ -56,6 +57,13 @@ def golden() -> bytes:
         wire.Ask(7, 0, wire.RingPart("object", 4, 9)),
         wire.Ask(8, 3, wire.Head(OBJECT), 8, 1),
     ]
+    ballot = Timestamp(9, 1)
+    promises = [wire.Ask(9, 3, wire.Promise(OBJECT, ballot, [Timestamp(7)])), wire.Ask(10, 3, wire.Release(OBJECT, ballot))]
+    promised = [
+        wire.Answer(9, wire.raw(Promised(True, ballot, replace(version, origin=Timestamp(4)), True))),
+        wire.Answer(1, wire.raw(WriteReply(Timestamp(9), True, True))),
+        wire.Answer(1, wire.raw(None), wire.failure_of(PromisedAbove("promised", ballot))),
+    ]
     failure = wire.failure_of(Superseded("newer", Timestamp(9)))
     stale = wire.failure_of(StaleRing("older", edition=9))
     answers = [wire.Answer(2, wire.raw(version)), wire.Answer(1, wire.raw(None), failure), wire.Answer(5, wire.raw(None), stale)]
@@ -68,6 +76,8 @@ def golden() -> bytes:
             wire.encode_frame(wire.FrameType.QUESTIONS, wire.encode(compare)),
             wire.encode_frame(wire.FrameType.QUESTIONS, wire.encode(rings)),
             wire.encode_frame(wire.FrameType.ANSWERS, wire.encode(answers)),
+            wire.encode_frame(wire.FrameType.QUESTIONS, wire.encode(promises)),
+            wire.encode_frame(wire.FrameType.ANSWERS, wire.encode(promised)),
             wire.encode_frame(wire.FrameType.DATA, b"data"),
             wire.encode_head(wire.FrameType.DATA_PLAIN, 4, 0) + b"data",
         ]
@@ -88,6 +98,8 @@ def test_the_bytes_are_those_of_version_1_3() -> None:
         (ObjectNotFound("x", hint="h"), "ObjectNotFound"),
         (Superseded("x", Timestamp(3)), "Superseded"),
         (StaleRing("x", edition=4), "StaleRing"),
+        (PromisedAbove("x", Timestamp(3, 1)), "PromisedAbove"),
+        (ClockAhead("x", hint="h"), "ClockAhead"),
         (RingfortError("x"), "Unavailable"),
     ],
 )
@@ -100,6 +112,8 @@ def test_errors_cross_the_wire(error: RingfortError, name: str) -> None:
         assert isinstance(back, Superseded) and back.newest == error.newest
     if isinstance(error, StaleRing):
         assert isinstance(back, StaleRing) and back.edition == error.edition
+    if isinstance(error, PromisedAbove):
+        assert isinstance(back, PromisedAbove) and back.ballot == error.ballot
 
 
 def test_an_unknown_error_is_unavailable() -> None:

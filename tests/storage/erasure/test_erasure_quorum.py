@@ -91,13 +91,14 @@ def test_handoffs_have_no_vote() -> None:
     assert write.staged == 0
 
 
-def test_whole_copies_are_staged_on_m_plus_one_and_committed_on_a_majority() -> None:
+def test_whole_copies_are_staged_on_m_plus_one_and_noted_by_a_majority() -> None:
     write = FragmentWrite(Holders.settled(Coding(8, 4)), whole=True)
-    assert [write.stage(replica, STORED) for replica in (11, 0, 4)] == [None] * 3
-    assert write.stage(2, STORED) is Verdict.STORED
-    assert write.to_commit == [0, 2, 4, *range(5, 12)]  # those without a copy take the record
-    assert [write.commit(replica, STORED) for replica in range(5, 11)] == [None] * 6
-    assert write.commit(0, STORED) is Verdict.STORED
+    assert [write.stage(replica, STORED) for replica in (11, 0, 4, 2)] == [None] * 4  # copies enough, and too few know of them
+    assert [write.stage(replica, STORED) for replica in (10, 9)] == [None] * 2
+    assert write.stage(8, STORED) is Verdict.STORED
+    assert write.to_commit == [0, 2, 4, 8, 9, 10, 11]  # nobody is told who has not staged it: it may have been refused there
+    assert [write.commit(replica, STORED) for replica in (0, 2, 4, 8, 9, 10)] == [None] * 6
+    assert write.commit(11, STORED) is Verdict.STORED
     short = FragmentWrite(Holders.settled(Coding(8, 4)), whole=True)
     assert [short.stage(replica, FAILED) for replica in (9, 0, 1, 2)] == [None, None, None, Verdict.UNAVAILABLE]
 

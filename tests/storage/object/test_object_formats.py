@@ -28,6 +28,7 @@ ENTRY = Entry(
     EntryHead("text/plain", {"x-object-meta-a": "1"}),
     1,
     1_700_000_600,
+    Timestamp(170000000012300).pack(),
 )
 
 

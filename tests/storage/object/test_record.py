@@ -77,13 +77,28 @@ def _flagged_records() -> list[Record]:
     ]
 
 
+def _promised_records() -> list[Record]:
+    """A promise, its release, and a copy of a version under a newer timestamp."""
+    path = (PATH.account, PATH.container, PATH.object)
+    digest, ballot, old = bytes(range(16)), Timestamp(170000000200000, 1), Timestamp(170000000012345)
+    return [
+        Record(RecordKind.PROMISE, digest, ballot, Info(path)),
+        Record(RecordKind.RELEASE, digest, ballot, Info(("", "", ""))),
+        Record(RecordKind.TOMBSTONE, digest, ballot, info_of(Version(PATH, ballot, Kind.TOMBSTONE, origin=old), None)),
+    ]
+
+
+def _all_records() -> list[Record]:
+    return _golden_records() + _flagged_records() + _promised_records()
+
+
 def test_golden_bytes() -> None:
-    data = COMPACTED_HEAD.encode() + b"".join(_encoded(record) for record in _golden_records() + _flagged_records())
+    data = COMPACTED_HEAD.encode() + b"".join(_encoded(record) for record in _all_records())
     assert data == (GOLDEN / "pack.bin").read_bytes()
     head = SegmentHead.decode(data)
     assert head == COMPACTED_HEAD
     found = Scanner(head.salt, head.length).feed(data[head.length :], last=True)
-    assert [_plain(finding) for finding in found] == [_plain(record) for record in _golden_records() + _flagged_records()]
+    assert [_plain(finding) for finding in found] == [_plain(record) for record in _all_records()]
 
 
 def test_golden_bytes_of_the_first_format() -> None:

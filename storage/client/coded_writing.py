@@ -1,0 +1,285 @@
+"""Writing of erasure-coded policies: fragments, or the whole copies of a small object, staged at the primaries and then committed.
+
+A large body is coded stripe by stripe as it comes, and each primary is sent its fragment through a queue of its own
+(storage.client.large has the queues, and what becomes of those that do not keep up).  Then both kinds go the same way (``Round``):
+stage everywhere; when enough of it is durable (storage.erasure.quorum), commit everywhere; acknowledged when a majority has
+committed.  Until the first commit is sent nothing of it is shown, and nothing that was there is touched.
+
+A primary that shows something newer when it is to be staged: nothing was committed, and the write is made again above that.  When
+it is to be committed: then the newer one came while this one was under way, since a majority had staged this one and shown nothing
+newer; so this one counts as written and replaced there.
+
+Neighbours: large and writing (the edges), fragments (the nodes), objects (the caller).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import cast
+
+import trio
+
+from ring.errors import DiskFault, RingfortError, Unavailable
+from ring.names import Path
+from ring.service.errors import StaleRing
+from ring.service.overlap import Claim
+from ring.timestamp import Timestamp
+from ring.wire.message import Piece
+from ring.world.interface import Buffer
+from storage.client.bodies import aclose
+from storage.client.coded_reading import CodedFinding, holders_of, open_coded
+from storage.client.errors import ClockAhead, PromisedAbove
+from storage.client.fragments import FragmentUpload, Seen
+from storage.client.interface import BodySource, NewObject
+from storage.client.large import LargeBody, Place, Sending, abort
+from storage.client.node import Debt, Node, NodeUpload, Version, WriteReply
+from storage.client.quorum import Outcome, Reply, Verdict
+from storage.client.reach import Reach, Replicas
+from storage.client.writing import Send
+from storage.erasure.codecs import make_codec
+from storage.erasure.fragment import Fragment
+from storage.erasure.interface import Coding
+from storage.erasure.layout import Layout
+from storage.erasure.quorum import Data, FragmentWrite, Holders
+from storage.erasure.writer import Stripe, StripeWriter
+
+Stage = Callable[[Node], Awaitable[WriteReply]]
+
+
+class Round:
+    """Stage, then commit, of one version."""
+
+    def __init__(self, reach: Reach, holders: Holders, version: Version, *, whole: bool) -> None:
+        self._write = FragmentWrite(holders, whole=whole)
+        self._version = version
+        self._timeout_s = reach.settings.write_timeout_s
+        self._verdict: Verdict | None = None
+        self._decided = trio.Event()
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """Of the staging.  Nothing was committed unless it is STORED."""
+        return self._verdict
+
+    @property
+    def newest(self) -> Timestamp:
+        """What superseded it."""
+        return self._write.newest
+
+    def send(self, replica: int, stage: Stage, commit: Callable[[Node], Node] = lambda node: node, *, counts: bool = True) -> Send:
+        """For storage.client.writing.Write.  ``commit``: which node is told to commit; ``counts``: False for a handoff in the
+        place of a primary, which is told too."""
+
+        async def run(node: Node, debt: Debt | None) -> WriteReply:
+            try:
+                staged = await stage(node)
+            except RingfortError:
+                self._take(replica, Reply(Outcome.FAILED))
+                raise
+            if not counts:
+                self._take(replica, Reply(Outcome.FAILED))
+            elif staged.newest > self._version.timestamp:
+                self._take(replica, Reply(Outcome.SUPERSEDED, staged.newest))
+            else:
+                self._take(replica, Reply(Outcome.STORED))
+            with trio.move_on_after(self._timeout_s):
+                await self._decided.wait()
+            if self._verdict is None:
+                self._verdict = Verdict.UNAVAILABLE  # from here on nobody commits it
+                self._decided.set()
+            if self._verdict is Verdict.SUPERSEDED:
+                return WriteReply(max(self._write.newest, staged.newest), paid=True)
+            if self._verdict is not Verdict.STORED:
+                raise Unavailable(f"{self._version.path}: too few fragments are durable")
+            if staged.newest <= self._version.timestamp:
+                reply = await commit(node).fragments().commit(self._version, debt)
+                if reply.newest <= self._version.timestamp:
+                    return reply
+            return WriteReply(self._version.timestamp, paid=True)  # written, and replaced by what came at the same time
+
+        return run
+
+    def _take(self, replica: int, reply: Reply) -> None:
+        verdict = self._write.stage(replica, reply)
+        if self._verdict is None and verdict is not None:
+            self._verdict = verdict
+            self._decided.set()
+
+
+# ---- small objects
+
+
+def stage_copies(reach: Reach, coding: Coding, replicas: Replicas, version: Version, data: Buffer) -> tuple[Round, list[Send]]:
+    """Per primary: a whole copy for the first m + 1, for the others a note that there is this version."""
+    holders = holders_of(coding, replicas, version.path)
+    write = Round(reach, holders, version, whole=True)
+
+    def stage(copy: Buffer | None) -> Stage:
+        async def run(node: Node) -> WriteReply:
+            return await node.fragments().stage(version, copy)
+
+        return run
+
+    copies = holders.copies
+    sends = [write.send(replica, stage(data if copies >> replica & 1 else None)) for replica in range(len(replicas.nodes))]
+    return write, sends
+
+
+# ---- large ones
+
+
+async def send_coded(
+    reach: Reach, coding: Coding, replicas: Replicas, path: Path, new: NewObject, start: Sequence[bytes], body: BodySource
+) -> CodedBody:
+    """``send_large`` for fragments: NoQuorum when too few primaries can take theirs, and as there."""
+    sending = _CodedSending(reach, coding, replicas, path, new, body.length)
+    complete = False
+    try:
+        await sending.feed(start, body)
+        await sending.drain()
+        complete = True
+    finally:
+        if not complete:
+            await abort(sending.places)
+    return CodedBody(reach, sending, path)
+
+
+class _CodedSending(Sending):
+    def __init__(self, reach: Reach, coding: Coding, replicas: Replicas, path: Path, new: NewObject, length: int | None) -> None:
+        self.coding = coding
+        self.policy = replicas.policy
+        self.holders = holders_of(coding, replicas, path)
+        self.writer = StripeWriter(make_codec(coding), coding)
+        self._piece_bytes = Layout(coding, coding.segment_bytes).full_piece_bytes
+        self._fragment_bytes = 0 if length is None else Layout(coding, length).fragment_bytes
+        super().__init__(reach, replicas, path, new, length)
+        self.indexes = {id(place): index for place, index in zip(self.places, self.holders.indexes, strict=True)}
+        self._offload = reach.world.offload
+        self._object = path
+
+    async def open(self, node: Node) -> NodeUpload:
+        upload = await node.fragments().begin(self._object, self._fragment_bytes, self._piece_bytes)
+        return cast(NodeUpload, upload)  # but for its commit, which is ``stage``
+
+    def enough(self, places: int) -> bool:
+        return self.holders.durable(places)
+
+    async def pass_on(self, chunk: bytes) -> None:
+        """Coded and digested on a thread; each stripe goes when there is room for it."""
+        for stripe in await self._offload.run(self._code, chunk):
+            await self._offer(stripe)
+
+    async def ended(self) -> None:
+        for stripe in list(self.writer.finish()):
+            await self._offer(stripe)
+
+    def _code(self, chunk: bytes) -> list[Stripe]:
+        self.digest.update(chunk)
+        return list(self.writer.feed(chunk))
+
+    async def _offer(self, stripe: Stripe) -> None:
+        await self.wait_for(self.offering(lambda place: stripe.pieces[self.indexes[id(place)]]))
+
+
+class CodedBody(LargeBody):
+    """A body whose fragments lie, not staged yet, on the devices that kept up."""
+
+    def __init__(self, reach: Reach, sending: _CodedSending, path: Path) -> None:
+        super().__init__(reach, sending.places, sending.size, sending.digest.hexdigest(), reach.settings.pack_cut_bytes)
+        self._coding = sending.coding
+        self._writer = sending.writer
+        self._path = path
+        self._policy = sending.policy
+        self.round: Round | None = None  # the last one
+        self._coded = [_CodedPlace(place, sending.indexes[id(place)]) for place in sending.places]
+
+    def commits(self, version: Version, replicas: Replicas) -> list[Send]:
+        """Per primary, by the rings of ``replicas``: stage its fragment and commit it.  A primary that newer rings name has none
+        yet: the reconstructor makes it."""
+        places = {one.place.node.device.id: one for one in self._coded}
+        claim = replicas.overlap.claim if replicas.overlap.claim.edition else None
+        holders = holders_of(self._coding, replicas, self._path)
+        indexes = [
+            places[node.device.id].index if node.device.id in places else index
+            for node, index in zip(replicas.nodes, holders.indexes, strict=True)
+        ]
+        write = self.round = Round(self._reach, replace(holders, indexes=tuple(indexes)), version, whole=False)
+        fragments = self._writer.fragments(replicas.overlap.ring.hasher.hash(self._path), version.timestamp, version.etag)
+        sends: list[Send] = []
+        for replica, node in enumerate(replicas.nodes):
+            one = places.get(node.device.id)
+            if one is None:
+                sends.append(write.send(replica, _has_none))
+                continue
+            on_primary = one.place.on_primary
+            stage = partial(one.stage, version, fragments[one.index], claim)
+            send = write.send(replica, stage, one.holder, counts=on_primary)
+            sends.append(send if on_primary else _for_a_handoff(send))
+        return sends
+
+    async def again(self, version: Version, stored: Sequence[Node]) -> AsyncIterator[AsyncIterator[Piece]]:
+        """From what is staged."""
+        replicas = self._reach.objects(self._policy, version.path)
+        index_of = {node.device.id: replica for replica, node in enumerate(replicas.nodes)}
+        seen = {
+            index_of[one.place.node.device.id]: Seen(version, False, Data.FRAGMENT, one.index)
+            for one in self._coded
+            if one.place.on_primary and one.staged and one.place.node.device.id in index_of
+        }
+        finding = CodedFinding(version, replicas, (), (), (), self._coding, seen)
+        try:
+            pieces = await open_coded(self._reach, finding, version, 0, None)
+        except (Unavailable, DiskFault):
+            return
+        try:
+            yield pieces
+        finally:
+            await aclose(pieces)
+
+
+class _CodedPlace:
+    def __init__(self, place: Place, index: int) -> None:
+        self.place = place
+        self.index = index
+        self.staged = False
+        self._reply: tuple[Version, WriteReply] | None = None
+
+    def holder(self, node: Node) -> Node:
+        """Who is told to commit."""
+        return node if self.place.on_primary else self.place.holder
+
+    async def stage(self, version: Version, fragment: Fragment, claim: Claim | None, node: Node) -> WriteReply:
+        if self._reply is not None and self._reply[0] == version:
+            return self._reply[1]
+        upload = cast(FragmentUpload | None, self.place.take_upload())
+        if upload is None:
+            raise Unavailable(f"{node.device} was left behind")
+        upload.claim = claim if self.place.on_primary else None
+        ended = True
+        try:
+            reply = await upload.stage(version, fragment)
+            self._reply = version, reply
+            self.staged = True
+            return reply
+        except (StaleRing, PromisedAbove, ClockAhead):
+            ended = False
+            self.place.put_back(cast(NodeUpload, upload))  # it can be staged by newer rings, or at a later time
+            raise
+        finally:
+            if ended:
+                with trio.CancelScope(shield=True):
+                    await upload.abort()  # does nothing after a stage that came to its end
+
+
+async def _has_none(node: Node) -> WriteReply:
+    raise Unavailable(f"{node.device} was not there when the body came")
+
+
+def _for_a_handoff(send: Send) -> Send:
+    async def run(node: Node, debt: Debt | None) -> WriteReply:
+        await send(node, debt)
+        raise Unavailable(f"a handoff has the fragment of {node.device}")
+
+    return run
