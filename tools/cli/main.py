@@ -19,6 +19,7 @@ from ring.world.interface import World
 
 NOUNS = {
     "recon": "tools.cli.recon:recon",
+    "node": "tools.cli.node:node",
     "ring": "tools.cli.ring.group:ring",
     "up": "tools.cli.up:up",
     "worker": "tools.cli.worker:worker",

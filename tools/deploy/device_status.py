@@ -44,6 +44,7 @@ class DeviceState(msgspec.Struct, frozen=True):
     quarantined: int | None  # since it was opened
     leaving: dict[str, float]  # by ring that gives it nothing any more: how much is where it belongs now, 0.0 to 1.0
     refilling: Refilling | None = None
+    disk_id: str = ""  # of the disk that is open, when it took another's place
 
 
 class WorkerDevices(msgspec.Struct, frozen=True):
@@ -70,6 +71,7 @@ def state_of(world: World, worker: int, storage: StorageRoom) -> WorkerDevices:
                 quarantined=None if own is None else sum(store.quarantined for store in own.stores.values()),
                 leaving=_leaving(storage, number, own),
                 refilling=_refilling(own),
+                disk_id="" if own is None else own.opened.label.disk_id,
             )
         )
     return WorkerDevices(worker, found)
