@@ -140,6 +140,17 @@ async def test_who_was_superseded_learns_whether_it_ever_was_here(node: Node) ->
         await node.promise(OBJECT, ballot(14), [at(n) for n in range(65)])
 
 
+async def test_who_lost_a_tie_is_told_so(node: Node) -> None:
+    """Two front doors can give out one timestamp."""
+    one, other = sorted((version(5, b"one"), version(5, b"other")), key=lambda version: version.etag)
+    await node.put_small(other, b"other" if other.size == 5 else b"one", None)
+    lost = await node.put_small(one, b"one" if one.size == 3 else b"other", None)
+    assert lost.newest > at(5)
+    assert await node.head(OBJECT) == other
+    await node.put_small(tombstone(5), b"", None)
+    assert (await node.put_small(other, b"other" if other.size == 5 else b"one", None)).newest > at(5)
+
+
 async def test_a_copy_under_a_newer_timestamp_is_what_it_is_a_copy_of(node: Node) -> None:
     five = version(5, b"five")
     copied = Version(OBJECT, ballot(9), Kind.OBJECT, 4, five.etag, "text/plain", {}, origin=at(5))

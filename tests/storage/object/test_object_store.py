@@ -92,7 +92,7 @@ async def test_small_objects(rig: Rig, clock: object) -> None:
 async def test_newest_wins(rig: Rig, clock: object) -> None:
     async with rig.serving() as store:
         await put(store, "a", 20, b"second")
-        assert await put(store, "a", 10, b"first") == WriteReply(Timestamp(20), paid=True)
+        assert await put(store, "a", 10, b"first") == WriteReply(Timestamp(20), paid=True, never=True)
         assert await read(store, "a") == b"second"
         assert await put(store, "a", 20, b"second") == WriteReply(Timestamp(20), paid=True)  # told again
         assert await put(store, "a", 30, None) == WriteReply(Timestamp(30), paid=True)
@@ -100,7 +100,7 @@ async def test_newest_wins(rig: Rig, clock: object) -> None:
         head = await store.head(path("a"))
         assert head is not None
         assert (head.kind, head.timestamp) == (Kind.TOMBSTONE, Timestamp(30))
-        assert await put(store, "a", 25, b"late") == WriteReply(Timestamp(30), paid=True)
+        assert await put(store, "a", 25, b"late") == WriteReply(Timestamp(30), paid=True, never=True)
         await put(store, "a", 40, b"again")
         assert await read(store, "a") == b"again"
         assert await store.get(path("a"), Timestamp(20), 0, None) is None
@@ -150,12 +150,12 @@ async def test_uploads_that_come_to_nothing(rig: Rig, clock: object) -> None:
             await upload.write(b"more")
         assert await store.head(path("a")) is None
         await put(store, "a", 20, b"newer")
-        assert await put_file(store, "a", 10, BIG) == WriteReply(Timestamp(20), paid=True)
+        assert await put_file(store, "a", 10, BIG) == WriteReply(Timestamp(20), paid=True, never=True)
         assert await read(store, "a") == b"newer"
         upload = await store.put_large(path("a"), None)  # superseded while it is on its way
         await upload.write(b"large")
         await put(store, "a", 40, b"newest")
-        assert await upload.commit(version("a", 30, b"large"), None) == WriteReply(Timestamp(40), paid=True)
+        assert await upload.commit(version("a", 30, b"large"), None) == WriteReply(Timestamp(40), paid=True, never=True)
         assert await put(store, "a", 50, b"") == WriteReply(Timestamp(50), paid=True)
     assert await rig.files("a") == []
 
