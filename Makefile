@@ -3,7 +3,7 @@
 # check   format, lint, types, imports, tidy     bench  two minutes of load, ops/s and cpu per operation
 PYTHON := .venv/bin/python
 
-.PHONY: setup setup-test up demo test check bench bench-ring sim sim-mutants
+.PHONY: setup setup-test up demo test check bench bench-ring bench-storage sim sim-mutants
 
 setup:
 	@tools/deploy/install.sh run
@@ -33,6 +33,10 @@ bench: setup-test
 # beside Swift, which it installs in a venv of its own; ARGS=--quick: two minutes
 bench-ring: setup-test
 	@exec $(PYTHON) -m tools.bench.ring $(ARGS)
+
+# what one device does: ARGS=--quick (two minutes), --full (also 10^7 rows), "--page docs/performance/storage.md"
+bench-storage: setup-test
+	@exec $(PYTHON) -m tools.bench.storage $(ARGS)
 
 # make sim SEEDS=10000: a longer hunt than the tests'; FROM=301 begins behind theirs
 SEEDS ?= 300
