@@ -78,6 +78,11 @@ class Look:
         found = [one for one in self.seen.get(replica, ()) if one.stamp == stamp]
         return max(found, key=lambda one: one.committed, default=None)
 
+    def whole(self, reach: Reach, coding: Coding) -> bool:
+        """Every primary of the ring in force answered, and has all that it is to have of the newest version."""
+        version = self.version
+        return version is not None and not _Work(reach, coding, self, version).lacking()
+
     def urgency(self, coding: Coding) -> tuple[int, int]:
         """Sorts the most urgent first, as Plan.urgency does."""
         version = self.version
@@ -153,10 +158,10 @@ class _Work:
     async def run(self) -> bool:
         """Whether every primary of the ring in force has what it is to have."""
         if self._version.kind is Kind.TOMBSTONE:
-            for replica in self._lacking():
+            for replica in self.lacking():
                 await self._try(self._bury(replica))
-            return not self._lacking()
-        small = self._version.size <= self._reach.settings.pack_cut_bytes
+            return not self.lacking()
+        small = self._small
         if self._proven:
             await self._commit_staged()
         await (self._copies() if small else self._fragments())
@@ -166,31 +171,32 @@ class _Work:
                 return False
             self._proven = True
             await self._commit_staged()
-        current = True
-        for replica, one in self._has.items():
+        for replica, one in list(self._has.items()):
             if one is not None and one.committed and rank(one.version) < rank(self._version):
-                posted = await self._try(self._post(replica))
-                current &= posted or replica >= self._coding.count
-        return current and not (self._lacking_copies() if small else self._lacking_fragments())
+                await self._try(self._post(replica))
+        return not self.lacking()
 
     async def _commit_staged(self) -> None:
         for replica, one in list(self._has.items()):
             if one is not None and not one.committed:
                 await self._try(self._commit(replica, one.data, one.index))
 
-    def _lacking(self) -> list[int]:
-        """Primaries of the ring in force that have not committed it, those that did not answer included."""
-        return [replica for replica in range(self._coding.count) if not ((one := self._has.get(replica)) and one.committed)]
+    @property
+    def _small(self) -> bool:
+        return self._version.size <= self._reach.settings.pack_cut_bytes
 
-    def _lacking_copies(self) -> list[int]:
-        short = {
-            replica for replica in range(self._coding.m + 1) if not ((one := self._has.get(replica)) and one.data is Data.COPY)
-        }
-        return sorted(short.union(self._lacking()))
+    def lacking(self) -> list[int]:
+        """Primaries of the ring in force that have not all that they are to have, those that did not answer included."""
+        return [replica for replica in range(self._coding.count) if not self._fits(replica, self._has.get(replica))]
 
-    def _lacking_fragments(self) -> list[int]:
-        short = {replica for replica in range(self._coding.count) if not ((one := self._has.get(replica)) and one.index == replica)}
-        return sorted(short.union(self._lacking()))
+    def _fits(self, replica: int, one: Seen | None) -> bool:
+        if one is None or not one.committed or rank(one.version) < rank(self._version):
+            return False
+        if self._version.kind is Kind.TOMBSTONE:
+            return True
+        if self._small:
+            return one.data is Data.COPY or replica > self._coding.m
+        return one.data is Data.FRAGMENT and one.index == replica
 
     # ---- one device
 
@@ -207,7 +213,12 @@ class _Work:
             return
         reply = await self._nodes[replica].fragments().commit(self._version, None, seen=True)
         self._check(reply)
-        self._has[replica] = Seen(self._version, True, data, index)
+        self._has[replica] = Seen(self._staged_version, True, data, index)
+
+    @property
+    def _staged_version(self) -> Version:
+        """What a device shows after a commit: POSTs that came after the version come after that."""
+        return replace(self._version, metadata_timestamp=None)
 
     def _check(self, reply: WriteReply) -> None:
         if reply.newest > self._version.timestamp:
@@ -226,6 +237,9 @@ class _Work:
         assert version.metadata_timestamp is not None
         metadata = {name: value for name, value in version.metadata.items() if not name.startswith(SYSTEM_METADATA)}
         await self._nodes[replica].post(version.path, metadata, version.content_type, version.metadata_timestamp)
+        one = self._has[replica]
+        assert one is not None
+        self._has[replica] = replace(one, version=version)
 
     # ---- small objects
 

@@ -1,5 +1,5 @@
-"""The background workers of a worker process: for each of its devices an auditor, replicators, updaters, an expirer and a
-reaper; and the parts sweeper, which one process of the cloud runs."""
+"""The background workers of a worker process: for each of its devices an auditor, replicators (reconstructors for erasure-coded
+policies), updaters, an expirer and a reaper; and the parts sweeper, which one process of the cloud runs."""
 
 from __future__ import annotations
 
@@ -21,15 +21,18 @@ from ring.service.keeper import Keeper
 from ring.service.overlap import Overlap
 from ring.world.interface import World, Write
 from storage.account.reaper import Reaper
+from storage.client.node import Node
 from storage.container.replicator import BookReplicator
 from storage.container.sharder import Limits, Sharder
 from storage.container.updater import ContainerUpdater
+from storage.erasure.interface import Coding
 from storage.object.auditor import Auditor
 from storage.object.compaction import Compactor
 from storage.object.device import OpenDevice
 from storage.object.expirer import Expirer
 from storage.object.files import disk_fault
 from storage.object.filling import DeviceFiller
+from storage.object.reconstructor import Reconstructor
 from storage.object.refill import Refiller
 from storage.object.replicator import ObjectReplicator
 from storage.object.store import ObjectStore
@@ -40,7 +43,7 @@ from tools.deploy.devices import OwnDevice, devices_named
 from tools.deploy.settings import Background
 from tools.deploy.storage import StorageRoom
 
-REPLICATOR = "-replicator"  # of a worker's name
+MOVERS = ("-replicator", "-reconstructor")  # of a worker's name
 
 
 def start_background(
@@ -96,7 +99,7 @@ async def _wake_movers(keeper: Keeper, roster: Roster) -> None:
     """Until cancelled: a new ring is not waited for."""
     while True:
         await keeper.changed.wait()
-        for kind in {name.partition(" ")[0] for name in roster.names if REPLICATOR in name}:
+        for kind in {name.partition(" ")[0] for name in roster.names if any(kind in name for kind in MOVERS)}:
             roster.wake(kind)
 
 
@@ -151,7 +154,26 @@ def _of_device(world: World, storage: StorageRoom, own: OwnDevice, rates: Backgr
 
     def of_policy(policy: Policy, store: ObjectStore) -> list[tuple[Worker, Pacing]]:
         ring = partial(overlap, policy.ring_name)
-        mover = ObjectReplicator(device, store, ring, lambda one: nodes(one).of(policy.index), watcher=watcher(policy.ring_name))
+
+        def of_one(one: Device) -> Node:
+            return nodes(one).of(policy.index)
+
+        mover: ObjectReplicator | Reconstructor
+        if policy.coded:
+            coding, reach = Coding(policy.k, policy.m), storage.client.reach
+            mover = Reconstructor(
+                world,
+                device,
+                store,
+                reach,
+                policy.index,
+                coding,
+                ring,
+                of_one,
+                watcher=watcher(policy.ring_name),
+            )
+        else:
+            mover = whole[policy.ring_name] = ObjectReplicator(device, store, ring, of_one, watcher=watcher(policy.ring_name))
         movers[policy.ring_name] = mover
         auditor, compactor = Auditor(world, store), Compactor(world, store)
         expirer = Expirer(world, store, ring, partial(storage.client.expire_object, policy.index))
@@ -166,11 +188,11 @@ def _of_device(world: World, storage: StorageRoom, own: OwnDevice, rates: Backgr
             (updater, repair()),
         ]
 
-    movers: dict[str, ObjectReplicator] = {}
+    movers: dict[str, ObjectReplicator | Reconstructor] = {}
+    whole: dict[str, ObjectReplicator] = {}
     objects = [pair for policy in storage.policies for pair in of_policy(policy, own.stores[policy.index])]
     books = BookReplicator(device, own.books, overlap, nodes, watchers=watcher)
     own.progress = lambda name: movers[name].settling if name in movers else books.settling(name)
-    whole = {policy.ring_name: movers[policy.ring_name] for policy in storage.policies if not policy.coded}
     storage.devices.fillers[device.id] = DeviceFiller(own.trust, whole, own.books, books, partial(_device, keeper))
     refill: list[tuple[Worker, Pacing]] = []
     if own.trust.waits:

@@ -99,7 +99,7 @@ async def start_storage(
     keeper.tell(rings.take)
     policies = policies_of(record)
     renew = Renewal(keeper, reads=not first)
-    client = ClusterStorage(world, nursery, rings, devices.node_of, timestamps, renew=renew)
+    client = ClusterStorage(world, nursery, rings, devices.node_of, timestamps, policies=policies, renew=renew)
     register = Register(kv)
     confirmations = Confirmations(keeper, register)
 
