@@ -7,20 +7,22 @@ from collections.abc import Sequence
 import trio
 from trio.testing import MockClock
 
-from ring.daemon.worker import once
+from ring.daemon.worker import Busy, once
 from ring.device import Device
 from ring.names import Path, Span
+from ring.service.overlap import Overlap
 from ring.timestamp import Timestamp
 from ring.world.sim import SimWorld
 from storage.client.local import LocalNode
 from storage.client.node import Kind, Node, Version
 from storage.object.replicator import ObjectReplicator
 from storage.sync.order import Order
-from tests.storage.client.ground import Distant, Ground, make_device, open_engines
+from tests.storage.client.ground import Distant, Ground, make_device, make_ring, open_engines
 
 DEVICES = 6
+PART_POWER = 8  # 128 partitions of each device: many more than are looked at together
 HOP_S = 0.005  # to another device
-PATHS = [Path("AUTH_a", "c", f"o{number}") for number in range(600)]
+PATHS = [Path("AUTH_a", "c", f"o{number}") for number in range(900)]
 
 
 class HashOrder(Order):
@@ -60,7 +62,7 @@ class Scene:
 
     def __init__(self, ground: Ground) -> None:
         self.ground = ground
-        self.overlap = ground.rings.objects[0]
+        self.overlap = Overlap.of(make_ring(DEVICES, part_power=PART_POWER))
         self.holders: dict[Path, set[int]] = {}
         self.brought: list[int] = []  # how many copies there were of each version that was brought, in this order
         self.two_at = 0.0  # when the last version came to have two copies
@@ -133,7 +135,7 @@ async def test_what_nobody_lacks_is_looked_at_once(nursery: trio.Nursery, autoju
     scene = await Scene.start(nursery, PATHS[:100])
     worker = scene.worker(0)
     await once(worker)
-    held = {Span(4, scene.overlap.ring.partition(path)) for path in scene.holders if 0 in scene.holders[path]}
+    held = {Span(PART_POWER, scene.overlap.ring.partition(path)) for path in scene.holders if 0 in scene.holders[path]}
     assert worker.order.fraction == 0.0 and worker.pushed == 0  # the next pass has not begun
     worker.order.begin()
     looks = 0
@@ -153,17 +155,23 @@ async def test_partitions_known_to_be_short_come_first_in_the_next_pass(nursery:
     worker = scene.worker(0)
     await once(worker)
     ring = scene.overlap.ring
-    shared = {p for p in range(16) if {0, 2} <= {device.id for device in ring.primaries(p)}}
+    held = {ring.partition(path) for path in scene.holders}
+    shared = {p for p in range(1 << PART_POWER) if p in held and {0, 2} <= {device.id for device in ring.primaries(p)}}
     facts = worker.progress().facts
     assert facts["short_partitions"] == len(shared) > 0 and facts["single_partitions"] == 0
-    scene.ground.nodes[2] = node
-    again = scene.worker(0, worker.order)
-    first: list[int] = []
-    while len(first) < len(shared):
-        await again.work()
-        if again.order.start is None:
-            first += [span.partition for span in again.order._seen if span.partition not in first]
-    assert set(first) == shared
+    away.cut = False
+    looked: list[int] = []
+    following = worker.order.next
+
+    def noted() -> Span | None:
+        span = following()
+        looked.extend([span.partition] if span is not None else [])
+        return span
+
+    worker.order.next = noted  # type: ignore[method-assign]  # a spy: the order is as it is
+    await once(worker)
+    assert set(looked[: len(shared)]) == shared and len(looked) > len(shared)
+    assert worker.progress().facts["short_partitions"] == 0
 
 
 async def _repaired(nursery: trio.Nursery, hash_order: bool) -> Scene:
@@ -190,3 +198,22 @@ async def test_two_lost_disks_everything_has_two_copies_long_before_it_has_three
     print(f"by hashes: two after {unordered.two_at:.2f} s, three after {unordered.three_at:.2f} s")
     assert ordered.two_at < unordered.two_at / 1.5
     assert ordered.three_at < unordered.three_at * 1.5  # each partition is looked at twice
+
+
+async def test_while_something_is_short_the_next_pass_comes_soon_at_first(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+    scene = await Scene.start(nursery, PATHS[:50])
+    node = scene.ground.nodes[2]
+    assert isinstance(node, LocalNode)
+    away = Distant(node)
+    away.cut = True
+    scene.ground.nodes[2] = away  # type: ignore[call-overload]  # a Node by its shape
+    worker = scene.worker(0)
+
+    async def rest_s() -> float:
+        while isinstance(done := await worker.work(), Busy):
+            pass
+        return round(done.until_s - trio.current_time(), 3)
+
+    assert [await rest_s() for _ in range(6)] == [2, 4, 8, 16, 30, 30]
+    away.cut = False
+    assert [await rest_s() for _ in range(2)] == [30, 30] and worker.order.short() == 0
