@@ -120,10 +120,14 @@ class Disk:
                 continue
         return found
 
-    def detach(self) -> None:
-        """Take it out altogether, once nobody has anything of it open.  OSError while somebody has."""
+    def hide(self) -> None:
+        """No path leads to it any more."""
         if os.path.ismount(self.root):
             run("umount", "-l", str(self.root))
+
+    def detach(self) -> None:
+        """Take it out altogether, once nobody has anything of it open.  OSError while somebody has."""
+        self.hide()
         deadline = time.monotonic() + PATIENCE_S
         while True:
             try:

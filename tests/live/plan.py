@@ -80,11 +80,14 @@ def _of_disks(rng: random.Random, seconds: float, devices: int, deeds: Collectio
     coming = rng.sample(known, len(known))
     coming += rng.choices(known, k=max(0, count - len(known)))
     every_s = (seconds - CALM_S) / len(coming)
+    targets: list[int] = []  # each in turn: a device that fails again and again is let back later and later
+    while len(targets) < len(coming):
+        targets += rng.sample(range(devices), devices)
     return [
         Fault(
             CALM_S + every_s * number + rng.uniform(0, every_s / 4),
             deed,
-            rng.randrange(devices),
+            targets[number],
             min(rng.uniform(*DISK_LASTS_S), every_s / 2),
         )
         for number, deed in enumerate(coming)

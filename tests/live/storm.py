@@ -44,6 +44,7 @@ from tools.deploy.session import CloudClient, CloudFailed, RunningCloud
 DEVICES, REPLICAS, WORKERS = 5, 3, 3
 PAUSE_S = 0.03
 HEALTHY_S = 40.0
+LET_GO_S = 3.0
 REST_S = 60.0
 SETTINGS = "[background]\nrepair_items_per_s = 4000.0\n"
 FAILED = (CloudFailed, httpx.HTTPError, OSError)
@@ -208,7 +209,7 @@ class Storm:
                 os.kill(self._frozen.pop(), signal.SIGCONT)
 
     def _repair(self, number: int) -> None:
-        """As an operator does it: what is full is freed, what is gone is put back."""
+        """As an operator does it: what is full is freed, what is gone is put back.  The device returns by itself."""
         disk, deed = self.disks[number], self._struck.pop(number)
         self.say(f"disk {number} is put right")
         match deed:
@@ -217,12 +218,19 @@ class Storm:
             case Deed.UNMOUNT:
                 disk.mount_again()
             case Deed.READ_ONLY | Deed.PULL:
-                for pid in disk.holders():
-                    with suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGKILL)
+                self._let_go(disk)
                 disk.detach()
                 disk.attach()
-        self._signal(number % WORKERS, signal.SIGKILL)  # it opens its devices anew
+
+    def _let_go(self, disk: Disk) -> None:
+        """Nobody has anything of it open any more: who does not see by itself that it is useless is killed."""
+        disk.hide()
+        deadline = time.monotonic() + LET_GO_S
+        while disk.holders() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        for pid in disk.holders():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def _calm(self) -> list[str]:
         """All faults end; is the cloud whole again, by itself?"""
