@@ -6,24 +6,24 @@ the way to the other device.  Neighbours: peer and server (carry it), storage.ob
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
-
-from ring.names import Span
 
 
 @dataclass(frozen=True, slots=True)
 class Filled:
-    """What came of one call.  ``whole``: all that this device ever acknowledged of the partition is at the other one, durably;
-    False with ``pushed`` above 0: ask again, there is more."""
+    """What came of one call.  ``whole``: of these partitions, all that this device ever acknowledged is at the other one, durably;
+    ``left``: there was no time for these, or for all of them: ask again.  For the others it can say nothing."""
 
     pushed: int
     pushed_bytes: int
-    whole: bool
+    whole: list[int]
+    left: list[int]
 
 
 class Filler(Protocol):
-    async def fill(self, ring: str, span: Span, target: int) -> Filled:
-        """Bring the device ``target`` what is held here of this partition of ``ring``; about a second's work.
+    async def fill(self, ring: str, part_power: int, partitions: Sequence[int], target: int) -> Filled:
+        """Bring the device ``target`` what is held here of these partitions of ``ring``; about a second's work.
 
         Unavailable: it cannot be reached, or cannot reach the other one."""

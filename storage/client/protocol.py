@@ -277,12 +277,11 @@ class RingPart(msgspec.Struct, tag="ring_part", frozen=True):
 
 
 class Fill(msgspec.Struct, tag="fill", frozen=True):
-    """Since 1.3: bring the device ``target`` what is held of this partition of ``ring``; also asked of a device that holds several
-    policies' objects, by the ring of one."""
+    """Since 1.3: bring the device ``target`` what is held of these partitions of ``ring``."""
 
     ring: str
-    partition: int
     part_power: int
+    partitions: list[int]
     target: int
 
 

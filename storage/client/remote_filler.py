@@ -5,7 +5,8 @@ Decides nothing.  Neighbours: filling (what is asked), peer (the connection), se
 
 from __future__ import annotations
 
-from ring.names import Span
+from collections.abc import Sequence
+
 from storage.client import protocol as wire
 from storage.client.filling import Filled
 from storage.client.peer import Peer
@@ -18,5 +19,5 @@ class RemoteFiller:
         self._device_id = device_id
         self._peer = peer
 
-    async def fill(self, ring: str, span: Span, target: int) -> Filled:
-        return await self._peer.ask(self._device_id, wire.Fill(ring, span.partition, span.part_power, target), wire.FILLED)
+    async def fill(self, ring: str, part_power: int, partitions: Sequence[int], target: int) -> Filled:
+        return await self._peer.ask(self._device_id, wire.Fill(ring, part_power, list(partitions), target), wire.FILLED)

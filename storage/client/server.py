@@ -15,7 +15,6 @@ from typing import NoReturn, TypeVar, cast
 import trio
 
 from ring.errors import BadInput, DiskFault, FormatError, RingfortError, Unavailable
-from ring.names import Span
 from ring.service.errors import StaleRing
 from ring.service.overlap import Claim, RingSource
 from ring.wire.message import FileSlice
@@ -377,7 +376,7 @@ class _Questions:
         filler = self._server.fillers.get(device)
         if filler is None:
             raise Unavailable(f"device {device} is not served here")
-        return await filler.fill(question.ring, Span(question.part_power, question.partition), question.target)
+        return await filler.fill(question.ring, question.part_power, question.partitions, question.target)
 
     async def _tell_rings(self, question: wire.EditionFile | wire.RingPart) -> bytes:
         rings = self._server.rings

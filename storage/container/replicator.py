@@ -1,6 +1,6 @@
 """The book replicator of a device: makes the replicas of its containers and accounts equal, by merging both ways.
 
-A Worker: one partition at a time.  It compares set-hash trees with each other primary; of a book that differs, headers are merged
+A Worker: a few partitions at a time, those first of which there are the fewest copies (storage.sync.order).  It compares set-hash trees with each other primary; of a book that differs, headers are merged
 first, then rows, page by page over the same range of names on both sides: what is missing or older on either side goes there (but
 rows in transit to shards, which the sharder brings on, and which keep the device from confirming a new ring).  A
 device that is no primary of a book drops it only when every primary holds exactly this content, and not while a new ring is not
@@ -11,25 +11,29 @@ Neighbours: storage.rows.books (this device), storage.rows.merge (the rule), sto
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import trio
 
-from ring.daemon.worker import Busy, Idle, Progress, walked
+from ring.daemon.worker import Busy, Idle, Progress
 from ring.device import Device
-from ring.errors import DiskFault, Unavailable
+from ring.errors import DiskFault, RingfortError, Unavailable
 from ring.names import Path, Span
+from ring.placement import Ring
 from ring.service.overlap import Overlap
 from storage.client.interface import Row
 from storage.client.node import Node, RowPage
 from storage.rows.books import Books
 from storage.rows.merge import supersedes
 from storage.sync.moving import AGAIN_S, Moving, Watcher
+from storage.sync.order import Order
 from storage.sync.tree import differing
 
 INTERVAL_S = 30.0
 ROWS_AT_ONCE = 1000
+PARTITIONS_AT_ONCE = 256  # listed in one unit
+LOOKS_AT_ONCE = 8
 KINDS = ("container", "account")
 
 
@@ -56,72 +60,103 @@ class BookReplicator:
         self._nodes = nodes
         self._interval_s = interval_s
         self.moving = {kind: Moving(watchers(kind)) for kind in KINDS}
-        self._todo = _everything()
+        self.orders = {kind: Order() for kind in KINDS}
+        self._rings: dict[str, Ring] = {}  # by which partitions were listed
 
     def settling(self, kind: str) -> float:
         """How far it is with this ring in force: 0 to 1, 1 when that is confirmed."""
-        start = next((start for todo, start in self._todo if todo == kind), None)
-        return self.moving[kind].progress(walked(start), self._overlaps(kind))
+        return self.moving[kind].progress(self.orders[kind].fraction, self._overlaps(kind))
 
     def progress(self) -> Progress:
-        done = len(KINDS) - len(self._todo) + sum(walked(start) for _, start in self._todo)
-        return Progress(done / len(KINDS), facts={"merged": self.merged, "dropped": self.dropped, "unanswered": self.unanswered})
+        facts = {
+            "merged": self.merged,
+            "dropped": self.dropped,
+            "unanswered": self.unanswered,
+            "short_partitions": sum(order.short() for order in self.orders.values()),
+            "single_partitions": sum(order.short(1) for order in self.orders.values()),
+        }
+        return Progress(sum(order.fraction for order in self.orders.values()) / len(KINDS), facts=facts)
 
     def begin(self) -> None:
         """Called again, it looks at everything anew."""
 
     async def work(self) -> Busy | Idle:
-        """One partition of one kind."""
+        """Some partitions of one kind."""
         for kind, moving in self.moving.items():
             overlap = self._overlaps(kind)
             if wait_s := moving.wait_s(overlap):
                 return Idle.after(wait_s, over=False)
-            if moving.begins(overlap):
-                self._walk(kind)
-            span = moving.again(trio.current_time())
-            if span is not None:
-                return Busy(max(1, await self._look(overlap, kind, span)))
-        if not self._todo and (idle := self._rest()):
-            return idle
-        kind, start = self._todo[0]
-        overlap = self._overlaps(kind)
-        span = await self._books.partition_from(kind, start, overlap.ring.part_power)
-        end = span.bounds[1] if span is not None else None
-        self._todo.popleft()
-        if end is not None:
-            self._todo.appendleft((kind, end))
-        try:
-            merged = await self._look(overlap, kind, span) if span is not None else 0
-        finally:  # an error must not keep the pass at this one, nor from its end: it is looked at again
-            if end is None:
-                self.moving[kind].walked(trio.current_time())
-        return Busy(max(1, merged))
+            if moving.begins(overlap) or self._rings.get(kind) is not overlap.ring:
+                self._rings[kind] = overlap.ring  # its partitions may be numbered in another way
+                self.orders[kind].begin()
+        for kind, moving in self.moving.items():
+            order, overlap, now = self.orders[kind], self._overlaps(kind), trio.current_time()
+            spans = order.take(partial(moving.again, now), LOOKS_AT_ONCE)
+            if spans:
+                return Busy(max(len(spans), await self._look(overlap, kind, spans)))
+            if order.start is not None:
+                return await self._list(overlap, kind, order.start)
+            moving.walked(now)
+        return self._rest()
 
-    def _rest(self) -> Idle | None:
-        """Everything was looked at: wait, or None when there is more to do at once."""
+    def _rest(self) -> Busy | Idle:
+        """Everything was looked at."""
         waiting = [kind for kind, moving in self.moving.items() if not moving.confirmed]
         if not waiting:
-            self._todo = _everything()
+            for order in self.orders.values():
+                order.begin()
             return Idle.after(self._interval_s)
-        for kind in waiting:
-            if self.moving[kind].too_many:
-                self.moving[kind].restart()
-                self._walk(kind)
-        return None if self._todo else Idle.after(AGAIN_S, over=False)
+        again = [kind for kind in waiting if self.moving[kind].too_many]
+        for kind in again:
+            self.moving[kind].restart()
+            self.orders[kind].begin()
+        return Busy(0) if again else Idle.after(AGAIN_S, over=False)
 
-    def _walk(self, kind: str) -> None:
-        """From the beginning, over all of this kind."""
-        self._todo = deque([(kind, b""), *(todo for todo in self._todo if todo[0] != kind)])
+    async def _list(self, overlap: Overlap, kind: str, start: bytes) -> Busy:
+        order = self.orders[kind]
+        for _ in range(PARTITIONS_AT_ONCE):
+            span = await self._books.partition_from(kind, start, overlap.ring.part_power)
+            if span is None:
+                order.listed()
+                break
+            ids = {device.id for device in overlap.ring.primaries(span.partition)}
+            if overlap.moving:
+                ids &= overlap.settled_at(span)  # the others have it yet to get
+            order.add(span, ids - {self._device.id})
+            end = span.bounds[1]
+            if end is None:
+                order.listed()
+                break
+            start = order.start = end
+        return Busy(0)
 
-    async def _look(self, overlap: Overlap, kind: str, span: Span) -> int:
-        self.moving[kind].look(span)
-        merged, whole = await self._partition(overlap, kind, span)
-        if whole and self._overlaps(kind) is overlap:
-            self.moving[kind].found(span)
+    async def _look(self, overlap: Overlap, kind: str, spans: Sequence[Span]) -> int:
+        """At all of them at once; how many books were merged."""
+        merged = 0
+        failures: list[RingfortError] = []
+
+        async def one(span: Span) -> None:
+            nonlocal merged
+            self.moving[kind].look(span)
+            try:
+                books, whole = await self._partition(overlap, kind, span)
+            except RingfortError as error:
+                failures.append(error)
+                return
+            merged += books
+            if whole and self._overlaps(kind) is overlap:
+                self.moving[kind].found(span)
+
+        async with trio.open_nursery() as nursery:
+            for span in spans:
+                nursery.start_soon(one, span)
+        if failures:
+            raise failures[0]
         return merged
 
     async def _partition(self, overlap: Overlap, kind: str, span: Span) -> tuple[int, bool]:
         """(books, whether all of it is at all primaries)."""
+        order = self.orders[kind]
         primaries = overlap.ring.primaries(span.partition)
         merged = 0
         reached: list[Node] = []
@@ -134,19 +169,24 @@ class BookReplicator:
             try:
                 merged += await self._merge_with(node, kind, span)
                 reached.append(node)
+                order.answers(device.id)
             except (Unavailable, DiskFault):
                 self.unanswered += 1  # unknown: nothing follows from it
+                order.away(device.id)
         is_primary = any(device.id == self._device.id for device in primaries)
         whole = len(reached) == len(primaries) - is_primary
         if whole and not is_primary and not (overlap.moving and self._device.id in overlap.settled_at(span)):
             await self._drop(reached, kind, span)
         self.merged += merged
+        order.found(span, None if whole else 1 + len(reached))
         if whole and not self.moving[kind].confirmed:
             whole = not await self._in_transit(kind, span)
         return merged, whole
 
     async def fill(self, kind: str, device: Device, span: Span) -> tuple[int, bool]:
         """Make one device equal with this one: books, and whether it has all now.  Asked by no edition.  Unavailable, DiskFault."""
+        if not (await self._books.digests(kind, span)).leaves:
+            return 0, True
         merged = await self._merge_with(self._nodes(device), kind, span)
         return merged, not await self._in_transit(kind, span)
 
@@ -211,11 +251,6 @@ class BookReplicator:
             for book, digest in await self._books.leaf(kind, span, leaf):
                 if all(held.get(book) == digest for held in theirs):
                     self.dropped += await self._books.drop(book, digest)
-
-
-def _everything() -> deque[tuple[str, bytes]]:
-    """What a pass has to look at: per kind, from which hash on."""
-    return deque((kind, b"") for kind in KINDS)
 
 
 def _until(page: RowPage, horizon: str | None) -> Mapping[str, Row]:

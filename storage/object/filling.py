@@ -6,16 +6,23 @@ Uses the replicators of the device, which know how to compare and to send; decid
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+
+import trio
 
 from ring.device import Device
-from ring.errors import Unavailable
+from ring.errors import RingfortError, Unavailable
 from ring.names import Span
 from storage.client.filling import Filled
 from storage.client.trust import Trust
 from storage.container.replicator import BookReplicator
 from storage.object.replicator import ObjectReplicator
 from storage.rows.books import Books
+
+FILL_S = 1.0
+AT_ONCE = 8  # partitions
+BOOKS = ("account", "container")
 
 
 class DeviceFiller:
@@ -35,16 +42,62 @@ class DeviceFiller:
         self._book_mover = book_mover
         self._device = device
 
-    async def fill(self, ring: str, span: Span, target: int) -> Filled:
+    async def fill(self, ring: str, part_power: int, partitions: Sequence[int], target: int) -> Filled:
         device = self._device(target)
         if device is None:
             raise Unavailable(f"device {target} is in no ring here")
-        if ring in ("account", "container"):
+        call = Call(self, ring, part_power, partitions, device)
+        if ring in BOOKS:
             await self._books.flush()  # what is compared is what is in the tables
-            merged, whole = await self._book_mover.fill(ring, device, span)
-            return Filled(merged, 0, whole and self._trust.vouches(ring, span))
-        mover = self._movers.get(ring)
-        if mover is None:
+        elif ring not in self._movers:
             raise Unavailable(f"there is no ring {ring} here")
-        pushed, pushed_bytes, whole = await mover.fill(device, span)
-        return Filled(pushed, pushed_bytes, whole and self._trust.vouches(ring, span))
+        async with trio.open_nursery() as nursery:
+            for _ in range(min(AT_ONCE, len(partitions))):
+                nursery.start_soon(call.some)
+        if call.failure is not None:
+            raise call.failure
+        return call.result()
+
+    async def one(self, ring: str, device: Device, span: Span, until: float) -> tuple[int, int, bool | None]:
+        """Versions (or books), bytes, whether all is there; None: there is more."""
+        if ring in BOOKS:
+            merged, whole = await self._book_mover.fill(ring, device, span)
+            return merged, 0, whole and self._trust.vouches(ring, span)
+        pushed, pushed_bytes, all_there = await self._movers[ring].fill(device, span, until)
+        return pushed, pushed_bytes, all_there and self._trust.vouches(ring, span)
+
+
+class Call:
+    """One question, some of its partitions at once."""
+
+    def __init__(self, filler: DeviceFiller, ring: str, part_power: int, partitions: Sequence[int], device: Device) -> None:
+        self.failure: RingfortError | None = None
+        self._filler = filler
+        self._ring = ring
+        self._part_power = part_power
+        self._device = device
+        self._todo = deque(partitions)
+        self._until = trio.current_time() + FILL_S
+        self._pushed = self._pushed_bytes = 0
+        self._whole: list[int] = []
+        self._left: list[int] = []
+
+    async def some(self) -> None:
+        while self._todo and self.failure is None and trio.current_time() < self._until:
+            number = self._todo.popleft()
+            try:
+                pushed, pushed_bytes, whole = await self._filler.one(
+                    self._ring, self._device, Span(self._part_power, number), self._until
+                )
+            except RingfortError as error:
+                self.failure = error
+                return
+            self._pushed += pushed
+            self._pushed_bytes += pushed_bytes
+            if whole is None:
+                self._left.append(number)
+            elif whole:
+                self._whole.append(number)
+
+    def result(self) -> Filled:
+        return Filled(self._pushed, self._pushed_bytes, self._whole, [*self._left, *self._todo])

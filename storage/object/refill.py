@@ -1,8 +1,8 @@
 """Refill: a device that lost what it held is filled by its peers, all at once, and trusted again partition by partition.
 
 The device itself leads.  For each partition that it is to hold it asks one peer to bring what it has of it (``Fill`` over the node
-protocol), then the others, which find only what the first one lacked.  Each peer is asked about one partition at a time, so that is
-one stream per peer, with several versions in flight; the peers take turns in being first.
+protocol), then the others, which find only what the first one lacked.  Each peer is asked about some partitions at a time, so there
+is one stream per peer, with several versions in flight; the peers take turns in being first.
 
 A partition is trusted when enough peers vouched: any majority of its devices that could have acknowledged something without them
 would have had to be without this device, too.  Of n devices of which q are a majority, that are n - q + 1 others (of the ring in
@@ -18,7 +18,7 @@ Neighbours: storage.client.trust (is told), storage.object.filling (the peers' e
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import trio
@@ -30,6 +30,7 @@ from ring.service.overlap import Overlap
 from storage.client.filling import Filled, Filler
 from storage.client.trust import Trust
 
+PARTITIONS_AT_ONCE = 64  # in one question
 UNIT_S = 1.0  # each peer is kept busy for about so long in one unit
 AGAIN_S = 2.0  # until a peer that did not answer, or did not vouch, is asked again
 
@@ -97,28 +98,37 @@ class Plan:
         """Those who can be asked something now."""
         return sorted(peer for peer, queue in self._queues.items() if queue)
 
-    def take(self, peer: int) -> Want | None:
-        """What to ask this peer next; give it back with ``answered`` or ``gone``."""
-        queue = self._queues.get(peer)
-        return queue.popleft() if queue else None
+    def take(self, peer: int) -> list[Want]:
+        """What to ask this peer next, all of one ring; give it back with ``answered`` or ``gone``."""
+        queue = self._queues.get(peer) or deque()
+        taken: list[Want] = []
+        while queue and len(taken) < PARTITIONS_AT_ONCE and queue[0].ring == (taken or queue)[0].ring:
+            taken.append(queue.popleft())
+        return taken
 
-    def answered(self, want: Want, peer: int, answer: Filled, now: float) -> bool:
-        """True when the partition is filled with it."""
-        if not answer.whole:
-            if answer.pushed:
-                self._queues.setdefault(peer, deque()).append(want)  # there is more
+    def answered(self, taken: Sequence[Want], peer: int, answer: Filled, now: float) -> list[Want]:
+        """Those that are filled with it."""
+        whole, left = set(answer.whole), set(answer.left)
+        filled: list[Want] = []
+        unsaid: list[Want] = []
+        for want in taken:
+            if want.span.partition in whole:
+                want.vouched.add(peer)
+                if self._put(want):
+                    filled.append(want)
+            elif want.span.partition in left:
+                self._queues.setdefault(peer, deque()).append(want)
             else:
-                self.gone(want, peer, now)  # it brought all it could, and does not vouch
-            return False
-        want.vouched.add(peer)
-        return self._put(want)
+                unsaid.append(want)  # it brought all it could, and does not vouch
+        if unsaid:
+            self.gone(unsaid, peer, now)
+        return filled
 
-    def gone(self, want: Want, peer: int, now: float) -> None:
+    def gone(self, taken: Sequence[Want], peer: int, now: float) -> None:
         """It did not answer."""
         self.away[peer] = now + AGAIN_S
-        queue = self._queues.pop(peer, None)
-        for one in (want, *(queue or ())):
-            self._put(one)
+        for want in (*taken, *self._queues.pop(peer, ())):
+            self._put(want)
 
     def look(self, now: float) -> None:
         """Who was away may be asked again."""
@@ -223,14 +233,15 @@ class Refiller:
         self.began = trio.current_time()
 
     async def _stream(self, plan: Plan, peer: int, until: float) -> None:
-        """Ask one peer for one partition after the other."""
-        while trio.current_time() < until and (want := plan.take(peer)) is not None:
+        """Ask one peer for some partitions after the other."""
+        while trio.current_time() < until and (taken := plan.take(peer)):
             try:
-                answer = await self._fillers(peer).fill(want.ring, want.span, self._device_id)
+                numbers = [want.span.partition for want in taken]
+                answer = await self._fillers(peer).fill(taken[0].ring, taken[0].span.part_power, numbers, self._device_id)
             except (Unavailable, DiskFault, NotFound):
-                plan.gone(want, peer, trio.current_time())
+                plan.gone(taken, peer, trio.current_time())
                 return
             self.pushed += answer.pushed
             self.pushed_bytes += answer.pushed_bytes
-            if plan.answered(want, peer, answer, trio.current_time()):
+            for want in plan.answered(taken, peer, answer, trio.current_time()):
                 self._trust.filled(want.ring, want.span)

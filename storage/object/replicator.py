@@ -30,6 +30,7 @@ from ring.placement import Ring
 from ring.service.overlap import Overlap
 from ring.timestamp import Timestamp
 from storage.client.bodies import aclose
+from storage.client.errors import ClockAhead, PromisedAbove
 from storage.client.node import Kind, Node, NodeReading
 from storage.client.quorum import rank
 from storage.client.repair import copy
@@ -50,7 +51,6 @@ LOOK_VERSIONS = 10_000  # found in one look; the rest in the next
 LEAVES_AT_ONCE = 16
 LOOKS_AT_ONCE = 8
 HASH_BYTES = 16
-FILL_S = 1.0
 
 
 _Missing = list[tuple[bool, Push[int]]]  # whether this device is to send it; what to which device
@@ -67,11 +67,12 @@ class _Look:
     reached: dict[int, Node] = field(default_factory=dict)  # by device id; who fails is taken out
     pushes: deque[Push[int]] = field(default_factory=deque)  # to device ids, those with the fewest copies first
     left: int | None = None  # the fewest copies of what is left for another look; None: nothing is
+    kept: bool = False  # something was not taken there yet (a conditional write is in the way), and stays to be brought
     doubtful: bool = False  # something is held that may have been deleted, and goes nowhere (storage.sync.standing)
 
     @property
     def whole(self) -> bool:
-        return len(self.reached) == self.primaries and not self.doubtful
+        return len(self.reached) == self.primaries and not (self.doubtful or self.kept)
 
     def leave(self, copies: int) -> None:
         self.left = copies if self.left is None else min(self.left, copies)
@@ -153,14 +154,16 @@ class ObjectReplicator:
         self.moving.restart()
         return Busy(0)
 
-    async def fill(self, device: Device, span: Span) -> tuple[int, int, bool]:
-        """Bring one device what it lacks of what is held here, about FILL_S long: versions, bytes, and whether it has all now.
-
-        Asked by no edition, for it speaks of one device only.  Unavailable, DiskFault."""
-        until = trio.current_time() + FILL_S
+    async def fill(self, device: Device, span: Span, until: float) -> tuple[int, int, bool | None]:
+        """Bring one device what it lacks of what is held here: versions, bytes, and whether it has all now; None: there is more
+        than could be sent until then (trio's clock).  Asked by no edition, for it speaks of one device only.  Unavailable,
+        DiskFault."""
         node = self._nodes(device)
         look = _Look(self._overlap(), span, 1, True, {device.id: node})
-        mine, theirs = await self._store.digests(span), await node.digests("object", span)
+        mine = await self._store.digests(span)
+        if not mine.leaves:
+            return 0, 0, True
+        theirs = await node.digests("object", span)
         differs = {leaf: {device.id: leaf in theirs.leaves} for leaf in sorted(differing(mine, theirs))}
         waiting = deque(differs)
         versions = versions_bytes = 0
@@ -171,9 +174,10 @@ class ObjectReplicator:
                 look.pushes.extend(push for pushes in some.values() for _, push in pushes)
             pushed, pushed_bytes = await self._push_some(look)
             versions, versions_bytes = versions + pushed, versions_bytes + pushed_bytes
-        if device.id not in look.reached and not versions:
+        if device.id not in look.reached:
             raise Unavailable(f"{device} does not take what it lacks")
-        return versions, versions_bytes, look.whole and not (waiting or look.pushes) and look.left is None
+        more = bool(waiting or look.pushes) or look.left is not None
+        return versions, versions_bytes, None if more else look.whole
 
     def _rest_s(self) -> float:
         """Between passes: short at first while something has too few copies, since who did not answer may do so soon."""
@@ -365,6 +369,8 @@ class ObjectReplicator:
                     continue
                 try:
                     sent = await self._push(push, node)
+                except (PromisedAbove, ClockAhead):
+                    look.kept = True
                 except (Unavailable, DiskFault, NotFound):
                     self._lost(look, push.target)
                 except RingfortError as error:

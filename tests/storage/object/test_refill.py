@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import trio
 from hypothesis import given
@@ -117,17 +119,21 @@ def test_every_partition_is_filled_once_by_enough(replicas: int, deeds: list[tup
         if not plan.peers:
             continue
         peer = plan.peers[pick % len(plan.peers)]
-        want = plan.take(peer)
-        assert want is not None
-        assert peer not in want.vouched
+        taken = plan.take(peer)
+        assert taken
+        assert all(peer not in want.vouched for want in taken)
         assert peer != 0
-        asked += 1
+        asked += len(taken)
+        numbers = [want.span.partition for want in taken]
         if what == "gone":
-            plan.gone(want, peer, now)
-        elif what in ("more", "cannot"):
-            assert not plan.answered(want, peer, Filled(what == "more", 0, whole=False), now)
+            plan.gone(taken, peer, now)
+        elif what == "more":
+            assert plan.answered(taken, peer, Filled(1, 1, [], numbers), now) == []
+        elif what == "cannot":
+            assert plan.answered(taken, peer, Filled(0, 0, [], []), now) == []
         else:
-            assert plan.answered(want, peer, Filled(0, 0, whole=True), now) == want.filled
+            filled = plan.answered(taken, peer, Filled(0, 0, numbers[pick:], numbers[:pick]), now)
+            assert filled == [want for want in taken if want.filled]
     assert plan.left == 0
     assert plan.peers == []
     assert all(want.filled for want in wants)
@@ -139,8 +145,8 @@ def test_peers_take_turns_in_being_first() -> None:
     assert plan.peers == [1, 2]
     first: dict[int, int] = {}
     for peer in (1, 2):
-        while plan.take(peer) is not None:
-            first[peer] = first.get(peer, 0) + 1
+        while taken := plan.take(peer):
+            first[peer] = first.get(peer, 0) + len(taken)
     assert first == {1: 8, 2: 8}
 
 
@@ -163,7 +169,7 @@ class Rig:
         self.nodes: dict[int, LocalNode] = {}
         self.payer = RowPayer(nursery, lambda number: self.nodes[number])
         self.away: set[int] = set()
-        self.asked: list[tuple[int, str, Span]] = []
+        self.asked: list[tuple[int, str]] = []
         self.cleared = 0
 
     async def add(self, number: int, root: str = "", *, refills: bool = False) -> None:
@@ -196,9 +202,9 @@ class Counting:
         self._rig = rig
         self._number = number
 
-    async def fill(self, ring: str, span: Span, target: int) -> Filled:
-        self._rig.asked.append((self._number, ring, span))
-        return await self._rig.fillers[self._number].fill(ring, span, target)
+    async def fill(self, ring: str, part_power: int, partitions: Sequence[int], target: int) -> Filled:
+        self._rig.asked.append((self._number, ring))
+        return await self._rig.fillers[self._number].fill(ring, part_power, partitions, target)
 
 
 async def make(nursery: trio.Nursery) -> Rig:
@@ -273,7 +279,7 @@ async def test_an_empty_disk_votes_when_it_holds_what_the_others_hold(autojump_c
         assert page is not None
         assert sorted(row.name for row in page.rows) == sorted(NAMES)
         assert isinstance(await refiller.work(), Idle)
-        both = {peer for peer, ring, _ in rig.asked if ring == "object"}
+        both = {peer for peer, ring in rig.asked if ring == "object"}
         assert both == {1, 2}
         nursery.cancel_scope.cancel()
 
@@ -340,7 +346,7 @@ async def test_nobody_who_does_not_know_the_ring_or_the_device(autojump_clock: M
     async with trio.open_nursery() as nursery:
         rig = await make(nursery)
         with pytest.raises(Unavailable):
-            await rig.fillers[0].fill("object-7", Span(4, 0), 1)
+            await rig.fillers[0].fill("object-7", 4, [0], 1)
         nursery.cancel_scope.cancel()
 
 
