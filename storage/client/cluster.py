@@ -27,6 +27,7 @@ from ring.timestamp import Timestamp, TimestampSource
 from ring.world.interface import World
 from storage.client.books import BookOperations
 from storage.client.coded_objects import CodedObjects
+from storage.client.errors import NoQuorum
 from storage.client.expiring import expire
 from storage.client.fanout import Fanout
 from storage.client.interface import (
@@ -127,6 +128,8 @@ class ClusterStorage:
 
     async def settle_object(self, policy: int, path: Path) -> None:
         """For the settler: bring to rest what a conditional write has left.  NoQuorum."""
+        if self.reach.coding(policy) is not None:
+            raise NoQuorum(f"{path}: what a conditional write has left of an erasure-coded object stands until it is written again")
         await self.register.settle(policy, path)
 
     async def put_container(self, path: Path, metadata: Mapping[str, str], *, policy: int | None = None, default: int = 0) -> bool:

@@ -61,6 +61,10 @@ class Admission:
                 hint="the clock of the machine that sent it, or of this one, is wrong: set both (NTP)",
             )
 
+    def is_open(self, path: Path, ballot: Timestamp) -> bool:
+        """Whether this promise stands."""
+        return self._index.promises.stands(self._hasher.hash(path), ballot)
+
     def _coming(self, name_hash: bytes) -> Timestamp:
         """The greatest promise that is on its way."""
         waiting = [pending for pending in self._on_their_way.get(name_hash, ()) if not pending.done]

@@ -62,13 +62,17 @@ class Promises:
         found = self._open.get(name_hash)
         return found[-1].at if found is not None else None
 
+    def stands(self, name_hash: bytes, ballot: Timestamp) -> bool:
+        packed = ballot.pack()
+        return any(promise.ballot == packed for promise in self._open.get(name_hash, ()))
+
     def full(self, name_hash: bytes) -> bool:
         return len(self._open.get(name_hash, ())) >= OPEN_MAX
 
     def before(self, ballot: Timestamp, limit: int) -> list[tuple[Path, Timestamp]]:
         """Names with an open promise at or before ``ballot``, and the least one: the oldest first."""
         found = [(promises[0].at, promises[0]) for promises in self._open.values() if promises[0].at <= ballot]
-        return [(Path(*promise.path), at) for at, promise in sorted(found, key=_at)[:limit]]
+        return [(Path(*promise.path), at) for at, promise in sorted(found, key=_age)[:limit]]
 
     # ---- what lands; each returns the promises that were opened or closed by it
 
@@ -153,5 +157,5 @@ def _ballot(promise: Promise) -> bytes:
     return promise.ballot
 
 
-def _at(found: tuple[Timestamp, Promise]) -> Timestamp:
-    return found[0]
+def _age(found: tuple[Timestamp, Promise]) -> tuple[Timestamp, tuple[str, str, str]]:
+    return found[0], found[1].path

@@ -54,6 +54,7 @@ from storage.object.device import OpenDevice, format_device
 from storage.object.health import Change, Reserve
 from storage.object.reclaimer import ObjectReclaimer
 from storage.object.replicator import ObjectReplicator
+from storage.object.settler import Settler
 from storage.object.store import ObjectStore
 from storage.object.updater import ObjectUpdater
 from storage.object.watch import DeviceWatch
@@ -73,6 +74,7 @@ RESERVE = Reserve(size_bytes=10_000)
 AUDIT_AGAIN_S = 5.0
 REPLICATE_EVERY_S = 10.0
 COMPACT_EVERY_S = 3.0
+SETTLE_AFTER_S = 15.0
 SEGMENT_BYTES = 8 << 10  # of a pack: small, so that packs are compacted while they are used
 ROOT = "/srv/disk"
 RINGS = "/srv/rings"  # on the machine's own disk
@@ -332,6 +334,7 @@ class Member:
                 watcher=watcher("object"),
             ),
             ObjectUpdater(world, store, lambda: overlap("container"), nodes),
+            Settler(world, store, lambda: overlap("object"), self._settle, interval_s=3.0, age_s=SETTLE_AFTER_S, turn_s=4.0),
             cluster.options.book_replicator(device, books, overlap, nodes, interval_s=REPLICATE_EVERY_S, watchers=watcher),
             cluster.options.container_updater(device, books, lambda: overlap("account"), nodes),
             cluster.options.compactor(world, store, interval_s=COMPACT_EVERY_S, grace_s=1.0, headroom_bytes=SEGMENT_BYTES),
@@ -359,6 +362,11 @@ class Member:
             )
         self._run(nursery, world, workers)
         nursery.start_soon(self._audit, Auditor(world, store))
+
+    async def _settle(self, path: Path) -> None:
+        if self.facade is None:
+            raise Unavailable(f"{self.name} is down")
+        await self.facade.settle_object(0, path)
 
     def _run(self, nursery: trio.Nursery, world: World, workers: Sequence[Worker]) -> None:
         log = Log(lambda line: self.cluster.simulation.trace(f"{self.name} {line}"), world.clock, level=Level.WARNING)

@@ -1,5 +1,5 @@
 """The background workers of a worker process: for each of its devices an auditor, replicators (reconstructors for erasure-coded
-policies), updaters, an expirer and a reaper; and the parts sweeper, which one process of the cloud runs."""
+policies), updaters, an expirer, a settler and a reaper; and the parts sweeper, which one process of the cloud runs."""
 
 from __future__ import annotations
 
@@ -32,13 +32,16 @@ from storage.object.device import OpenDevice
 from storage.object.expirer import Expirer
 from storage.object.files import disk_fault
 from storage.object.filling import DeviceFiller
+from storage.object.reclaimer import ObjectReclaimer
 from storage.object.reconstructor import Reconstructor
 from storage.object.refill import Refiller
 from storage.object.replicator import ObjectReplicator
+from storage.object.settler import Settler
 from storage.object.store import ObjectStore
 from storage.object.updater import ObjectUpdater
 from storage.object.weights import STATE
 from storage.sync.moving import Watcher
+from storage.sync.proposal import Proposal
 from tools.deploy.devices import OwnDevice, devices_named
 from tools.deploy.settings import Background
 from tools.deploy.storage import StorageRoom
@@ -178,14 +181,25 @@ def _of_device(world: World, storage: StorageRoom, own: OwnDevice, rates: Backgr
         auditor, compactor = Auditor(world, store), Compactor(world, store)
         expirer = Expirer(world, store, ring, partial(storage.client.expire_object, policy.index))
         updater = ObjectUpdater(world, store, partial(overlap, "container"), nodes)
-        for worker in (mover, auditor, compactor, expirer, updater):
+        reclaiming: list[tuple[Worker, Pacing]] = []
+        if not policy.coded:  # there tombstones stay: what a fragment that comes back is of, no comparison of keys can tell
+            tell = partial(storage.confirmations.clean, policy.ring_name, device.id)
+            proposal = Proposal(world.clock, tell, age_s=rates.reclaim_age_s)
+            clear = watcher(policy.ring_name).clear
+            reclaimer = ObjectReclaimer(world.clock, device, store, ring, of_one, proposal, clear=clear)
+            reclaimer.name = reclaimer.name.replace("object", policy.ring_name, 1)
+            reclaiming.append((reclaimer, repair()))
+        settler = Settler(world, store, ring, partial(storage.client.settle_object, policy.index))
+        for worker in (mover, auditor, compactor, expirer, updater, settler):
             worker.name = worker.name.replace("object", policy.ring_name, 1)
         return [
+            *reclaiming,
             (auditor, Pacing(bytes_per_s=rates.audit_bytes_per_s)),
             (compactor, Pacing(bytes_per_s=rates.audit_bytes_per_s)),
             (mover, repair()),
             (expirer, repair()),
             (updater, repair()),
+            (settler, repair()),
         ]
 
     movers: dict[str, ObjectReplicator | Reconstructor] = {}
