@@ -21,8 +21,10 @@ import msgspec
 from tests.live.door import Answer, Dialect, Door, Keys, NoAnswer, NotSent
 from tests.sim.bodies import body_of, value_of
 from tests.sim.history import History, Kind, Operation, Outcome
+from tests.sim.linearizable import ALWAYS, Condition, When
 
 CONTAINERS = ("calm", "gale", "squall")
+RACE = "race-"  # names of races begin so
 NAMES = 40  # of plain reads and writes, in each container
 CLIENTS = 6
 RACERS = 3
@@ -62,10 +64,18 @@ class Client:
 
     # ---- one operation each
 
-    def put(self, dialect: Dialect, name: str, size: int, headers: dict[str, str] | None = None) -> Operation:
-        operation = self._begin(Kind.PUT, name, dialect, self._log.values())
+    def put(
+        self,
+        dialect: Dialect,
+        name: str,
+        size: int,
+        headers: dict[str, str] | None = None,
+        condition: Condition = ALWAYS,
+    ) -> Operation:
+        operation = self._begin(Kind.PUT, name, dialect, self._log.values(), condition)
         body = body_of(operation.value, size)
-        self._run(operation, lambda: self._door.ask(dialect, "PUT", name, body=body, headers=headers), (200, 201), refused=(412,))
+        failed = () if condition is ALWAYS else (412,)
+        self._run(operation, lambda: self._door.ask(dialect, "PUT", name, body=body, headers=headers), (200, 201), failed=failed)
         return operation
 
     def put_in_parts(self, name: str, size: int) -> Operation:
@@ -105,19 +115,20 @@ class Client:
             if names != sorted(set(names)):
                 self._log.violations.append(f"a page of {container} is out of order: {names}")
 
-    def replace(self, dialect: Dialect, name: str, etag: str) -> None:
-        """Write on the condition that this version, or none (""), is there."""
+    def replace(self, dialect: Dialect, name: str, etag: str, value: int) -> None:
+        """Write on the condition that this version (PUT number ``value``), or none (""), is there."""
         headers = {"If-Match": f'"{etag}"'} if etag else {"If-None-Match": "*"}
-        if self.put(dialect, name, 200, headers).outcome is Outcome.ACKED:
+        condition = Condition(When.EQUAL, value) if etag else Condition(When.ABSENT)
+        if self.put(dialect, name, 200, headers, condition).outcome is Outcome.ACKED:
             self._log.won[name, etag] += 1
 
     # ----
 
-    def _begin(self, kind: Kind, name: str, dialect: Dialect, value: int = 0) -> Operation:
-        return self._log.history.begin(kind, name, now(), f"{self.name} {dialect.value}", value)
+    def _begin(self, kind: Kind, name: str, dialect: Dialect, value: int = 0, condition: Condition = ALWAYS) -> Operation:
+        return self._log.history.begin(kind, name, now(), f"{self.name} {dialect.value}", value, condition)
 
     def _run(
-        self, operation: Operation | None, ask: Callable[[], Answer], wanted: tuple[int, ...], *, refused: tuple[int, ...] = ()
+        self, operation: Operation | None, ask: Callable[[], Answer], wanted: tuple[int, ...], *, failed: tuple[int, ...] = ()
     ) -> Answer | None:
         """The answer, if it is a ``wanted`` one."""
         answer: Answer | None = None
@@ -127,8 +138,8 @@ class Client:
             detail = str(answer.status)
             if answer.status in wanted and b"NoSuchBucket" not in answer.body:
                 outcome = Outcome.ACKED
-            elif answer.status in refused:
-                outcome = Outcome.REFUSED
+            elif answer.status in failed:
+                outcome = Outcome.FAILED
             elif answer.status not in BUSY:
                 what = operation or self.name
                 self._log.violations.append(f"{what}: no storm excuses status {answer.status}: {answer.body[:300]!r}")
@@ -206,15 +217,15 @@ class Load:
         """All racers at once: create a name, then replace it a few times; one of them may win each time."""
         together = random.Random(f"{self._seed}/race")  # the same for each of them
         for turn in itertools.count():
-            name = f"{together.choice(CONTAINERS)}/race-{turn:04}"
-            etag = ""
+            name = f"{together.choice(CONTAINERS)}/{RACE}{turn:04}"
+            etag, value = "", 0
             for _ in range(together.randrange(1, 4)):
                 self._barrier.wait()
                 if self._stop.is_set():
                     self._barrier.abort()
                     return
-                client.replace(rng.choice((Dialect.S3, Dialect.SWIFT)), name, etag)
+                client.replace(rng.choice((Dialect.S3, Dialect.SWIFT)), name, etag, value)
                 self._barrier.wait()
-                _, found = client.get(Dialect.S3, name)
-                etag = found or etag
+                read, found = client.get(Dialect.S3, name)
+                etag, value = (found, read.value) if found else (etag, value)
                 time.sleep(self._pause_s)

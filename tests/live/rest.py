@@ -22,7 +22,7 @@ from ring.world.real import make_world
 from storage.client.peer import Peer
 from storage.client.remote import RemoteNode
 from tests.live.door import Answer, Dialect, Door, Keys, NoAnswer, NotSent
-from tests.live.load import CONTAINERS, Client, Log
+from tests.live.load import CONTAINERS, RACE, Client, Log
 from tests.sim import checkers
 from tests.sim.history import Kind, Outcome
 from tools.deploy.layout import RINGS, Layout, read_secret
@@ -46,6 +46,7 @@ def histories(log: Log) -> list[str]:
     found = checkers.acked_puts_are_readable(history)
     found += checkers.no_delete_resurrects(history)
     found += checkers.reads_see_what_was_written(history)
+    found += checkers.one_register(history, lambda name: f"/{RACE}" in name)
     for (name, etag), winners in log.won.items():
         if winners > 1:
             found.append(f"{name}: {winners} writes on the condition that {etag or 'nothing'} is there were acknowledged")
@@ -79,20 +80,17 @@ class Totals:
             return [f"{type(error).__name__} at rest: {error}"]
 
     def _look(self) -> list[str]:
-        found: list[str] = []
         objects: dict[str, tuple[int, str]] = {}
         for name in self._names:
             answer = self._ask("HEAD", name, wanted=(200, 404))
             if answer.status == 200:
                 objects[name] = int(answer.headers["content-length"]), answer.headers["etag"].strip('"')
-        listed: dict[str, tuple[int, str]] = {}
-        for container in CONTAINERS:
-            listed |= self._listing(container)
-        found += checkers.listings_equal_objects(listed, objects)
-        for container in CONTAINERS:
-            inside = [size for name, (size, _) in objects.items() if name.startswith(f"{container}/")]
-            found += self._sums(container, "x-container-object-count", "x-container-bytes-used", inside)
-        return found + self._sums("", "x-account-object-count", "x-account-bytes-used", [size for size, _ in objects.values()])
+        listed = {container: self._listing(container) for container in CONTAINERS}
+        found = checkers.listings_equal_objects({name: one for rows in listed.values() for name, one in rows.items()}, objects)
+        said = {container: self._sums(container, "container", "object-count", "bytes-used") for container in CONTAINERS}
+        containers = {container: (count, used) for container, (count, used) in said.items()}
+        count, objects_said, used = self._sums("", "account", "container-count", "object-count", "bytes-used")
+        return found + checkers.totals_are_exact(listed, containers, (count, objects_said, used))
 
     def _listing(self, container: str) -> dict[str, tuple[int, str]]:
         found: dict[str, tuple[int, str]] = {}
@@ -106,14 +104,9 @@ class Totals:
                 return found
             marker = page[-1]["name"]
 
-    def _sums(self, path: str, count: str, used: str, inside: list[int]) -> list[str]:
+    def _sums(self, path: str, kind: str, *names: str) -> list[int]:
         answer = self._ask("HEAD", path, wanted=(200, 204))
-        said = int(answer.headers[count]), int(answer.headers[used])
-        return (
-            []
-            if said == (len(inside), sum(inside))
-            else [f"{path or 'the account'} says {said}, and is {len(inside), sum(inside)}"]
-        )
+        return [int(answer.headers[f"x-{kind}-{name}"]) for name in names]
 
     def _ask(self, method: str, path: str, query: dict[str, str] | None = None, wanted: tuple[int, ...] = (200,)) -> Answer:
         answer = self._door.ask(Dialect.SWIFT, method, path, query)
