@@ -15,6 +15,7 @@ from ring.timestamp import Timestamp
 from storage.client.node import Kind
 from storage.object.packs import Landed
 from storage.object.record import Record, RecordKind
+from storage.object.returned import REASON
 from storage.object.segments import Place
 from storage.object.store import ObjectStore
 
@@ -70,8 +71,8 @@ class Ledger:
 
     def leaves(self, store: ObjectStore, key: bytes, reason: str) -> None:
         held = store.index.newest(key[:16])
-        if held is None or held.key != key or held.kind is Kind.TOMBSTONE:
-            return
+        if held is None or held.key != key or held.kind is Kind.TOMBSTONE or reason == REASON:
+            return  # what is put aside is kept
         mine = store.device.device_id
         for device, known in self._held.items():
             rank = known.get(held.hash)

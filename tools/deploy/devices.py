@@ -21,6 +21,7 @@ from ring.daemon.log import Log
 from ring.device import Device
 from ring.errors import RingfortError, Unavailable
 from ring.names import NameHasher, Path
+from ring.service.horizon import NO_HORIZON, Horizon
 from ring.service.keeper import Keeper
 from ring.service.overlap import Claim, Overlap
 from ring.world.interface import UnixAddress, World
@@ -197,6 +198,7 @@ class Devices:
         try:
             for policy in range(len(self._record.policies) + 1):
                 stores[policy] = ObjectStore(self._world, await open_policy(self._world, opened, policy), self._hasher)
+                stores[policy].standing.horizon = partial(self._horizon, f"object-{policy}" if policy else "object")
             trust = Trust(self._hasher, refills=await is_to_be_refilled(opened.disk))
             node = LocalNode(device, stores[0], books, self._payer, self._keeper.gate, stores=stores, trust=trust)
             own = OwnDevice(device, opened, stores[0], books, node, stores, trust)
@@ -218,6 +220,11 @@ class Devices:
                 if own is not None:
                     await own.stop_background()
                 await self._close(device, opened, books, stores)
+
+    def _horizon(self, ring: str, name: str) -> Horizon:
+        """``name``: as a store calls its ring."""
+        overlap = self._keeper.overlaps.get(ring)
+        return NO_HORIZON if overlap is None else overlap.horizon
 
     async def _close(self, device: Device, opened: OpenDevice, books: Books, stores: Mapping[int, ObjectStore]) -> None:
         parts = [store.device.close for policy, store in stores.items() if policy]

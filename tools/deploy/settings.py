@@ -11,6 +11,7 @@ audit_bytes_per_s = 20971520.0       # each device
 repair_items_per_s = 2000.0          # each device and worker
 refill_items_per_s = 20000.0         # ... of a device that is being refilled; to the others it is clients' work
 sweep_items_per_s = 50.0
+reclaim_age_s = 604800.0             # tombstones are kept that long, and then until every device is known not to need them
 reap_delay_s = 3600.0                # from the deletion of an account until what is in it goes; 0: at once
 shard_rows = 10000000                # a container with more rows is cut into shards
 shard_rows_per_s = 20000.0           # forwarded to shards, each device
@@ -37,8 +38,10 @@ from typing import Literal
 
 from ring.daemon.config import ConfigError, parse_config
 from storage.object.health import RESERVE_BYTES, RESERVE_SHARE, Reserve
+from storage.sync.proposal import RECLAIM_AGE_S
 
 FILE = "ringfort.toml"
+RECLAIM_AGE_LEAST_S = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,7 @@ class Background:
     repair_items_per_s: float = 2000.0
     refill_items_per_s: float = 20_000.0
     sweep_items_per_s: float = 50.0
+    reclaim_age_s: float = RECLAIM_AGE_S
     reap_delay_s: float = 3600.0
     shard_rows: int = 10_000_000
     shard_rows_per_s: float = 20_000.0
@@ -126,6 +130,11 @@ def load_settings(root: Path) -> Settings:
             raise ConfigError(f"{path}: {name} is {share}", hint="it is a part of the rates: above 0, at most 1")
     if not settings.background.reap_delay_s >= 0:
         raise ConfigError(f"{path}: background.reap_delay_s is {settings.background.reap_delay_s}", hint="it must be 0 or more")
+    if not settings.background.reclaim_age_s >= RECLAIM_AGE_LEAST_S:
+        raise ConfigError(
+            f"{path}: background.reclaim_age_s is {settings.background.reclaim_age_s}",
+            hint=f"it must be {RECLAIM_AGE_LEAST_S:.0f} or more: requests may be under way that long",
+        )
     if settings.devices.reserve_share > 0.5:
         raise ConfigError(f"{path}: devices.reserve_share is {settings.devices.reserve_share}", hint="it must be 0.5 or less")
     return settings

@@ -18,8 +18,9 @@ from ring.kv.local import FILE as LOG_FILE
 from ring.kv.local import LOGS_MAX
 from ring.names import NameHasher
 from ring.policy import Policies
-from ring.service.agent import Confirmations, RingAgent, follow_folder
+from ring.service.agent import AgentSettings, Confirmations, RingAgent, follow_folder
 from ring.service.follow import Renewal
+from ring.service.horizon import closed_at
 from ring.service.keeper import Keeper
 from ring.service.register import Register
 from ring.timestamp import TimestampSource
@@ -34,6 +35,7 @@ from tools.deploy.devices import Devices
 from tools.deploy.layout import CloudRecord, HashSecrets, Layout, read_secret
 from tools.deploy.policies import policies_of
 
+HORIZON_STEPS = 28  # in the time that tombstones are kept: each is an edition, and a walk over all that every device holds
 LOG_FOLDER = "kv"  # of control state, in a device's root
 
 
@@ -86,6 +88,7 @@ async def start_storage(
     worker: int,
     workers: int,
     reserve: Reserve,
+    reclaim_age_s: float,
 ) -> StorageRoom:
     """Open this worker's devices and serve them.  The other workers are asked when they are needed; they may start later."""
     hasher = load_hasher(layout)
@@ -97,6 +100,7 @@ async def start_storage(
     timestamps = TimestampSource(world.clock)
     rings = Rings.of(keeper.overlaps)
     keeper.tell(rings.take)
+    keeper.tell(lambda overlaps: timestamps.stay_above(closed_at(overlaps)))
     policies = policies_of(record)
     renew = Renewal(keeper, reads=not first)
     client = ClusterStorage(world, nursery, rings, devices.node_of, timestamps, policies=policies, renew=renew)
@@ -108,7 +112,8 @@ async def start_storage(
 
     if first:
         published = world.open_disk(str(layout.published))
-        nursery.start_soon(RingAgent(world, keeper, register, hasher, published=published, note=note).run)
+        settings = AgentSettings(horizon_step_s=reclaim_age_s / HORIZON_STEPS)
+        nursery.start_soon(RingAgent(world, keeper, register, hasher, published=published, settings=settings, note=note).run)
     else:
         nursery.start_soon(follow_folder, keeper, note)
     nursery.start_soon(confirmations.run)

@@ -158,6 +158,7 @@ class Worker:
                     worker=spec.worker,
                     workers=spec.workers,
                     reserve=self._settings.devices.reserve,
+                    reclaim_age_s=self._settings.background.reclaim_age_s,
                 )
                 async with trio.open_nursery() as inner:
                     rooms = await self._rooms(inner, kv, storage)
