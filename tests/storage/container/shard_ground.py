@@ -19,7 +19,7 @@ from storage.client.node import Node
 from storage.client.reach import Settings
 from storage.container.replicator import BookReplicator
 from storage.container.sharder import Limits, Sharder
-from storage.container.shards import ShardMap, map_of
+from storage.container.shards import ShardMap, map_of, shard_path
 from storage.container.updater import ContainerUpdater
 from tests.storage.client.ground import Ground, make_device
 
@@ -36,6 +36,7 @@ class ShardGround:
     workers: list[Worker] = field(default_factory=list)
     sharders: list[Sharder] = field(default_factory=list)
     ticks: int = 1000
+    seen: ShardMap | None = None  # by front doors
     idle_until: dict[str, float] = field(default_factory=dict)
 
     @classmethod
@@ -62,9 +63,7 @@ class ShardGround:
         for number, (_, books) in enumerate(ground.engines):
             device = make_device(number)
             sharding = ground.storage.sharding
-            sharder = Sharder(
-                ground.world, device, books, lambda: overlap("container"), sharding, self.kv, limits=self.limits
-            )
+            sharder = Sharder(ground.world, device, books, lambda: overlap("container"), sharding, self.kv, limits=self.limits)
             self.sharders.append(sharder)
             self.workers += [
                 sharder,
@@ -101,6 +100,16 @@ class ShardGround:
             self.ticks += 1
             rows.append(Row(name, Timestamp(self.ticks), 0 if deleted else size, "" if deleted else "e", deleted=deleted))
         await self.ground.storage._books.merge_rows(CONTAINER, rows)
+
+    async def give(self, rows: Sequence[Row]) -> None:
+        """As front doors do: to the shard of the map that they saw, which may be an old one; where it is refused, to the root."""
+        sharding = self.ground.storage.sharding
+        for row in rows:
+            shard = self.seen.place(row.name) if self.seen is not None else None
+            if shard is None or not shard.active or not await sharding.give(shard_path(CONTAINER, shard.name), [row]):
+                assert await sharding.give(CONTAINER, [row])
+        if self.ticks % 3 == 0:
+            self.seen = await self.map()
 
     async def listed(self, query: Query | None = None) -> Page:
         return await self.ground.storage.list_container(CONTAINER, query or Query())

@@ -1,4 +1,4 @@
-"""Listings that are cut into shards and joined again, over real engines: nothing is missing and nothing is there twice, at any step."""
+"""Listings that are cut into shards and joined again, over real engines: nothing is missing and nothing is there twice."""
 
 from __future__ import annotations
 
