@@ -10,7 +10,6 @@ machine runs, and starts it again after a crash once the nemesis lets it.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 
 import trio
@@ -22,38 +21,30 @@ from ring.daemon.runner import Runner
 from ring.daemon.worker import Worker, once
 from ring.device import Device
 from ring.errors import Conflict, RingfortError, Unavailable
+from ring.kv.interface import KV
 from ring.kv.memory import MemoryKV
 from ring.names import Path
 from ring.ringfile import encode
-from ring.service.agent import AgentSettings, Confirmations, Horizons, RingAgent
+from ring.service.agent import AgentSettings, Confirmations, RingAgent
 from ring.service.follow import Renewal
-from ring.service.gate import Gate
-from ring.service.horizon import closed_at, next_horizons
+from ring.service.horizon import closed_at
 from ring.service.keeper import Keeper
 from ring.service.overlap import Overlap, RingSource
 from ring.service.register import Register
-from ring.service.voters import Voters
 from ring.timestamp import TimestampSource
 from ring.world.interface import TcpAddress, World
 from ring.world.sim import SimNode, Simulation
 from storage.client.cluster import ClusterStorage
 from storage.client.local import LocalNode
 from storage.client.node import Node
-from storage.client.payer import RowPayer
 from storage.client.peer import Peer, PeerLimits
-from storage.client.quorum import WriteQuorum
-from storage.client.reach import Rings, Settings
+from storage.client.reach import Rings
 from storage.client.remote import RemoteNode
 from storage.client.server import NodeServer
-from storage.container.replicator import BookReplicator
-from storage.container.sharder import Limits, Sharder
-from storage.container.updater import ContainerUpdater
+from storage.container.sharder import Limits
 from storage.object.auditor import Auditor
-from storage.object.compaction import Compactor
 from storage.object.device import OpenDevice, format_device
 from storage.object.health import Change, Reserve
-from storage.object.reclaimer import ObjectReclaimer
-from storage.object.replicator import ObjectReplicator
 from storage.object.settler import Settler
 from storage.object.store import ObjectStore
 from storage.object.updater import ObjectUpdater
@@ -61,11 +52,12 @@ from storage.object.watch import DeviceWatch
 from storage.rows.books import Books
 from storage.sync.moving import Watcher
 from storage.sync.proposal import Proposal
+from tests.sim.control import HostedKV, SharedKV
 from tests.sim.direct import Answer, DirectNode
 from tests.sim.door import serve_door
 from tests.sim.ledger import Ledger
-from tests.sim.rings import HASHER, NAMES, SharedKV, device_of, first_ring
-from tests.sim.script import Traits
+from tests.sim.options import Options
+from tests.sim.rings import HASHER, NAMES, device_of, first_ring
 
 CLUSTER_ID = "simulated"
 SECRET = b"cluster key"
@@ -83,53 +75,12 @@ AGENT = AgentSettings(look_s=2.0, patience_s=30.0, horizon_look_s=4.0, horizon_s
 RECLAIM_EVERY_S = 4.0
 
 
-SETTINGS = Settings(  # impatient, so that a short run sees much; small, so that bodies of a few KiB are large ones
-    read_timeout_s=2.0,
-    write_timeout_s=4.0,
-    stall_s=2.0,
-    pack_cut_bytes=4096,
-    chunk_bytes=4096,
-    offload_bytes=1 << 30,
-    container_cache_s=60.0,
-)
 LIMITS = PeerLimits(connect_s=1.0, answer_s=5.0, stall_s=2.0)
 SHARDS = Limits(rows=1, join_after_s=5.0, patience_s=1.0, sums_s=2.0, step_s=0.5, interval_s=8.0)  # two names are too many
 
 
 def keeper_primaries(keeper: Keeper) -> Callable[[Path], list[int]]:
     return lambda container: [device.id for device in keeper.overlaps["container"].places(container).devices]
-
-
-@dataclass
-class Options:
-    """What a run is made of; mutants change some of it."""
-
-    members: int = 7
-    in_first_ring: int = 5
-    traits: Traits = field(default_factory=Traits)
-    door: bool = False  # clients come over HTTP
-    wire: bool = False  # members talk over the node protocol's real bytes, and not by DirectNode
-    settings: Settings = SETTINGS
-    write_quorum: Callable[[Voters], WriteQuorum] = WriteQuorum
-    wrap_node: Callable[[Node], Node] = lambda node: node  # how a facade and the workers see nodes
-    see_ring: Callable[[Overlap], Overlap] = lambda overlap: overlap  # how a front door sees one
-    ignores_sync: bool = False
-    world: Callable[[World], World] = lambda world: world  # how a device's engines see theirs
-    store: type[ObjectStore] = ObjectStore
-    books: type[Books] = Books
-    payer: type[RowPayer] = RowPayer
-    replicator: type[ObjectReplicator] = ObjectReplicator
-    book_replicator: type[BookReplicator] = BookReplicator
-    container_updater: type[ContainerUpdater] = ContainerUpdater
-    compactor: type[Compactor] = Compactor
-    gate: Callable[[Gate], Gate] = lambda gate: gate  # how a device sees that of its process
-    formats_anything: bool = False  # an operator who takes a device without a label for a new one
-    waits_for: Callable[[str, Overlap, set[int]], bool] | None = None  # in place of the agent's rule
-    reclaim_age_s: float = 0.0  # tombstones older than that go; 0: they stay
-    horizons: Horizons = next_horizons  # the agent's rule
-    reclaimer: type[ObjectReclaimer] = ObjectReclaimer
-    shards: Limits | None = None  # listings larger than that are cut; None: they stay whole
-    sharder: type[Sharder] = Sharder
 
 
 class Member:
@@ -148,7 +99,7 @@ class Member:
         self.may_start = trio.Event()
         self.silent = False  # it lost its power: callers hear nothing
         self.lost = False  # its device is gone for good
-        self.kv = SharedKV(cluster.kv)
+        self.kv = SharedKV(cluster.kv, lambda: cluster.control_reachable(self))
         self.keeper: Keeper | None = None  # the rings, while it is up
         self._nursery: trio.Nursery | None = None
         self._peers: dict[int, Node] = {}  # the other devices, as this life reaches them
@@ -171,6 +122,7 @@ class Member:
     async def run(self) -> None:
         while True:
             await self.node.run(self._main)
+            self._stop_control()
             self.local = self.store = self.books = self.facade = self._nursery = self.keeper = None
             await self.may_start.wait()
             self.node.restart()
@@ -180,10 +132,15 @@ class Member:
         self.may_start = trio.Event()
         self.silent = silent
         self.node.crash(power=power, silent=silent)
+        self._stop_control()
         self.local = self.store = self.books = self.facade = self._nursery = self.keeper = None
 
     def start(self) -> None:
         self.may_start.set()
+
+    def _stop_control(self) -> None:
+        if self.cluster.hosted is not None and self.cluster.hosted.host is self:
+            self.cluster.hosted.stop()
 
     async def _main(self, world: World) -> None:
         cluster = self.cluster
@@ -191,6 +148,8 @@ class Member:
             self._nursery = nursery
             self._peers.clear()
             keeper = await self._load_rings(world)
+            if cluster.hosted is not None and self is cluster.members[0]:
+                await cluster.hosted.start(nursery, world, self)
             if cluster.options.wire:
                 listener = await world.net.listen(TcpAddress(self.name, self.device.port))
                 server = NodeServer(world, self._served, SECRET, rings=keeper, ring_version=lambda: keeper.edition.number)
@@ -455,10 +414,18 @@ class Cluster:
     def __init__(self, simulation: Simulation, options: Options) -> None:
         self.simulation = simulation
         self.options = options
-        self.kv = MemoryKV()
+        self.hosted = HostedKV() if options.control else None
+        self.kv: KV = self.hosted if self.hosted is not None else MemoryKV()
         self.first = first_ring(options.in_first_ring)
         self.ledger = Ledger(simulation)
         self.members = [Member(self, device_of(number)) for number in range(options.members)]
+
+    def control_reachable(self, member: Member) -> bool:
+        """Whether the network lets it through to the machine that has control state."""
+        if self.hosted is None or self.hosted.host is None or self.hosted.host is member:
+            return True
+        network, host = self.simulation.network, self.hosted.host.name
+        return not (network.link(member.name, host).cut or network.link(host, member.name).cut)
 
     async def format(self) -> None:
         async with trio.open_nursery() as nursery:

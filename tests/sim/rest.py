@@ -62,7 +62,10 @@ async def converge(cluster: Cluster, workload: Workload | None = None) -> list[s
 
 
 async def _differences(cluster: Cluster) -> list[str]:
-    newest = await Register(cluster.kv).newest()
+    try:
+        newest = await Register(cluster.kv).newest()
+    except RingfortError as error:
+        return [f"control state: {error}"]
     found = [f"{m.name} does not serve" for m in cluster.members if m.keeper is None or (m.local is None and not m.lost)]
     found += [f"{m.name} is not audited" for m in cluster.members if m.audit.is_set() and not m.audited.is_set()]
     found += [f"{m.name} has another edition" for m in cluster.members if m.keeper is not None and m.keeper.edition != newest]

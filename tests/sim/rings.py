@@ -1,4 +1,4 @@
-"""Ring changes: an operator who publishes new rings while clients work, and the control state that he and the members share.
+"""Ring changes: an operator who publishes new rings while clients work.
 
 Every change is one a builder could make: a device is added, removed, weighed anew, or the partition power grows.  Some move more
 than one replica of a partition, or come before the last one has settled; the operator does not look.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import random
 from array import array
 from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -17,7 +16,6 @@ import trio
 
 from ring.device import Device
 from ring.errors import Unavailable
-from ring.kv.interface import KV, Entry, LeaseId, Operation, Outcome, Unchanged, Watch
 from ring.names import NameHasher
 from ring.placement import Ring
 from ring.ringfile import encode
@@ -43,47 +41,6 @@ def device_of(number: int) -> Device:
 def first_ring(count: int) -> Ring:
     table = tuple(array("H", [(p + replica) % count for p in range(1 << PART_POWER)]) for replica in range(REPLICAS))
     return Ring(1, PART_POWER, tuple(device_of(number) for number in range(count)), table, HASHER)
-
-
-class SharedKV:
-    """One member's way to the control state, which a nemesis may cut."""
-
-    def __init__(self, kv: KV) -> None:
-        self._kv = kv
-        self.away = False
-
-    def _enter(self) -> None:
-        if self.away:
-            raise Unavailable("control state cannot be reached")
-
-    async def get(self, key: str) -> Entry | None:
-        self._enter()
-        return await self._kv.get(key)
-
-    async def range(self, prefix: str, *, limit: int | None = None) -> list[Entry]:
-        self._enter()
-        return await self._kv.range(prefix, limit=limit)
-
-    async def transact(self, compares: Sequence[Unchanged], operations: Sequence[Operation]) -> Outcome:
-        self._enter()
-        outcome = await self._kv.transact(compares, operations)
-        self._enter()  # it happened, and nobody heard of it
-        return outcome
-
-    def watch(self, prefix: str) -> AbstractAsyncContextManager[Watch]:
-        return self._kv.watch(prefix)
-
-    async def grant(self, ttl_s: float) -> LeaseId:
-        self._enter()
-        return await self._kv.grant(ttl_s)
-
-    async def keep_alive(self, lease: LeaseId) -> None:
-        self._enter()
-        await self._kv.keep_alive(lease)
-
-    async def revoke(self, lease: LeaseId) -> None:
-        self._enter()
-        await self._kv.revoke(lease)
 
 
 @dataclass
@@ -155,7 +112,11 @@ class Operator:
         register = Register(self._cluster.kv)
         for name, plan in self.plans.items():
             while plan.version > self._cluster.first.version:
-                edition = await register.newest()
+                try:
+                    edition = await register.newest()
+                except Unavailable:  # its machine comes up
+                    await trio.sleep(2)
+                    continue
                 if edition is not None and edition.rings[name].newest.version >= plan.version:
                     break
                 await self._publish(name)

@@ -13,10 +13,11 @@ import trio
 
 from ring.world.sim import Simulation, run
 from tests.sim import checkers, rest
-from tests.sim.cluster import SHARDS, Cluster, Member, Options
+from tests.sim.cluster import SHARDS, Cluster, Member
 from tests.sim.history import History, Kind
 from tests.sim.mutants import MUTANTS
 from tests.sim.nemesis import Nemesis
+from tests.sim.options import Options
 from tests.sim.rings import Operator
 from tests.sim.script import RACING_NAMES, Keep, Script, draw
 from tests.sim.workload import Workload
@@ -24,8 +25,8 @@ from tests.sim.workload import Workload
 WHOLE = Keep()
 SHARDS_EVERY = 4  # the last of so many seeds cuts listings into shards
 # Switched on with what they check: conditional writes as a register, and plain writes that take effect once.
-RACING_NAMES_ARE_REGISTERS = False
-PLAIN_NAMES_ARE_REGISTERS = False
+RACING_NAMES_ARE_REGISTERS = True
+PLAIN_NAMES_ARE_REGISTERS = True
 
 
 @dataclass
@@ -61,7 +62,7 @@ def play(seed: int, mutant: str = "", keep: Keep = WHOLE, *, keep_trace: bool = 
     if mutant:
         MUTANTS[mutant].apply(options)
     script = draw(seed, options.members, options.traits).kept(keep)
-    options.wire, options.door = script.wire, script.door
+    options.wire, options.door, options.control = script.wire, script.door, script.control
     if seed % SHARDS_EVERY == SHARDS_EVERY - 1 and not mutant:
         options.shards = SHARDS
     simulation.trace(str(script))

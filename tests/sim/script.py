@@ -97,6 +97,7 @@ class Script:
     loses: float | None  # when a device is gone for good
     wire: bool  # members talk over the node protocol's real bytes
     door: bool  # clients talk HTTP to the front door
+    control: bool  # control state is the production store, on one machine, and not in RAM
     audits: bool
     kinds: tuple[str, ...]
     faults: tuple[Fault, ...]
@@ -120,9 +121,9 @@ class Script:
         return [request for requests in self.clients for request in requests]
 
     def __str__(self) -> str:
-        ways = [name for name, on in (("node protocol", self.wire), ("HTTP", self.door)) if on] or ["direct calls"]
+        ways = [name for name, on in (("node protocol", self.wire), ("HTTP", self.door), ("control logs", self.control)) if on]
         return (
-            f"{self.faults_s:.0f} s, {' and '.join(ways)}, {len(self.faults)} faults ({', '.join(self.kinds)}), "
+            f"{self.faults_s:.0f} s, {' and '.join(ways) or 'direct calls'}, {len(self.faults)} faults ({', '.join(self.kinds)}), "
             f"{len(self.changes)} ring changes, {len(self.clients)} clients, {len(self.requests)} requests"
         )
 
@@ -142,6 +143,7 @@ def draw(seed: int, members: int, traits: Traits, *, faults_s: float = 0.0) -> S
         loses=rng.uniform(10, faults_s - 5) if losing else None,
         wire=seed % 4 == 0,
         door=seed % 4 == 2,
+        control=seed % 4 == 1,
         audits=destructive or rng.random() < 0.25,
         kinds=tuple(sorted(kinds)),
         faults=_faults(rng, kinds, faults_s),

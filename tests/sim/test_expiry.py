@@ -32,9 +32,10 @@ from storage.object.expirer import Expirer
 from storage.object.store import ObjectStore
 from storage.rows.books import Books
 from tests.sim import rest
-from tests.sim.cluster import Cluster, Member, Options
+from tests.sim.cluster import Cluster, Member
 from tests.sim.faults import CLOCK_STEP_MAX_S
 from tests.sim.nemesis import Nemesis
+from tests.sim.options import Options
 from tests.sim.script import Traits, draw
 
 MEMBERS = 5

@@ -14,7 +14,7 @@ from ring.service.voters import Voters
 from ring.timestamp import Timestamp
 from storage.client.node import Debt, Kind, Node, Version, WriteReply
 from storage.client.quorum import Outcome, Reply, Verdict, WriteQuorum
-from tests.sim.cluster import Options
+from tests.sim.options import Options
 
 
 class OneReplica(WriteQuorum):

@@ -26,7 +26,7 @@ from storage.object.segments import Place
 from storage.object.store import ObjectStore
 from storage.rows.books import Books
 from storage.rows.commit import Merge
-from tests.sim.cluster import Options
+from tests.sim.options import Options
 
 
 def skip_fsync(options: Options) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.sim.cluster import Options
 from tests.sim.mutants import asking, keeping
+from tests.sim.options import Options
 
 
 @dataclass(frozen=True, slots=True)
