@@ -207,6 +207,10 @@ class Counting:
         return await self._rig.fillers[self._number].fill(ring, part_power, partitions, target)
 
 
+def waits(rig: Rig, number: int) -> bool:
+    return rig.trusts[number].waits
+
+
 async def make(nursery: trio.Nursery) -> Rig:
     rig = Rig(nursery, SimWorld(1))
     for number in range(3):
@@ -266,7 +270,7 @@ async def test_an_empty_disk_votes_when_it_holds_what_the_others_hold(autojump_c
         await put(rig.engines[0][0], "new", 9, b"it takes writes")
         refiller = rig.refiller(0)
         await run(refiller)
-        assert not rig.trusts[0].waits
+        assert not waits(rig, 0)
         assert rig.cleared == 1
         assert refiller.progress().fraction == 1.0
         for index, name in enumerate(NAMES):
@@ -292,7 +296,7 @@ async def test_a_peer_that_is_needed_is_waited_for(autojump_clock: MockClock) ->
         rig.away.add(2)
         refiller = rig.refiller(0)
         await run(refiller)
-        assert rig.trusts[0].waits
+        assert waits(rig, 0)
         assert refiller.waits_for == (2,)
         assert refiller.progress().fraction == 0.0
         held = await rig.nodes[0].head(path(NAMES[0]))  # what the other one had is here already
@@ -302,7 +306,7 @@ async def test_a_peer_that_is_needed_is_waited_for(autojump_clock: MockClock) ->
         rig.away.clear()
         await trio.sleep(AGAIN_S)
         await run(refiller)
-        assert not rig.trusts[0].waits
+        assert not waits(rig, 0)
         nursery.cancel_scope.cancel()
 
 
@@ -317,8 +321,8 @@ async def test_two_that_are_refilled_do_not_vouch_for_each_other(autojump_clock:
             for refiller in refillers:
                 await run(refiller, units=20)
             await trio.sleep(AGAIN_S)
-        assert rig.trusts[0].waits
-        assert rig.trusts[1].waits
+        assert waits(rig, 0)
+        assert waits(rig, 1)
         assert rig.cleared == 0
         nursery.cancel_scope.cancel()
 
@@ -334,11 +338,11 @@ async def test_another_ring_begins_it_anew(autojump_clock: MockClock) -> None:
         ring = make_ring(3, part_power=PART_POWER + 1)
         rig.overlaps["object"] = Overlap(ring, ring, CLAIM)
         await refiller.work()
-        assert rig.trusts[0].waits
+        assert waits(rig, 0)
         rig.away.clear()
         await trio.sleep(AGAIN_S)
         await run(refiller)
-        assert not rig.trusts[0].waits
+        assert not waits(rig, 0)
         nursery.cancel_scope.cancel()
 
 
