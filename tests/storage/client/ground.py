@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -17,15 +17,19 @@ from ring.policy import Policies, Policy
 from ring.service.overlap import Claim, Overlap
 from ring.service.voters import Voters
 from ring.timestamp import TimestampSource
+from ring.wire.message import Piece
 from ring.world.interface import Buffer, World
 from ring.world.sim import SimWorld
+from storage.client.bodies import aclose, loaded
 from storage.client.cluster import ClusterStorage
 from storage.client.fake_node import FakeBooks, FakeObjects
+from storage.client.fragments import FragmentNode, FragmentUpload
 from storage.client.local import LocalNode
 from storage.client.node import Debt, Node, NodeUpload, Version, WriteReply
 from storage.client.payer import RowPayer
 from storage.client.quorum import WriteQuorum
 from storage.client.reach import Rings, Settings
+from storage.erasure.fragment import Fragment
 from storage.object.device import format_device, open_device
 from storage.object.policy_device import open_policy
 from storage.object.store import ObjectStore
@@ -93,17 +97,27 @@ class Ground:
 
     @classmethod
     async def coded(
-        cls, nursery: trio.Nursery, settings: Settings | None = None, *, k: int = 4, m: int = 2, device_count: int = 8
+        cls,
+        nursery: trio.Nursery,
+        settings: Settings | None = None,
+        *,
+        k: int = 4,
+        m: int = 2,
+        device_count: int = 8,
+        wrap: Callable[[LocalNode], Node] | None = None,
     ) -> Ground:
         """Policy 1 is k+m, over real engines; each device has a part for it."""
         world = SimWorld(1)
         engines = [await open_engines(nursery, world, number) for number in range(device_count)]
         policies = Policies([Policy(0, "whole", 3, default=True), Policy(1, "coded", k + m, k=k, m=m)])
-        ground = cls.make(nursery, settings=settings, world=world, engines=engines, device_count=device_count, policies=policies)
+        ground = cls.make(
+            nursery, settings=settings, world=world, engines=engines, device_count=device_count, policies=policies, wrap=wrap
+        )
         ground.parts = [await open_part(nursery, world, store, 1) for store, _ in engines]
         for node, part in zip(ground.nodes, ground.parts, strict=True):
-            assert isinstance(node, LocalNode)
-            node.stores = {1: part}
+            local = node.node if isinstance(node, Distant) else node
+            assert isinstance(local, LocalNode)
+            local.stores = {1: part}
         return ground
 
     async def reformat(self, number: int) -> None:
@@ -173,11 +187,18 @@ class Distant:
         self.cut = False
         self.hangs = False
         self.before_commit: Callable[[], None] = lambda: None
+        self.rule: Callable[[str], None] = lambda step: None
         self.calls: list[str] = []
 
     def under(self, claim: Claim | None) -> Node:
         """On the same line: it is cut for all claims at once."""
         return cast(Node, Distant(self.node.under(claim), self._first))
+
+    def of(self, policy: int) -> Node:
+        return cast(Node, Distant(self.node.of(policy), self._first))
+
+    def fragments(self) -> FragmentNode:
+        return cast(FragmentNode, _DistantFragments(self))
 
     def __getattr__(self, name: str) -> Callable[..., Awaitable[object]]:
         async def call(*args: object, **kwargs: object) -> object:
@@ -194,6 +215,58 @@ class Distant:
         if self._first.hangs:
             await trio.sleep_forever()
         await trio.sleep(0.001)
+
+
+class _DistantFragments:
+    """``rule`` of the line is asked about each step before it is done, and may raise."""
+
+    def __init__(self, line: Distant) -> None:
+        self.device = line.device
+        self._line = line
+        self._fragments = line.node.fragments()
+
+    def __getattr__(self, name: str) -> Callable[..., Awaitable[object]]:
+        async def call(*args: object, **kwargs: object) -> object:
+            self._line._first.calls.append(name)
+            await self._line._line()
+            self._line._first.rule(name)
+            result = await getattr(self._fragments, name)(*args, **kwargs)
+            if name == "begin":
+                return _DistantFragment(self._line, result)
+            return _distant_pieces(self._line, result) if name == "read" and result is not None else result
+
+        return call
+
+
+async def _distant_pieces(line: Distant, pieces: AsyncIterator[Piece]) -> AsyncIterator[Piece]:
+    try:
+        async for piece in pieces:
+            await line._line()
+            line._first.rule("piece")
+            yield await loaded(piece)
+    finally:
+        await aclose(pieces)
+
+
+class _DistantFragment:
+    def __init__(self, line: Distant, upload: FragmentUpload) -> None:
+        self.claim = upload.claim
+        self._line = line
+        self._upload = upload
+
+    async def write(self, data: Buffer) -> None:
+        await self._line._line()
+        self._line._first.rule("write")
+        await self._upload.write(data)
+
+    async def stage(self, version: Version, fragment: Fragment, *, seen: bool = False) -> WriteReply:
+        await self._line._line()
+        self._line._first.rule("stage")
+        self._upload.claim = self.claim
+        return await self._upload.stage(version, fragment, seen=seen)
+
+    async def abort(self) -> None:
+        await self._upload.abort()
 
 
 class _DistantUpload:
