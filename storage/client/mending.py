@@ -377,6 +377,8 @@ async def settle(reach: Reach, coding: Coding, found: Look, staged: Seen) -> Lef
     """Of a version that has been staged for long; what became of it.  ``found``: from a moment ago, of all primaries."""
     version = staged.version
     verdict = leftover(found.read, staged.stamp)
+    if verdict is Leftover.FINISH and version.timestamp.offset:
+        verdict = Leftover.REFUSE  # a conditional write: what its condition held on may be gone by now
     match verdict:
         case Leftover.COMMIT:
             await mend(reach, coding, found)

@@ -142,19 +142,14 @@ def newer(old: Held | None, record: Record, place: Place) -> Held | None:
         return new
     if new.rank == old.rank and new.modified > old.modified:
         return new
-    if new.rank == old.rank and _says_more(new.entry, old.entry):
-        if old.modified > new.modified:
-            before = old.entry
-            entry = msgspec.structs.replace(
-                new.entry, posted_at=before.posted_at, posted=before.posted, head=before.head, due=before.due
-            )
-            return Held(new.hash, new.timestamp, entry)
+    if new.rank == old.rank and new.modified == old.modified and _says_more(new.entry, old.entry):
         return new
     return old
 
 
 def _says_more(new: Entry, old: Entry) -> bool:
-    """Of one version: data where there was none, or another fragment of it, which was brought because it belongs here."""
+    """Of one version: data where there was none, or another fragment of it, which was brought because it belongs here.  Its record
+    has the newest metadata in it: that of a POST that stands before it in the log may be gone when that is replayed."""
     if new.kind is RecordKind.FRAGMENT:
         return old.kind is RecordKind.NOTE or (old.kind is RecordKind.FRAGMENT and old.index != new.index)
     return new.kind is RecordKind.OBJECT_INLINE and old.kind is RecordKind.NOTE

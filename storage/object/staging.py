@@ -152,11 +152,22 @@ class Staging:
                 now = self._store.index.staged.get(key)
                 if now is not None and now.serial == staged.serial and self.admit(name_hash, version, seen=seen) is None:
                     break
-            info = msgspec.structs.replace(old.info, debt=None if debt is None else debt_info(debt))
+            info = await self._with_metadata(name_hash, old)
+            info = msgspec.structs.replace(info, debt=None if debt is None else debt_info(debt))
             record = Record(_SHOWN_AS[staged.kind], name_hash, version.timestamp, info, old.data, old.zstd)
             with trio.CancelScope(shield=True):
                 landed = await self._store.packs.submit(record).wait()
         return WriteReply(landed.newest, paid=debt is None or not landed.taken)
+
+    async def _with_metadata(self, name_hash: bytes, record: Record) -> Info:
+        """What a staged record says, with the POSTs that came to the version meanwhile, when it is shown already in another form."""
+        held = self._store.newest(name_hash)
+        if held is None or (held.timestamp, held.entry.etag) != (record.timestamp, record.info.etag):
+            return record.info
+        posted_at = record.info.posted_at
+        if held.modified <= (Timestamp.unpack(posted_at) if posted_at else held.timestamp):
+            return record.info
+        return info_of(await self._store.reader.describe(held, Path(*record.info.path)), None, record.info.file)
 
     async def refuse(self, version: Version) -> None:
         name_hash = self._store.hash(version.path)
@@ -180,6 +191,13 @@ class Staging:
                 raise Conflict(f"{version.path}: this version may still be committed")
             info = Info(("", "", ""), etag=version.etag)
             await self._write(Record(RecordKind.UNSTAGED, name_hash, version.timestamp, info))
+
+    async def release_old(self, path: Path, before: Timestamp) -> None:
+        """Promises of a name that nobody comes back for: the write that they were given to is over, and what it left staged is
+        refused in time (storage.client.mending)."""
+        promises = self._store.index.promises
+        while (at := next((at for name, at in promises.before(before, len(promises)) if name == path), None)) is not None:
+            await self._store.release(path, at)
 
     def turn(self, name_hash: bytes) -> trio.Lock:
         return self._locks[name_hash[-1]]

@@ -16,9 +16,11 @@ from ring.daemon.runner import Memory, Roster, Runner
 from ring.daemon.worker import Worker
 from ring.device import Device
 from ring.errors import Unavailable
+from ring.names import Path
 from ring.policy import Policy
 from ring.service.keeper import Keeper
 from ring.service.overlap import Overlap
+from ring.timestamp import TICKS_PER_SECOND, Timestamp
 from ring.world.interface import World, Write
 from storage.account.reaper import Reaper
 from storage.client.node import Node
@@ -36,7 +38,7 @@ from storage.object.reclaimer import ObjectReclaimer
 from storage.object.reconstructor import Reconstructor
 from storage.object.refill import Refiller
 from storage.object.replicator import ObjectReplicator
-from storage.object.settler import Settler
+from storage.object.settler import AGE_S, Settler
 from storage.object.store import ObjectStore
 from storage.object.updater import ObjectUpdater
 from storage.object.weights import STATE
@@ -136,6 +138,13 @@ def _refilled_by(storage: StorageRoom) -> Mapping[str, Overlap]:
     return {name: overlap for name, overlap in storage.keeper.overlaps.items() if name not in coded}
 
 
+async def _settle_coded(world: World, storage: StorageRoom, store: ObjectStore, policy: int, path: Path) -> None:
+    """What was committed by the write that a promise was given to is brought to a majority first, which ends the promise too."""
+    before = Timestamp(int((world.clock.now() - AGE_S) * TICKS_PER_SECOND))
+    await storage.client.coded.look(policy, path)
+    await store.staging.release_old(path, before)
+
+
 def _of_device(world: World, storage: StorageRoom, own: OwnDevice, rates: Background) -> list[tuple[Worker, Pacing]]:
     keeper, device = storage.keeper, own.device
     nodes = storage.devices.node_of
@@ -189,7 +198,10 @@ def _of_device(world: World, storage: StorageRoom, own: OwnDevice, rates: Backgr
             reclaimer = ObjectReclaimer(world.clock, device, store, ring, of_one, proposal, clear=clear)
             reclaimer.name = reclaimer.name.replace("object", policy.ring_name, 1)
             reclaiming.append((reclaimer, repair()))
-        settler = Settler(world, store, ring, partial(storage.client.settle_object, policy.index))
+        settle = partial(storage.client.settle_object, policy.index)
+        if policy.coded:
+            settle = partial(_settle_coded, world, storage, store, policy.index)
+        settler = Settler(world, store, ring, settle)
         for worker in (mover, auditor, compactor, expirer, updater, settler):
             worker.name = worker.name.replace("object", policy.ring_name, 1)
         return [
