@@ -1,10 +1,10 @@
 """The book replicator of a device: makes the replicas of its containers and accounts equal, by merging both ways.
 
-A Worker: a few partitions at a time, those first of which there are the fewest copies (storage.sync.order).  It compares set-hash trees with each other primary; of a book that differs, headers are merged
-first, then rows, page by page over the same range of names on both sides: what is missing or older on either side goes there (but
-rows in transit to shards, which the sharder brings on, and which keep the device from confirming a new ring).  A
-device that is no primary of a book drops it only when every primary holds exactly this content, and not while a new ring is not
-settled and the one before it names this device.
+A Worker: a few partitions at a time, those first of which there are the fewest copies (storage.sync.order).  It compares set-hash
+trees with each other primary; of a book that differs, headers are merged first, then rows, page by page over the same range of
+names on both sides: what is missing or older on either side goes there (but rows in transit to shards, which the sharder brings on,
+and which keep the device from confirming a new ring).  A device that is no primary of a book drops it only when every primary holds
+exactly this content, and not while a new ring is not settled and the one before it names this device.
 
 Neighbours: storage.rows.books (this device), storage.rows.merge (the rule), storage.client nodes (the others).
 """

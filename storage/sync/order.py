@@ -15,7 +15,7 @@ storage.container.replicator.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from typing import Generic, TypeVar
@@ -69,6 +69,16 @@ class Order:
         self._seen.add(span)
         self.looks += 1
         return span
+
+    def take(self, again: Callable[[], Span | None], at_most: int) -> list[Span]:
+        """Some of one level, to be looked at together; ``again`` gives what comes before them."""
+        level, spans = self.urgency, dict[Span, None]()
+        while len(spans) < at_most:
+            span = again() or (self.next() if self.urgency == level else None)
+            if span is None:
+                break
+            spans[span] = None
+        return list(spans)
 
     def back(self, span: Span, copies: int) -> None:
         """There is more to do of it: of what has so many copies, and no fewer."""

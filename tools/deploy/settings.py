@@ -16,7 +16,7 @@ reap_delay_s = 3600.0                # from the deletion of an account until wha
 shard_rows = 10000000                # a container with more rows is cut into shards
 shard_rows_per_s = 20000.0           # forwarded to shards, each device
 yield_slowdown = 0.5                 # background work goes slower when requests take longer than at best by more than this part
-yield_floor = 0.1                    # ... but never slower than this part of its rates; 1: it does not yield
+yield_floor = 0.25                   # ... but never slower than this part of its rates; 1: it does not yield
 yield_floor_urgent = 0.5             # ... nor do replicators while something has only one copy
 
 [devices]
@@ -63,7 +63,7 @@ class Background:
     shard_rows: int = 10_000_000
     shard_rows_per_s: float = 20_000.0
     yield_slowdown: float = 0.5
-    yield_floor: float = 0.1
+    yield_floor: float = 0.25
     yield_floor_urgent: float = 0.5
 
 
