@@ -21,6 +21,7 @@ from storage.object.device import LABEL_PATH, OpenDevice, format_device, open_de
 from storage.object.store import ObjectStore
 
 CLUSTER = "8d7f4c2e-test"
+GOLDEN = FilePath(__file__).parents[2] / "golden"
 HASHER = NameHasher(b"pre", b"suf")
 PART_POWER = 4
 SPANS = [Span(PART_POWER, partition) for partition in range(1 << PART_POWER)]
