@@ -39,7 +39,7 @@ from ring.timestamp import ZERO, Timestamp
 from ring.world.interface import Buffer
 from storage.client.bodies import OnePiece, drained
 from storage.client.books import BookOperations
-from storage.client.errors import NoQuorum
+from storage.client.errors import ClockAhead, NoQuorum
 from storage.client.fanout import Progress
 from storage.client.interface import Stored
 from storage.client.large import LargeBody
@@ -149,6 +149,7 @@ class _Round:
     denied: int = 0
     never: int = 0  # ... that gave it and never held what we wrote before
     released: bool = False
+    ahead: ClockAhead | None = None
 
     @property
     def newest(self) -> Version | None:
@@ -296,7 +297,10 @@ class Register:
             if round_.quorum.decided:
                 return round_
             self._release(round_)
-            short = attempts.short = replicas.short(f"{attempts.path}: too few primaries can wait for a conditional write")
+            short: RingfortError = replicas.short(f"{attempts.path}: too few primaries can wait for a conditional write")
+            if round_.ahead is not None:
+                short = ClockAhead(round_.ahead.message, hint=round_.ahead.hint)
+            attempts.short = short
             if not await self._renew(short, attempts):
                 if not round_.denied:
                     raise attempts.out_of(short.message)
@@ -325,6 +329,7 @@ class Register:
                     self._release_at(replicas.nodes[index], round_)
                 return Progress.SETTLED
             if isinstance(reply, RingfortError):
+                round_.ahead = reply if isinstance(reply, ClockAhead) else round_.ahead
                 settled = quorum.fail(index)
             elif not reply.given:
                 round_.denied |= 1 << index

@@ -139,16 +139,17 @@ async def test_what_was_written_before_it_counts_and_what_comes_after_does_not(
             answers[name] = (given.given, given.newest and given.newest.timestamp)
 
         async with trio.open_nursery() as nursery:
-            for task, name, at in (
-                (write, "before", 5),
-                (promise, "first", ballot(9)),
-                (write, "below", 8),
-                (promise, "lesser", ballot(7)),
-                (write, "above", 12),
-                (promise, "late", ballot(11)),
-            ):
-                nursery.start_soon(task, name, at)
-                await trio.lowlevel.checkpoint()
+            nursery.start_soon(write, "before", 5)
+            await trio.lowlevel.checkpoint()
+            nursery.start_soon(promise, "first", ballot(9))
+            await trio.lowlevel.checkpoint()
+            nursery.start_soon(write, "below", 8)
+            await trio.lowlevel.checkpoint()
+            nursery.start_soon(promise, "lesser", ballot(7))
+            await trio.lowlevel.checkpoint()
+            nursery.start_soon(write, "above", 12)
+            await trio.lowlevel.checkpoint()
+            nursery.start_soon(promise, "late", ballot(11))
         assert answers["before"] == Timestamp(5)
         assert answers["first"] == (True, Timestamp(5))
         assert answers["below"] == ballot(9)
