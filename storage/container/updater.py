@@ -17,6 +17,7 @@ from ring.device import Device
 from ring.errors import DiskFault, Unavailable
 from ring.names import Path
 from ring.service.overlap import Overlap
+from ring.timestamp import Timestamp
 from storage.client.node import BookHeader, Node
 from storage.container.stats import StatsMark
 from storage.rows.books import Books
@@ -58,7 +59,7 @@ class ContainerUpdater:
         settled: list[StatsMark] = []
         for account, marks in accounts.items():
             if await self._report(account, marks):
-                settled += marks
+                settled += [mark for mark in marks if not await self._outdone(mark)]
         self._books.clean(settled)
         self.reported += len(settled)
         self.unsettled = sum(map(len, accounts.values())) - len(settled)
@@ -81,3 +82,20 @@ class ContainerUpdater:
             except (Unavailable, DiskFault):
                 continue  # unknown: another majority, or another time
         return places.voters.majority(took)
+
+    async def _outdone(self, mark: StatsMark) -> bool:
+        """Whether a report of something else stands, with a later stamp.  Its device may have had a clock that was ahead, and be no
+        replica of the container any more, so that nobody else would ever correct it: this one is to be sent again, above it."""
+        row = mark.row
+        for device in self._overlap().places(mark.account).devices:
+            try:
+                page = await self._nodes(device).rows(mark.account, start="", end=row.name + "\0", limit=1, reverse=True)
+            except (Unavailable, DiskFault):
+                continue
+            for held in page.rows if page is not None else ():
+                same_life = (held.name, held.timestamp, held.deleted) == (row.name, row.timestamp, row.deleted)
+                if same_life and held.etag > row.etag and (held.size, held.count) != (row.size, row.count):
+                    self._books.stamp_above(Timestamp.parse(held.etag))
+                    return True
+            return False  # one that answers is enough: who stands elsewhere comes here
+        return False

@@ -19,7 +19,7 @@ import trio
 
 from ring.errors import BadInput, DiskFault, FormatError, RingfortError, Unavailable
 from ring.names import NameHasher, Path, Span
-from ring.timestamp import TimestampSource
+from ring.timestamp import Timestamp, TimestampSource
 from ring.world.interface import World, Write
 from storage.client.interface import Row
 from storage.client.node import BookHeader, BookState, LeafDigests, RowPage
@@ -219,6 +219,10 @@ class Books:
             else:
                 marks.append(report(book, entry.state, self._timestamps.next()))
         return marks
+
+    def stamp_above(self, stamp: Timestamp) -> None:
+        """Of the next reports: their stamps are above this one."""
+        self._timestamps.next(stamp)
 
     def clean(self, marks: Sequence[StatsMark]) -> None:
         """These reports are durable at a majority.  A container that changed meanwhile goes on owing.  Forgotten by a crash within

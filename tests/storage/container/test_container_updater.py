@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import trio
 
 from ring.daemon.worker import once
@@ -101,3 +103,23 @@ async def test_without_a_majority_the_report_is_owed_still(nursery: trio.Nursery
     ground.nodes[:] = nodes
     await pass_all(ground)
     assert (await ground.storage.head_account(ACCOUNT)).bytes_used == 5
+
+
+async def test_a_report_with_a_stamp_from_the_future_is_corrected(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Its device had a clock that was ahead, and holds the container no more."""
+    ground = await Ground.with_engines(nursery)
+    await ground.storage.put_container(CONTAINER, {})
+    await put(ground, "a", b"12345")
+    await pass_all(ground)
+    (row,) = (await ground.storage.list_account(ACCOUNT, Query())).items
+    assert isinstance(row, Row)
+    seconds = int(row.etag[:10]) + 20
+    wrong = replace(row, etag=f"{seconds:010d}{row.etag[10:]}", size=99, count=7)
+    await ground.storage._books.merge_rows(ACCOUNT, [wrong])
+    await put(ground, "b", b"1")
+    await pass_all(ground)
+    await pass_all(ground)
+    meta = await ground.storage.head_account(ACCOUNT)
+    assert (meta.object_count, meta.bytes_used) == (2, 6)
