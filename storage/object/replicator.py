@@ -67,7 +67,7 @@ class _Look:
     reached: dict[int, Node] = field(default_factory=dict)  # by device id; who fails is taken out
     pushes: deque[Push[int]] = field(default_factory=deque)  # to device ids, those with the fewest copies first
     left: int | None = None  # the fewest copies of what is left for another look; None: nothing is
-    kept: bool = False  # something was not taken there yet (a conditional write is in the way), and stays to be brought
+    kept: bool = False  # something was not taken there yet (a conditional write is in the way), or replaced: it is to be brought
     doubtful: bool = False  # something is held that may have been deleted, and goes nowhere (storage.sync.standing)
 
     @property
@@ -377,7 +377,7 @@ class ObjectReplicator:
                     failures.append(error)
                 else:
                     if sent is None:
-                        look.leave(push.copies)  # replaced meanwhile, by what is to be looked at anew
+                        look.kept = True  # replaced meanwhile, by what the next pass finds
                     else:
                         done.append(sent)
 
@@ -413,7 +413,7 @@ class ObjectReplicator:
             and not (look.overlap.moving and self._device.id in look.overlap.settled_at(look.span))
         ):
             await self._drop(look.span, list(look.reached.values()))
-        self.order.found(look.span, None if look.whole else 1 + len(look.reached))
+        self.order.found(look.span, None if look.whole else max(1, 1 + len(look.reached) - look.kept))
         if look.whole and self._overlap() is look.overlap:
             self.moving.found(look.span)
 

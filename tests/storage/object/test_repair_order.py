@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import trio
@@ -14,7 +15,7 @@ from ring.service.overlap import Overlap
 from ring.timestamp import Timestamp
 from ring.world.sim import SimWorld
 from storage.client.local import LocalNode
-from storage.client.node import Kind, Node, Version
+from storage.client.node import Kind, Node, NodeReading, Version
 from storage.object.replicator import ObjectReplicator
 from storage.sync.order import Order
 from tests.storage.client.ground import Distant, Ground, make_device, make_ring, open_engines
@@ -172,6 +173,31 @@ async def test_partitions_known_to_be_short_come_first_in_the_next_pass(nursery:
     await once(worker)
     assert set(looked[: len(shared)]) == shared and len(looked) > len(shared)
     assert worker.progress().facts["short_partitions"] == 0
+
+
+async def test_what_is_replaced_again_and_again_holds_nothing_up(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+    """A client writes one object all the time, to this device alone: each time it is to be sent it has another version."""
+    scene = await Scene.start(nursery, PATHS[:60])
+    hot = next(path for path in PATHS[60:] if 0 in scene.primaries(path))
+    await scene.put(hot, [0])
+    await scene.replace(2)
+    worker = scene.worker(0)
+    store = scene.ground.engines[0][0]
+    reading = store.object_by_key
+    writes = itertools.count(2)
+
+    async def read(key: bytes) -> NodeReading | None:
+        version = Version(hot, Timestamp(next(writes)), Kind.OBJECT, 0, "e", "a/b")
+        await scene.ground.nodes[0].put_small(version, b"", None)
+        return await reading(key)
+
+    store.object_by_key = read  # type: ignore[method-assign]  # the client
+    await once(worker)
+    assert all(len(held) == 3 for path, held in scene.holders.items() if 0 in scene.primaries(path) and path != hot)
+    assert worker.order.short() == 1
+    store.object_by_key = reading  # type: ignore[method-assign]
+    await once(worker)
+    assert worker.order.short() == 0
 
 
 async def _repaired(nursery: trio.Nursery, hash_order: bool) -> Scene:
