@@ -155,6 +155,7 @@ class LocalNode:
         )
 
     async def put_small(self, version: Version, data: Buffer, debt: Debt | None) -> WriteReply:
+        self.vote(version.path)
         at = self._enter()
         try:
             reply = await self._ask(self.store.put_small(version, data, debt))
@@ -192,6 +193,7 @@ class LocalNode:
         return await self._ask(self.store.get(path, timestamp, offset, length))
 
     async def merge_header(self, header: BookHeader) -> BookState:
+        self.vote(header.path)
         at = self._enter()
         try:
             return await self._ask(self.books.merge_header(header))
@@ -199,6 +201,7 @@ class LocalNode:
             self.gate.leave(at)
 
     async def merge_rows(self, book: Path, rows: Sequence[Row]) -> BookState | None:
+        self.vote(book)
         at = self._enter()
         try:
             return await self._ask(self.books.merge_rows(book, rows))
@@ -256,8 +259,8 @@ class LocalNode:
         self._check()
 
     def vote(self, path: Path) -> None:
-        """Before what is held of a name, or that nothing is, counts among its replicas: when it is asked by an edition.  StaleRing;
-        Unavailable while the device is being refilled."""
+        """Before the device counts as one of a name's replicas, in reading or in writing: when it is asked by an edition.
+        StaleRing; Unavailable while it is being refilled."""
         self._check()
         if self.trust is not None and self.trust.waits and self._edition:
             self.trust.check(path, self.policy)
@@ -316,6 +319,7 @@ class _PayingUpload:
 
     async def commit(self, version: Version, debt: Debt | None) -> WriteReply:
         node = self._node.under(self.claim)
+        node.vote(version.path)
         at = node._enter()
         try:
             reply = await node._ask(self._upload.commit(version, debt))

@@ -1,9 +1,10 @@
 """Trust: whether that a device lacks something may count.  Pure.
 
 A device whose disk was replaced, or that lost some of what it had acknowledged, answers like one that never knew of it: two such
-answers would be a majority for "not there".  So until others have brought it a partition (storage.object.refill), it is no voter
-there: it takes writes and copies, gives bodies of versions that are known by name, lets itself be compared, and does not say what
-is newest.  Every partition by itself is trusted again as soon as enough others have vouched that all they hold of it is here.
+answers would be a majority for "not there", and two such devices a majority that takes an older write for news.  So until others
+have brought it a partition (storage.object.refill), it is no voter there, neither in reading nor in writing: what is asked by an
+edition of the rings is refused.  It takes copies, gives bodies of versions that are known by name, and lets itself be compared.
+Every partition by itself is trusted again as soon as enough others have vouched that all they hold of it is here.
 
 Neighbours: local (asks before it answers), storage.object.refill (waits, fills).
 """

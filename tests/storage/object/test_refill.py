@@ -31,7 +31,7 @@ from storage.object.replicator import ObjectReplicator
 from storage.object.store import ObjectStore
 from storage.rows.books import Books
 from tests.storage.client.ground import HASHER, PART_POWER, make_device, make_ring, open_engines
-from tests.storage.object.object_rig import noise, path, put, put_file, read
+from tests.storage.object.object_rig import noise, path, put, put_file, read, version
 
 CLAIM = Claim(1)  # a client's
 
@@ -267,7 +267,20 @@ async def test_an_empty_disk_votes_when_it_holds_what_the_others_hold(autojump_c
         ):
             with pytest.raises(Unavailable, match="refilled"):
                 await ask()
-        await put(rig.engines[0][0], "new", 9, b"it takes writes")
+        new = version("new", 9, b"new")
+        for ask in (
+            lambda: client.put_small(new, b"new", None),
+            lambda: client.merge_rows(container, [Row("new", Timestamp(9), 1, "e", "t")]),
+            lambda: client.merge_header(BookHeader(container, Timestamp(9), None)),
+        ):
+            with pytest.raises(Unavailable, match="refilled"):
+                await ask()
+        upload = await client.put_large(path("new"), 3)
+        await upload.write(b"new")
+        with pytest.raises(Unavailable, match="refilled"):
+            await upload.commit(new, None)
+        await upload.abort()
+        await rig.nodes[0].put_small(new, b"new", None)  # a copy, by no edition
         refiller = rig.refiller(0)
         await run(refiller)
         assert not waits(rig, 0)
