@@ -10,7 +10,9 @@
     reader.py    reading a version, every byte checked
     store.py     ObjectStore: the object half of a Node, its start, its background tasks
     compaction.py   a Worker: gives back the room of what is dead; victims.py: which segments; weights.py: what is alive where
-    auditor.py   a Worker: finds what has rotted and puts it aside
+    auditor.py   a Worker: finds what has rotted             removal.py  what is let go of or put aside
+    staged.py    what is staged and refused (erasure-coded policies)         staging.py   the steps of such a write
+    policy_device.py   the part of a device for one more policy           reconstructor.py  a Worker: brings fragments home
     due.py       when objects are to go                    expirer.py   a Worker: deletes them then
 
 A record in the log commits everything.  ``store`` puts the others together; ``storage.client.local`` calls it.  Formats:

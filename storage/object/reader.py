@@ -20,7 +20,7 @@ from storage.object.device import OpenDevice
 from storage.object.entry import Held
 from storage.object.errors import BadRecord
 from storage.object.files import disk_fault, file_path, file_problem, open_pieces
-from storage.object.record import HEAD_BYTES, Info, Record, RecordKind, decode_info, decode_record
+from storage.object.record import HEAD_BYTES, Info, Record, decode_info, decode_record
 from storage.object.segments import Place, Segments
 
 

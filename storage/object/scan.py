@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ring.world.interface import File
 from storage.object.errors import BadRecord, ForeignRecord
@@ -61,6 +61,16 @@ class Damaged:
 
 
 Finding = Found | Damaged
+
+
+@dataclass(slots=True)
+class StartReport:
+    """What the start found, for the log."""
+
+    rebuilt: bool = False  # the index was made anew from the whole log
+    replayed: int = 0  # records
+    torn_bytes: int = 0  # cut from the end of the log
+    damaged: list[tuple[int, int, int]] = field(default_factory=list)  # segment, offset, end: skipped
 
 
 class Scanner:

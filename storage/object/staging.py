@@ -160,7 +160,7 @@ class Staging:
         return WriteReply(landed.newest, paid=debt is None or not landed.taken)
 
     async def _with_metadata(self, name_hash: bytes, record: Record) -> Info:
-        """What a staged record says, with the POSTs that came to the version meanwhile, when it is shown already in another form."""
+        """What a staged record says; when the version is shown already in another form, with the POSTs that came to it."""
         held = self._store.newest(name_hash)
         if held is None or (held.timestamp, held.entry.etag) != (record.timestamp, record.info.etag):
             return record.info

@@ -13,11 +13,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 
 import trio
 
-from ring.errors import BadInput, Conflict, DiskFault, FormatError
+from ring.errors import BadInput, DiskFault, FormatError, NewerFormat
 from ring.names import NameHasher, Path, Span
 from ring.timestamp import Timestamp
 from ring.world.interface import Buffer, World
@@ -25,24 +24,24 @@ from storage.client.errors import ObjectNotFound
 from storage.client.node import Debt, Kind, LeafDigests, NodeReading, Promised, Upload, Version, WriteReply
 from storage.object import due
 from storage.object.admission import Admission
-from storage.object.device import QUARANTINE, OpenDevice
+from storage.object.device import OpenDevice
 from storage.object.entry import Held
 from storage.object.errors import DeviceOutOfService
-from storage.object.files import FileWriter, disk_fault, file_name, file_path, remove
+from storage.object.files import FileWriter, disk_fault, file_path, remove
 from storage.object.index import Index
 from storage.object.packs import BATCH_BYTES_MAX, SEGMENT_BYTES_MAX, Landed, Packs, Pending
 from storage.object.reader import Reader
 from storage.object.record import (
     DATA_BYTES_MAX,
     RECORD_BYTES_MAX,
-    Info,
     Record,
     RecordKind,
     debt_of,
     info_of,
     version_of,
 )
-from storage.object.scan import Damaged, Found
+from storage.object.removal import Removal
+from storage.object.scan import Damaged, Found, StartReport
 from storage.object.segment import COMPACTED, LOG_START, Position
 from storage.object.segments import Place
 from storage.object.staging import Staging
@@ -57,19 +56,8 @@ COMMIT_FAILURES_MAX = 5
 REPLAY_BATCH = 10_000
 SMALL_BYTES_MAX = DATA_BYTES_MAX
 SUSPECTS_MAX = 1000
-QUARANTINED_MAX = 1000  # more than that, and the device itself is to blame
 TORN_BYTES_MAX = BATCH_BYTES_MAX + RECORD_BYTES_MAX
 SYSTEM_METADATA = "x-sysmeta-"
-
-
-@dataclass(slots=True)
-class StartReport:
-    """What the start found, for the log."""
-
-    rebuilt: bool = False  # the index was made anew from the whole log
-    replayed: int = 0  # records
-    torn_bytes: int = 0  # cut from the end of the log
-    damaged: list[tuple[int, int, int]] = field(default_factory=list)  # segment, offset, end: skipped
 
 
 class Write:
@@ -102,7 +90,7 @@ class ObjectStore:
         self.staging = Staging(self)
         self.standing = Standing(device.disk, OBJECTS_PATH)
         self.in_doubt: set[str] = set()  # files that have a name and wait for their record
-        self.quarantined = 0  # since the start
+        self.removal = Removal(self)
         self.report = StartReport()
         self._hasher = hasher
         self._ready = False
@@ -113,7 +101,6 @@ class ObjectStore:
         self._committed = trio.Event()
         self._commit_failures = 0
         self._index_damaged = False
-        self._dropping: dict[bytes, trio.Event] = {}  # by hash: one drop at a time, so that it finds what it is for
 
     # ---- life
 
@@ -121,6 +108,9 @@ class ObjectStore:
         """Bring the index up to the end of the log.  DeviceOutOfService when the disk does not let us."""
         try:
             await self._open()
+        except NewerFormat as error:
+            self.device.fail(error.message)
+            raise DeviceOutOfService(f"device {self.device.device_id} cannot be opened: {error.message}", hint=error.hint) from error
         except (OSError, FormatError, DiskFault) as error:
             self.device.fail(f"it cannot be opened: {error}")
             raise DeviceOutOfService(
@@ -165,6 +155,8 @@ class ObjectStore:
                         raise FormatError("the index names a segment that is not there")
                     self.index.forget_segment(sequence)
             await self._replay()
+        except NewerFormat:
+            raise  # the index is all right
         except FormatError:
             await self.index.clear()
             await self._replay()
@@ -250,7 +242,7 @@ class ObjectStore:
                 self.index_failed(error)
             raise
         if record.kind is RecordKind.DROP:
-            self._dropping.pop(record.hash, None)
+            self.removal.dropped(record.hash)
         self._changed.set()
         if self.index.backlog >= COMMIT_RECORDS:
             self._many.set()
@@ -317,54 +309,11 @@ class ObjectStore:
         """Let go of a version that others hold (a handoff's, a reclaimed tombstone); False when it is not held (any more).
 
         Conflict while it owes a container row.  It is no deletion: nothing is told to anybody."""
-        held = self._get(key)
-        if held is None:
-            return False
-        if self.index.owes(key):
-            raise Conflict("it still owes a container row", hint="pay it first")
-        return await self._drop(held, reason)
+        return await self.removal.drop(key, reason)
 
     async def quarantine(self, key: bytes) -> bool:
         """Put a damaged version aside, so that a sound copy can come from another device; False when it is not held (any more)."""
-        held = self._get(key)
-        if held is None:
-            return False
-        if held.entry.in_file:
-            name = file_name(held.hash, held.timestamp, held.entry.serial)
-            try:
-                with suppress(FileNotFoundError):  # that is its damage
-                    await self.device.disk.rename(file_path(held.hash, held.timestamp, held.entry.serial), f"{QUARANTINE}/{name}")
-            except OSError as error:
-                raise disk_fault(self.device.device_id, "put a file into quarantine", error) from error
-        lost = await self._note_of(held)
-        gone = await self._drop(held, "quarantined")
-        if gone and lost is not None:  # that there is this version stays known, or too few might know of it
-            await self.packs.submit(lost).wait()
-        return gone
-
-    async def _note_of(self, held: Held) -> Record | None:
-        """Of a fragment: what says that there is the version, without its data."""
-        if held.entry.kind is not RecordKind.FRAGMENT:
-            return None
-        try:
-            version = await self.reader.describe(held, await self.reader.path(held))
-        except DiskFault:
-            return None
-        return Record(RecordKind.NOTE, held.hash, held.timestamp, info_of(version, None))
-
-    async def _drop(self, held: Held, reason: str) -> bool:
-        while (under_way := self._dropping.get(held.hash)) is not None and not under_way.is_set():
-            await under_way.wait()
-        if self._get(held.key) is None:
-            return False
-        info = Info(("", "", ""), etag=held.entry.etag, reason=reason)  # the path may be what is damaged
-        pending = self.packs.submit(Record(RecordKind.DROP, held.hash, held.timestamp, info))
-        pending.settled = settled = self._dropping[held.hash] = trio.Event()
-        try:
-            return (await pending.wait()).taken
-        finally:
-            if pending.done and self._dropping.get(held.hash) is settled:  # else it is on its way still
-                del self._dropping[held.hash]
+        return await self.removal.quarantine(key)
 
     def known(self, name_hash: bytes, version: Version, debt: Debt | None) -> Write | None:
         """The answer to a write of a version that is held already, or is older than what is, or than where the ring has closed;
@@ -508,18 +457,12 @@ class ObjectStore:
 
     async def examine(self, key: bytes) -> bool:
         """Read all of a version and quarantine it when it is damaged: False then."""
-        held = self._get(key)
-        if held is None or not await self.reader.problem(held):
-            return True
-        now = self._get(key)
-        if now is None or now.entry != held.entry:
-            return True  # something else lies there by now
-        self.quarantined += 1
-        if self.quarantined > QUARANTINED_MAX:
-            self.device.fail("too much of what it holds is damaged")
-        self.device.check()
-        await self.quarantine(key)
-        return False
+        return await self.removal.examine(key)
+
+    @property
+    def quarantined(self) -> int:
+        """Since the start."""
+        return self.removal.quarantined
 
     def refers(self, name_hash: bytes, path: str) -> bool:
         """Whether the index holds a version, shown or staged, whose data is the file ``path``."""
