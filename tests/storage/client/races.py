@@ -15,7 +15,7 @@ from typing import Any, cast
 import trio
 
 from ring.errors import RingfortError, Unavailable
-from ring.names import Path
+from ring.names import NameHasher, Path
 from ring.service.overlap import Claim
 from ring.timestamp import TimestampSource
 from ring.wire.message import BytesBody
@@ -23,12 +23,14 @@ from ring.world.sim import SimWorld, run
 from storage.client.bodies import drained
 from storage.client.cluster import ClusterStorage
 from storage.client.errors import ObjectNotFound, PreconditionFailed
+from storage.client.fake_node import FakeObjects
 from storage.client.interface import Condition, NewObject
+from storage.client.local import LocalNode
 from storage.client.node import Node
 from storage.client.reach import Settings
 from tests.sim.linearizable import ALWAYS, Fate, Operation, When, violation
 from tests.sim.linearizable import Condition as Asked
-from tests.storage.client.ground import Ground
+from tests.storage.client.ground import HASHER, Ground, make_device
 
 OBJECT = Path("AUTH_a", "c", "o")
 SETTINGS = Settings(
@@ -108,12 +110,14 @@ class _Skewed:
         return self._world.clock.now() + self._ahead_s
 
 
-def play(seed: int, plan: Plan, replicas: int = 3) -> Race:
-    """A race to its end; ``wrong`` says what cannot be explained."""
+def play(seed: int, plan: Plan, replicas: int = 3, *, devices: Callable[[NameHasher], FakeObjects] = FakeObjects) -> Race:
+    """A race to its end; ``wrong`` says what cannot be explained.  ``devices``: others than those that keep their promises."""
 
     async def main() -> Race:
         async with trio.open_nursery() as nursery:
             ground = Ground.make(nursery, device_count=replicas + 1, replicas=replicas)
+            for number in range(replicas + 1):
+                ground.nodes[number] = LocalNode(make_device(number), devices(HASHER), ground.books[number], ground.payer)
             race = Race(seed, plan, nursery)
             await race.run(ground)
             nursery.cancel_scope.cancel()
