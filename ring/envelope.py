@@ -14,7 +14,7 @@ import msgspec
 import zstandard
 
 from ring.device import Device
-from ring.errors import FormatError
+from ring.errors import FormatError, NewerFormat
 from ring.placement import NO_DEVICE, PART_POWER_MAX
 
 FORMAT_VERSION = 1
@@ -64,7 +64,7 @@ def unseal(magic: bytes, kind: str, data: bytes, model: type[Header], body_bytes
         raise FormatError(f"a {kind} is cut short")
     version = int.from_bytes(data[8:10], "big")
     if version > FORMAT_VERSION:
-        raise FormatError(f"a {kind} of format {version}, this is {FORMAT_VERSION}", hint="upgrade this node first")
+        raise NewerFormat(f"a {kind}", version, FORMAT_VERSION)
     header_length, body_length = int.from_bytes(data[12:16], "big"), int.from_bytes(data[16:20], "big")
     if len(data) != _FIXED + header_length + body_length:
         raise FormatError(f"a {kind} is cut short or has something behind its end")

@@ -8,10 +8,13 @@
       DiskFault              a device could not keep its promise (I/O error, full, torn)
         DiskFull
       FormatError            bytes on disk or on the wire are not what their format says
+      NewerFormat          a newer program wrote them: they are right, and left alone
 
 Each package hangs its own errors below these (see its errors.py).  A timeout or a lost connection is Unavailable, never
 NotFound: absence of evidence deletes nothing.
 """
+
+from __future__ import annotations
 
 
 class RingfortError(Exception):
@@ -49,3 +52,20 @@ class DiskFull(DiskFault):
 
 class FormatError(RingfortError):
     """Bytes are not what their format says."""
+
+
+class NewerFormat(FormatError):
+    """A newer program wrote it.  Nobody repairs, replaces or makes anew what raises this."""
+
+    def __init__(self, what: str, version: int, known: int, *, path: str = "") -> None:
+        """``what`` has format ``version``, and this program knows up to ``known``."""
+        where = f"{path}: " if path else ""
+        super().__init__(
+            f"{where}{what} has format {version}; this program knows up to {known}",
+            hint="run the newer version of ringfort that wrote it",
+        )
+        self._said = what, version, known
+
+    def at(self, path: str) -> NewerFormat:
+        """The same, said of a file."""
+        return NewerFormat(*self._said, path=path)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from uuid import UUID
 
-from ring.errors import FormatError
+from ring.errors import FormatError, NewerFormat
 from ring.world.interface import Buffer
 
 MAGIC = b"RFVLOG1\n"
@@ -60,9 +60,9 @@ def decode_header(data: bytes) -> Header:
     if len(data) < HEADER_BYTES or data[:8] != MAGIC:
         raise FormatError("not a volume log")
     _, version, epoch, volume, crc = _HEADER.unpack_from(data)
-    if version != VERSION:
-        raise FormatError(f"the volume log has version {version}", hint="it was written by a newer Ringfort")
-    if crc != zlib.crc32(data[: HEADER_BYTES - 4]):
+    if version > VERSION:
+        raise NewerFormat("the volume log", version, VERSION)
+    if version != VERSION or crc != zlib.crc32(data[: HEADER_BYTES - 4]):
         raise FormatError("the volume log's header is damaged")
     return Header(epoch, UUID(bytes=volume))
 

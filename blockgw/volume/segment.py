@@ -15,7 +15,7 @@ from typing import TypeVar
 import msgspec
 import zstandard
 
-from ring.errors import FormatError
+from ring.errors import FormatError, NewerFormat
 
 _FRAME = struct.Struct("<8sIII")
 FRAME_BYTES = _FRAME.size
@@ -101,10 +101,10 @@ def _unframe(magic: bytes, data: bytes) -> bytes:
     if len(data) < FRAME_BYTES or data[:8] != magic:
         raise FormatError(f"not a {magic[2:6].decode()} object")
     _, version, length, crc = _FRAME.unpack_from(data)
-    if version != VERSION:
-        raise FormatError(f"a volume object has version {version}", hint="it was written by a newer Ringfort")
+    if version > VERSION:
+        raise NewerFormat("a volume object", version, VERSION)
     payload = data[FRAME_BYTES : FRAME_BYTES + length]
-    if len(payload) != length or zlib.crc32(payload) != crc:
+    if version != VERSION or len(payload) != length or zlib.crc32(payload) != crc:
         raise FormatError("a volume object is damaged")
     return payload
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from ring.errors import FormatError
+from ring.errors import FormatError, NewerFormat
 from storage.client.interface import ObjectMeta
 
 VERSION = 1
@@ -91,8 +91,10 @@ def decode(data: bytes) -> Manifest:
         body = msgspec.json.decode(data, type=_Body)
     except msgspec.MsgspecError as error:
         raise FormatError(f"not a manifest: {error}") from error
+    if body.v > VERSION:
+        raise NewerFormat("a manifest", body.v, VERSION)
     if body.v != VERSION:
-        raise FormatError(f"a manifest of version {body.v}; this release reads {VERSION}")
+        raise FormatError(f"not a manifest: it has format {body.v}")
     return Manifest(body.upload, body.parts)
 
 

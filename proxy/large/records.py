@@ -12,7 +12,7 @@ from enum import Enum
 import msgspec
 
 from proxy.large.manifest import Part
-from ring.errors import FormatError
+from ring.errors import FormatError, NewerFormat
 
 VERSION = 1
 RECORDS = "uploads/"
@@ -51,8 +51,10 @@ def decode(data: bytes) -> Record:
         record = msgspec.json.decode(data, type=Record)
     except msgspec.MsgspecError as error:
         raise FormatError(f"not an upload's record: {error}") from error
+    if record.v > VERSION:
+        raise NewerFormat("an upload's record", record.v, VERSION)
     if record.v != VERSION:
-        raise FormatError(f"an upload's record of version {record.v}; this release reads {VERSION}")
+        raise FormatError(f"not an upload's record: it has format {record.v}")
     return record
 
 

@@ -19,7 +19,7 @@ from enum import Enum
 
 import msgspec
 
-from ring.errors import DiskFault, FormatError, Unavailable
+from ring.errors import DiskFault, NewerFormat, Unavailable
 from ring.kv.interface import Delete, Entry, LeaseId, Operation, Put
 from ring.kv.state import Change, Granted, Revoked, State, Transacted
 
@@ -173,14 +173,14 @@ def _encode_operation(operation: Operation) -> _Put | _Delete:
 
 
 def decode(data: bytes) -> Found:
-    """WHOLE, TORN or ROTTEN.  FormatError when a newer version wrote it: that is for people to solve, not to be repaired."""
+    """WHOLE, TORN or ROTTEN.  NewerFormat when a newer version wrote it: that is for people to solve, not to be repaired."""
     if len(data) < _HEAD_FIXED or data[:8] != MAGIC:
         return Found(Condition.ROTTEN, reason="it does not begin as a log does")
     end = _HEAD_FIXED + int.from_bytes(data[12:20], "big")
     intact = zlib.crc32(data[_HEAD_FIXED:end], zlib.crc32(data[:20])) == int.from_bytes(data[20:24], "big")
     version = int.from_bytes(data[8:10], "big")
     if intact and version > FORMAT_VERSION:
-        raise FormatError(f"a control-state log of format {version}, this is {FORMAT_VERSION}", hint="run the newer version")
+        raise NewerFormat("a control-state log", version, FORMAT_VERSION)
     if not intact or end > len(data):
         return Found(Condition.ROTTEN, reason="its head fails its checksum")
     try:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from ring.errors import BadInput, Conflict, FormatError
+from ring.errors import BadInput, Conflict, FormatError, NewerFormat
 from ring.service.horizon import Horizon
 
 MAGIC = "ringfort-edition"
@@ -97,10 +97,7 @@ def decode(data: bytes) -> Edition:
         if file.magic != MAGIC or zlib.crc32(file.edition) != file.checksum:
             raise FormatError("not an edition of rings, or a damaged one")
         if file.format > FORMAT:
-            raise FormatError(
-                f"an edition of rings has format {file.format}; this program knows up to {FORMAT}",
-                hint="run the newer version of ringfort that wrote it",
-            )
+            raise NewerFormat("an edition of rings", file.format, FORMAT)
         return msgspec.json.decode(file.edition, type=Edition)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise FormatError(f"an edition of rings that cannot be read: {error}") from error

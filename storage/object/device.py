@@ -15,17 +15,18 @@ from dataclasses import dataclass, field
 
 import trio
 
-from ring.errors import BadInput, Conflict, DiskFault, DiskFull, FormatError
+from ring.errors import BadInput, Conflict, DiskFault, DiskFull, FormatError, NewerFormat
 from ring.world.interface import Disk, Tables, World
 from storage.object.errors import DeviceAway, DeviceOutOfService
 from storage.object.health import Health, State
+from storage.object.upgrade import bring_up
 
 LABEL_PATH = "device.json"
 FORMATTING_PATH = "device.formatting"  # the label to be, while the folders are made
 LABEL_MAGIC = "ringfort device"
 REFILL_PATH = "refill.json"  # while it may lack what it acknowledged
 REFILL_MAGIC = "ringfort refill"
-FORMATS: Mapping[str, int] = {"label": 1, "pack": 1, "file": 1, "index": 1, "rows": 1}
+FORMATS: Mapping[str, int] = {"label": 1, "pack": 3, "file": 1, "index": 3, "rows": 1}  # that this program writes; upgrade.py
 
 PACKS = "packs"
 FILES = "files"
@@ -75,10 +76,7 @@ class Label:
             raise FormatError(f"{LABEL_PATH} is damaged", hint="restore it from a backup of the label; the data is still there")
         for name, version in label.formats.items():
             if version > FORMATS.get(name, 0):
-                raise FormatError(
-                    f"the device's {name} format is version {version}; this program knows up to {FORMATS.get(name, 0)}",
-                    hint="run the newer version of ringfort that wrote it",
-                )
+                raise NewerFormat(f"what the device calls {name}", version, FORMATS.get(name, 0), path=LABEL_PATH)
         return label
 
 
@@ -106,6 +104,14 @@ class OpenDevice:
             self.health.erred(error, reason, trio.current_time())
         if not self.health.out:
             self.health.failed(reason, trio.current_time())
+
+    async def lost(self, reason: str) -> None:
+        """It lacks what it acknowledged: out of service, and no voter until others have brought it back."""
+        try:
+            await mark_refill(self.disk, reason)
+        except OSError:
+            self.health.stays_out = True  # opened anew it would say "never heard of it"
+        self.fail(reason)
 
     def erred(self, error: BaseException | None, place: str) -> None:
         """An operation failed; that may be too much for the device.  ``place``: what it was done to."""
@@ -166,6 +172,7 @@ async def open_device(
     try:
         if not await takes_writes(disk):
             raise DeviceAway(f"{root} takes no writes: it is mounted read-only", hint="what made it so?  See the kernel's log")
+        label = await bring_up(disk, label, LABEL_PATH, FORMATS)
         tables = await _open_tables(disk)
     except OSError as error:
         raise DeviceOutOfService(f"the tables of {root} cannot be opened: {error}") from error

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import trio
 
-from ring.errors import BadInput, DiskFault, DiskFull, FormatError
+from ring.errors import BadInput, DiskFault, DiskFull, FormatError, NewerFormat
 from ring.timestamp import Timestamp
 from ring.wire.message import FileSlice, Piece
 from ring.world.interface import Buffer, Disk, File, OpenMode
@@ -49,6 +49,8 @@ class Identity:
         if len(data) != _IDENTITY.size + 4 or zlib.crc32(memoryview(data)[:-4]) != int.from_bytes(data[-4:], "big"):
             raise FormatError("the file's identity is damaged")
         magic, digest, version, size, checksum = _IDENTITY.unpack_from(data)
+        if magic[:3] == _IDENTITY_MAGIC[:3] and magic[3] > _IDENTITY_MAGIC[3]:
+            raise NewerFormat("a file's identity", magic[3], _IDENTITY_MAGIC[3])
         if magic != _IDENTITY_MAGIC:
             raise FormatError("the file's identity has another format")
         return cls(digest, Timestamp.unpack(version), size, checksum)

@@ -14,7 +14,7 @@ import zlib
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 
-from ring.errors import BadInput, FormatError, NotFound
+from ring.errors import BadInput, FormatError, NewerFormat, NotFound
 from ring.names import Path
 from ring.timestamp import Timestamp
 from ring.world.interface import Disk, OpenMode
@@ -65,10 +65,7 @@ def decode(data: bytes, name: str) -> Returned:
         if body["magic"] != MAGIC or checksum != _checksum(body):
             raise FormatError(f"{name}{SUFFIX} is damaged")
         if body["format"] > FORMAT:
-            raise FormatError(
-                f"{name}{SUFFIX} has format {body['format']}; this program knows up to {FORMAT}",
-                hint="run the newer version of ringfort that wrote it",
-            )
+            raise NewerFormat("what was put aside", int(body["format"]), FORMAT, path=f"{name}{SUFFIX}")
         posted = body["metadata_timestamp"]
         version = Version(
             Path(*body["path"]),

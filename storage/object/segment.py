@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ring.errors import FormatError
+from ring.errors import FormatError, NewerFormat
 from ring.world.interface import Buffer
 
 SEGMENT_MAGIC = b"RFPACK\r\n"
@@ -76,10 +76,7 @@ class SegmentHead:
         if checksum != zlib.crc32(memoryview(data)[: layout.size - 4]):
             raise FormatError("the segment's head is damaged, or newer than this program knows")
         if version > SEGMENT_VERSION:
-            raise FormatError(
-                f"the segment has format {version}; this program knows up to {SEGMENT_VERSION}",
-                hint="run the newer version of ringfort that wrote it",
-            )
+            raise NewerFormat("the segment", version, SEGMENT_VERSION)
         if version == 1:
             _, _, sequence, device_id, salt, _ = _HEAD_1.unpack_from(data)
             return cls(sequence, device_id, salt, version=1)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import trio
 
-from ring.errors import DiskFault, FormatError
+from ring.errors import DiskFault, FormatError, NewerFormat
 from ring.world.interface import File, OpenMode
 from storage.object.device import PACKS, OpenDevice
 from storage.object.scan import Finding, scan
@@ -225,6 +225,8 @@ async def _read_head(file: File, sequence: int) -> SegmentHead:
     """From the file, or from the copy beside it when that sector is rotten."""
     try:
         head = SegmentHead.decode(await file.pread(0, SEGMENT_HEAD_BYTES))
+    except NewerFormat as error:
+        raise error.at(f"{PACKS}/{sequence:08x}") from None
     except (FormatError, OSError):
         copy = await file.get_xattr(XATTR)
         if copy is None:

@@ -17,7 +17,7 @@ from zlib import crc32
 
 import msgspec
 
-from ring.errors import FormatError
+from ring.errors import FormatError, NewerFormat
 
 FOLDER = "rows"
 LOG_MAGIC = b"RFROWLOG"
@@ -124,7 +124,7 @@ def _decode_head(data: bytes, sequence: int) -> int:
     if magic != LOG_MAGIC or checksum != crc32(data[: LOG_HEAD_BYTES - 4]):
         raise _Torn("its head is damaged")
     if version > LOG_VERSION:
-        raise FormatError(f"{log_path(sequence)} has format {version}; this program knows up to {LOG_VERSION}")
+        raise NewerFormat("the log of rows", version, LOG_VERSION, path=log_path(sequence))
     if found != sequence:
         raise FormatError(f"{log_path(sequence)} calls itself {log_path(found)}")
     return LOG_HEAD_BYTES

@@ -20,7 +20,7 @@ import json
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 
-from ring.errors import DiskFault, FormatError, Unavailable
+from ring.errors import DiskFault, NewerFormat, Unavailable
 from ring.service.horizon import NO_HORIZON, Horizon
 from ring.timestamp import TICKS_MAX, Timestamp
 from ring.world.interface import Disk
@@ -38,7 +38,7 @@ def encode(marks: Mapping[str, int]) -> bytes:
 
 
 def decode(data: bytes, path: str) -> dict[str, int]:
-    """None at all when it is damaged.  FormatError when it is of a newer format."""
+    """None at all when it is damaged.  NewerFormat."""
     try:
         body = json.loads(data)
         checksum = body.pop("checksum")
@@ -46,10 +46,7 @@ def decode(data: bytes, path: str) -> dict[str, int]:
             return {}
         version = int(body["format"])
         if version > FORMAT:
-            raise FormatError(
-                f"{path} has format {version}; this program knows up to {FORMAT}",
-                hint="run the newer version of ringfort that wrote it",
-            )
+            raise NewerFormat("the device's mark", version, FORMAT, path=path)
         marks = {str(name): int(ticks) for name, ticks in body["clean"].items()}
     except (ValueError, KeyError, TypeError, AttributeError):
         return {}
@@ -67,7 +64,7 @@ class Standing:
         self._marks: dict[str, int] = {}
 
     async def load(self) -> None:
-        """OSError; FormatError when a newer program wrote it."""
+        """OSError; NewerFormat when a newer program wrote it."""
         try:
             data = await self._disk.read_file(self._path)
         except FileNotFoundError:

@@ -46,7 +46,7 @@ def test_a_newer_format_is_refused_and_a_damaged_mark_is_none() -> None:
     for place in range(len(data)):
         assert decode(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :], PATH) in ({}, MARKS)
     newer = encode_as(2)
-    with pytest.raises(FormatError, match=f"{PATH} has format 2; this program knows up to 1"):
+    with pytest.raises(FormatError, match=f"{PATH}: the device.s mark has format 2; this program knows up to 1"):
         decode(newer, PATH)
 
 
