@@ -25,6 +25,7 @@ Neighbours: watch (looks, opens), device (tells of errors, asks), tools.deploy.d
 from __future__ import annotations
 
 import errno
+import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -73,7 +74,20 @@ class Reserve:
 class Health:
     """``now`` is trio's clock, in seconds.  ``changed`` is told of each change, in the same breath."""
 
-    __slots__ = ("_errors", "_failed_at", "_free", "_full_until", "changed", "out", "reason", "reserve", "since", "space", "state")
+    __slots__ = (
+        "_errors",
+        "_failed_at",
+        "_free",
+        "_full_until",
+        "changed",
+        "out",
+        "reason",
+        "reserve",
+        "since",
+        "space",
+        "state",
+        "stays_out",
+    )
 
     def __init__(self, reserve: Reserve | None = None, now: float = 0.0) -> None:
         self.reserve = reserve or Reserve()
@@ -81,6 +95,7 @@ class Health:
         self.reason = ""
         self.since = now
         self.out = False  # asked at every request; True from when it goes out until it is tried again
+        self.stays_out = False  # it must not be tried again: what it lacks could not be written down
         self.space: Space | None = None  # as it was last looked at
         self.changed: Callable[[Change], None] = lambda change: None
         self._free: int | None = None  # what is left of it for clients, by what they were given since
@@ -107,6 +122,8 @@ class Health:
 
     def wait_s(self, now: float) -> float:
         """How long a device that is out waits before it is tried again."""
+        if self.stays_out:
+            return math.inf
         lately = [at for at in self._failed_at if now - at < ERRORS_WINDOW_S]
         if not lately:
             return 0.0

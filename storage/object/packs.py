@@ -282,7 +282,7 @@ class Packs:
             async with aclosing(scan_medium(segment.file, segment.head.salt, segment.appended_from, segment.size)) as findings:
                 async for finding in findings:
                     if isinstance(finding, Damaged):
-                        self._device.fail("acknowledged records were lost when a sync failed")
+                        await self._device.lost("acknowledged records were lost when a sync failed")
                         return
         except OSError as broken:
             self._device.fail(f"what it had acknowledged cannot be read back ({broken.strerror or broken})")

@@ -60,13 +60,13 @@ class DeviceWatch:
 
     async def keep(self, serve: Serve) -> None:
         """Until cancelled.  ``serve`` runs the engines of a device that was opened, calls what it is given when they run, and ends
-        with the device closed; it is cancelled when the device goes out of service.  A RingfortError that it raises is what is
-        wrong with the device."""
+        with the device closed; it is cancelled when the device goes out of service.  A RingfortError or OSError that it raises is
+        what is wrong with the device."""
         while True:
             if not self.health.wait_s(trio.current_time()):
                 try:
                     await self._serve(serve)
-                except* RingfortError as group:
+                except* (RingfortError, OSError) as group:
                     self._could_not(_first(group))
                 self._tried.set()
             await trio.sleep(self._look_s)
@@ -118,20 +118,20 @@ class DeviceWatch:
             if not self.health.out:
                 await self.look()
 
-    def _could_not(self, error: RingfortError) -> None:
+    def _could_not(self, error: RingfortError | OSError) -> None:
         if isinstance(error, DeviceAway):
             self.health.missing(error.message, trio.current_time())
         elif not self.health.out:  # else an engine has said it already
-            self.health.failed(error.message, trio.current_time())
+            self.health.failed(error.message if isinstance(error, RingfortError) else str(error), trio.current_time())
 
     def _changed(self, change: Change) -> None:
         self._stirred.set()
         self._note(change)
 
 
-def _first(group: BaseExceptionGroup[RingfortError]) -> RingfortError:
+def _first(group: BaseExceptionGroup[RingfortError | OSError]) -> RingfortError | OSError:
     error: BaseException = group
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    assert isinstance(error, RingfortError)
+    assert isinstance(error, (RingfortError, OSError))
     return error

@@ -33,7 +33,7 @@ from storage.client.peer import Peer
 from storage.client.remote import RemoteNode
 from storage.client.remote_filler import RemoteFiller
 from storage.client.trust import Trust
-from storage.object.device import OpenDevice, clear_refill, is_to_be_refilled
+from storage.object.device import OpenDevice, clear_refill, is_to_be_refilled, mark_refill
 from storage.object.health import Change, Health, Reserve, State
 from storage.object.policy_device import open_policy
 from storage.object.refill import Refiller
@@ -61,7 +61,8 @@ class OwnDevice:
 
     async def refilled(self) -> None:
         """From now on what it lacks counts, also after a restart."""
-        await clear_refill(self.opened)
+        for store in self.stores.values():
+            await clear_refill(store.device)
 
     async def stop_background(self) -> None:
         self.background.cancel()
@@ -199,13 +200,13 @@ class Devices:
             for policy in range(len(self._record.policies) + 1):
                 stores[policy] = ObjectStore(self._world, await open_policy(self._world, opened, policy), self._hasher)
                 stores[policy].standing.horizon = partial(self._horizon, f"object-{policy}" if policy else "object")
-            trust = Trust(self._hasher, refills=await is_to_be_refilled(opened.disk))
-            node = LocalNode(device, stores[0], books, self._payer, self._keeper.gate, stores=stores, trust=trust)
-            own = OwnDevice(device, opened, stores[0], books, node, stores, trust)
             async with trio.open_nursery() as nursery:
                 for store in stores.values():
                     await nursery.start(store.run)
                 await nursery.start(books.run)
+                trust = Trust(self._hasher, refills=await self._has_lost(opened, books, stores))
+                node = LocalNode(device, stores[0], books, self._payer, self._keeper.gate, stores=stores, trust=trust)
+                own = OwnDevice(device, opened, stores[0], books, node, stores, trust)
                 serves()
                 self.own[device.id] = own
                 self.nodes[device.id] = self.served[device.id] = node
@@ -220,6 +221,13 @@ class Devices:
                 if own is not None:
                     await own.stop_background()
                 await self._close(device, opened, books, stores)
+
+    async def _has_lost(self, opened: OpenDevice, books: Books, stores: Mapping[int, ObjectStore]) -> bool:
+        """Whether it may lack what it acknowledged: its disk is new, or some of its logs is damaged, now or before.  OSError."""
+        damaged = sum(len(store.report.damaged) for store in stores.values()) + len(books.damage)
+        if damaged:
+            await mark_refill(opened.disk, f"{damaged} places of its logs are damaged")
+        return any([await is_to_be_refilled(store.device.disk) for store in stores.values()])
 
     def _horizon(self, ring: str, name: str) -> Horizon:
         """``name``: as a store calls its ring."""

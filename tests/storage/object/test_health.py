@@ -218,3 +218,10 @@ def test_out_stays_out_until_it_is_opened(events: list[tuple[str, str | int]]) -
     health.trying()
     health.opened(99.0)
     assert health.admits(0) or (health.space is not None and health.space.free_bytes < 100)
+
+
+def test_what_could_not_be_written_down_is_not_tried_again() -> None:
+    health = in_state(State.IN_SERVICE)
+    health.stays_out = True
+    health.failed("acknowledged records were lost", 1.0)
+    assert health.wait_s(1e9) == float("inf")

@@ -15,7 +15,7 @@ from ring.world.sim import SimWorld
 from ring.world.sim.medium import FolderNode, Medium
 from storage.client.interface import Row
 from storage.client.node import BookHeader
-from storage.object.device import OpenDevice, format_device
+from storage.object.device import REFILL_PATH, OpenDevice, format_device
 from storage.object.errors import DeviceOutOfService
 from storage.object.health import Change, Reserve, State
 from storage.object.store import ObjectStore
@@ -282,3 +282,17 @@ async def test_a_dead_disk_is_tried_again_and_again(autojump_clock: MockClock) -
         await trio.sleep(62)
         assert hosted.changes == [OUT, BACK]
         assert await read(hosted.open, "a") == b"kept"
+
+
+async def test_what_it_lost_is_marked_before_it_comes_back(autojump_clock: MockClock) -> None:
+    async with host() as hosted:
+        await put(hosted.open, "a", 1, noise(1, 5_000))
+        hosted.medium.sync_errors = 1
+        hosted.medium.forgets_bytes = 4_000  # of what was acknowledged, too
+        with pytest.raises(RingfortError):
+            await put(hosted.open, "b", 2, b"lost")
+        assert hosted.changes == [OUT]
+        assert "acknowledged" in hosted.watch.health.reason
+        await trio.sleep(SOON_S)
+        assert hosted.changes == [OUT, BACK]
+        assert REFILL_PATH in await hosted.open.device.disk.list_dir("")  # so it is no voter
