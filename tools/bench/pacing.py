@@ -3,8 +3,8 @@
     python -m tools.bench.pacing [--objects N] [--seconds S] [--clients C] [--json]
 
 Runs a cloud of its own (4 devices, 3 replicas, 2 workers) twice: as it comes, and with work that does not yield (``yield_floor``
-1).  A refill is of device 3, emptied while the cloud was down: it is measured from the start until the others have sent as many
-versions as it held, with clients there for as long as it takes, and once without.
+1).  A refill is of device 3, replaced while the cloud was down: it is measured from the start until the device is trusted again,
+with clients there for as long as it takes, and once without.
 """
 
 from __future__ import annotations
@@ -21,17 +21,18 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import trio
 
 from ring.world.real import make_world
-from storage.object.device import format_device
 from tools.bench.load import Job, Result, run
 from tools.bench.objects import Swift, body_of, name_of
 from tools.deploy.layout import Layout
 from tools.deploy.recon import Cloud, ask_to_run, gather
+from tools.deploy.replace import replace
 from tools.deploy.session import CloudClient, RunningCloud
 from tools.deploy.settings import FILE
 
@@ -166,19 +167,20 @@ class Bench:
         return next((device.objects for device in self._recon().devices if device.id == DEVICE), None)
 
     def _empty(self) -> None:
+        """As an operator puts a new disk in the place of one that broke."""
         root = self._layout.device(DEVICE)
         record = self._layout.read_record()
         assert record is not None
         shutil.rmtree(root)
         root.mkdir(mode=0o700)
-        trio.run(format_device, make_world().open_disk(str(root)), record.cluster_id, DEVICE)
+        trio.run(partial(replace, make_world(), self._layout, record, DEVICE, force=True))
 
     def _refilled(self) -> threading.Event:
-        """Set when the device has what it had."""
+        """Set when its peers have brought the device all."""
         done = threading.Event()
 
         def look() -> None:
-            while self._recon().fact("object-replicator", "pushed") < self._held:
+            while any(device.id == DEVICE and device.refilling is not None for device in self._recon().devices):
                 time.sleep(LOOK_S)
             done.set()
 
