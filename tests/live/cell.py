@@ -40,9 +40,11 @@ def _works(argv: Sequence[str]) -> bool:
         return False
 
 
-def find_cell() -> tuple[Mounts, list[str]]:
-    """The best that this machine permits, and the command that runs a program in it ([]: none)."""
-    if os.geteuid() == 0 and _works(_UNSHARE):
+def find_cell(most: Mounts = Mounts.EXT4) -> tuple[Mounts, list[str]]:
+    """The best that this machine permits, at most ``most``, and the command that runs a program in it ([]: none)."""
+    if most is Mounts.NONE:
+        return Mounts.NONE, []
+    if most is Mounts.EXT4 and os.geteuid() == 0 and _works(_UNSHARE):
         return (Mounts.EXT4 if _has_loop() else Mounts.TMPFS), list(_UNSHARE)
     as_user = [_UNSHARE[0], *_AS_USER, *_UNSHARE[1:]]
     return (Mounts.TMPFS, as_user) if _works(as_user) else (Mounts.NONE, [])

@@ -305,9 +305,17 @@ def command(seed: int, seconds: float) -> str:
     return f".venv/bin/python -m tests.live.storm --seed {seed} --seconds {seconds:g}"
 
 
-def play(seed: int, seconds: float, folder: Path, *, timeout_s: float, tell: Callable[[str], None] = lambda line: None) -> Report:
+def play(
+    seed: int,
+    seconds: float,
+    folder: Path,
+    *,
+    timeout_s: float,
+    most: Mounts = Mounts.EXT4,
+    tell: Callable[[str], None] = lambda line: None,
+) -> Report:
     """In a cell; ``tell`` hears each line that is said on the way.  RuntimeError when there is no report in the end."""
-    mounts, cell = find_cell()
+    mounts, cell = find_cell(most)
     words = ["--seed", str(seed), "--seconds", str(seconds), "--inside", mounts.value, "--folder", str(folder)]
     with start("tests.live.storm", words, cell) as process:
         said: list[str] = []
@@ -332,14 +340,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--folder", type=Path, help="an empty folder for the cloud, which is kept")
+    parser.add_argument("--mounts", choices=[kind.value for kind in Mounts], default="ext4", help="as where no better is permitted")
     parser.add_argument("--inside", choices=[kind.value for kind in Mounts], help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.inside is None:
         folder = Path(tempfile.mkdtemp(prefix="ringfort-storm-", dir=quick_folder()))
         try:
-            place = options.folder or folder
             report = play(
-                options.seed, options.seconds, place, timeout_s=options.seconds + 300, tell=lambda line: print(line, flush=True)
+                options.seed,
+                options.seconds,
+                options.folder or folder,
+                timeout_s=options.seconds + 300,
+                most=Mounts(options.mounts),
+                tell=lambda line: print(line, flush=True),
             )
         finally:
             shutil.rmtree(folder)

@@ -14,7 +14,7 @@ import trio
 from tests.live.conftest import quick_folder
 from tools.bench.figures import BEGIN, END, Table, disk_of, machine, shown, write_between
 from tools.bench.plainfiles import PlainFiles
-from tools.bench.storage import Bench, Scale, written_bytes
+from tools.bench.storage import Bench, Scale
 
 TINY = Scale(rounds=1, seconds=0.02, large=1, objects=200, churn_rounds=1, listings=(2000,), large_bytes=2 << 20, churn_objects=200)
 
@@ -39,7 +39,7 @@ def test_all_of_it_in_small(folder: Path) -> None:
                 assert all(value > 0 or none for value in values), (table.title, line, column)
     assert set(bench.small.cells) == {"1 at once", "16 at once", "64 at once"}
     assert all(set(columns) == set(bench.small.columns) for columns in bench.small.cells.values())
-    assert len(said) == 6
+    assert said[-1] == "listings"
 
 
 def test_a_plain_file_for_each_object(folder: Path) -> None:
@@ -97,13 +97,3 @@ def test_a_page_keeps_what_is_around_the_tables(tmp_path: Path) -> None:
 def test_the_machine_is_told(tmp_path: Path) -> None:
     line = machine(str(tmp_path))
     assert f"{os.cpu_count()} cores" in line and "load" in line and disk_of(str(tmp_path)) in line
-
-
-def test_bytes_written_to_disk_are_counted(tmp_path: Path) -> None:
-    before = written_bytes()
-    path = tmp_path / "file"
-    with path.open("wb") as file:
-        file.write(bytes(1 << 20))
-        file.flush()
-        os.fsync(file.fileno())
-    assert written_bytes() - before >= 0

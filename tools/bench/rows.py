@@ -72,17 +72,6 @@ async def page_cpu(books: Books, query: Query, replicas: int, times: int = 50) -
     return statistics.median(taken) * 1e3
 
 
-async def page_cost(books: Books, count: int, *, times: int = 50) -> tuple[float, float]:
-    """Median ms, and ms of cpu, of a page of 1,000 out of ``count`` rows, from places all over them; one device."""
-    wall, cpu = [], []
-    for number in range(times):
-        query = Query(marker=row((number * 7919 * 1009) % (count - 1000)).name, limit=1000)
-        begin = time.perf_counter()
-        cpu.append(await page_cpu(books, query, 1, times=1))
-        wall.append(1e3 * (time.perf_counter() - begin))
-    return statistics.median(wall), statistics.median(cpu)
-
-
 async def fill(books: Books, count: int, first: int = 0) -> float:
     """Rows per second, merged 1,000 at once, until all are in the tables."""
     begin = time.perf_counter()

@@ -30,12 +30,14 @@ from ring.daemon.worker import Busy
 from storage.client.bodies import loaded
 from storage.object.auditor import Auditor
 from storage.object.store import ObjectStore
-from tools.bench import packs, rows
+from tools.bench import listings, packs, rows
 from tools.bench.figures import Table, machine, together, write_between
+from tools.bench.listings import written_bytes
 from tools.bench.plainfiles import PlainFiles
 
 WRITERS = (1, 16, 64)
 CHUNK_BYTES = 1 << 20
+SHARD_ROWS = 10_000_000  # as in a cloud that nobody has tuned
 MB = 1e6
 BLOCK = os.urandom(CHUNK_BYTES)
 
@@ -72,7 +74,8 @@ class Bench:
         self.index = Table("The index made anew from the log", ("objects/s", "us cpu each"))
         self.rows = Table("Rows of listings", ("rows/s", "us cpu each", "bytes to disk each"), note="(one device, durable)")
         self.pages = Table(
-            "Pages of 1,000 out of a container", ("ms", "ms cpu", "to the first line", "rows/s filled", "bytes to disk a row")
+            "Pages of 1,000 out of a container",
+            ("ms", "ms cpu", "to the first line", "backwards, ms", "rows/s filled", "bytes to disk a row"),
         )
         self.churn = Table(
             "Bytes in packs for each that is alive",
@@ -221,20 +224,17 @@ class Bench:
         for count in self._scale.listings:
             place = os.path.join(self._folder, f"listing-{count}")
             os.mkdir(place)
-            async with rows.bench_books(place) as books:
-                written = written_bytes()
-                rate = await rows.fill(books, count)
-                each = (written_bytes() - written) / count
-                wall_ms, cpu_ms = await rows.page_cost(books, count, times=10 * self._scale.rounds)
-            first = first or wall_ms
+            found = await listings.measure(place, count, 1, SHARD_ROWS, self._scale.seconds, self._say)
+            first = first or found.page_ms
             self.pages.put(
                 f"{count:,} rows",
                 {
-                    "ms": wall_ms,
-                    "ms cpu": cpu_ms,
-                    "to the first line": wall_ms / first,
-                    "rows/s filled": rate,
-                    "bytes to disk a row": each,
+                    "ms": found.page_ms,
+                    "ms cpu": found.page_cpu_ms,
+                    "to the first line": found.page_ms / first,
+                    "backwards, ms": found.reverse_ms,
+                    "rows/s filled": found.fill_per_s,
+                    "bytes to disk a row": found.fill_bytes,
                 },
             )
             await trio.to_thread.run_sync(shutil.rmtree, place)
@@ -255,12 +255,6 @@ class Bench:
                 }
             what = "with" if compacting else "without"
             self.churn.put(f"{what} compaction, all overwritten {self._scale.churn_rounds} times at random", values)
-
-
-def written_bytes() -> int:
-    """What this process has had written to disks (proc(5): write_bytes)."""
-    lines = FilePath("/proc/self/io").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("write_bytes"))
 
 
 def _forget(folder: str) -> None:
