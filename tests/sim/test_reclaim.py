@@ -26,7 +26,7 @@ from storage.client.node import Kind
 from storage.object.reclaimer import ObjectReclaimer
 from storage.object.returned import Returned, listing
 from tests.sim import checkers, rest
-from tests.sim.cluster import ROOT, Cluster, Member, Options
+from tests.sim.cluster import ROOT, Cluster, Member
 from tests.sim.history import Outcome
 from tests.sim.nemesis import Nemesis
 from tests.sim.rings import NAMES, Plan

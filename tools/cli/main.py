@@ -20,6 +20,7 @@ from ring.world.interface import World
 NOUNS = {
     "recon": "tools.cli.recon:recon",
     "node": "tools.cli.node:node",
+    "returned": "tools.cli.returned:returned",
     "ring": "tools.cli.ring.group:ring",
     "up": "tools.cli.up:up",
     "worker": "tools.cli.worker:worker",

@@ -1,0 +1,62 @@
+"""What came back with a device that was away: listed, and taken out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from ring.names import Path as Name
+from ring.timestamp import Timestamp
+from storage.client.node import Kind, Version
+from storage.object.returned import encode
+from tools.cli.main import run
+from tools.deploy.layout import CloudRecord
+
+Capture = pytest.CaptureFixture[str]
+CLOUD = msgspec.json.encode(CloudRecord(cluster_id="c", devices=3, replicas=3, part_power=4))
+VERSION = Version(
+    Name("AUTH_a", "photos", "cat.jpg"),
+    Timestamp(170000000012345),
+    Kind.OBJECT,
+    5,
+    "e" * 32,
+    "image/jpeg",
+    {"x-object-meta-a": "1"},
+)
+
+
+@pytest.fixture
+def cloud(tmp_path: Path) -> Path:
+    """Two devices, of which one is not mounted."""
+    (tmp_path / "devices/d1/quarantine").mkdir(parents=True)
+    (tmp_path / "devices/d0").mkdir()
+    (tmp_path / "cloud.json").write_bytes(CLOUD)
+    quarantine = tmp_path / "devices/d1/quarantine"
+    (quarantine / "ab-cd.returned").write_bytes(encode(VERSION, 1700000600.0))
+    (quarantine / "ab-cd.body").write_bytes(b"meow!")
+    return tmp_path
+
+
+def test_it_is_listed(cloud: Path, capsys: Capture) -> None:
+    assert run(["returned", "--data", str(cloud)]) == 0
+    out = capsys.readouterr().out
+    assert "d1  1700000000.12345" in out and "/AUTH_a/photos/cat.jpg  ab-cd" in out and "1 versions" in out
+    assert run(["returned", "--data", str(cloud), "--device", "0", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == []
+
+
+def test_it_is_exported(cloud: Path, tmp_path: Path, capsys: Capture) -> None:
+    target = tmp_path / "out"
+    assert run(["returned", "--data", str(cloud), "--export", str(target)]) == 0
+    assert (target / "d1-ab-cd.body").read_bytes() == b"meow!"
+    assert json.loads((target / "d1-ab-cd.json").read_text())["path"] == "/AUTH_a/photos/cat.jpg"
+    assert run(["returned", "--data", str(cloud), "--export", str(target)]) == 2
+    assert "is there already" in capsys.readouterr().err
+
+
+def test_a_device_that_is_not_there(cloud: Path, capsys: Capture) -> None:
+    assert run(["returned", "--data", str(cloud), "--device", "7"]) == 2
+    assert "there is no device 7" in capsys.readouterr().err

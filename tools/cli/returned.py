@@ -1,0 +1,110 @@
+"""``ringfort returned``: what devices brought back that were away, and that no primary knew: list it, take it out.
+
+Reads the devices' folders, whether the cloud runs or not, and changes nothing in them.  What is to be had back is exported, looked
+at, and uploaded by any client.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import trio
+
+from ring.errors import BadInput
+from ring.world.interface import Disk, World
+from ring.world.real import make_world
+from storage.object.returned import Returned, body_of, listing
+from tools.cli.node import data_option, json_option
+from tools.deploy.layout import Layout
+from tools.deploy.publish import open_cloud
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    device: int
+    disk: Disk
+    returned: Returned
+
+
+@click.command()
+@data_option
+@click.option("--device", type=int, help="Only of this device.")
+@click.option(
+    "--export", "target", type=click.Path(path_type=Path), help="Write bodies and what is known of them to this new folder."
+)
+@json_option
+@click.pass_obj
+def returned(world: World | None, data: Path, device: int | None, target: Path | None, as_json: bool) -> int:
+    """List versions that came back with a device that was away, and that nobody else knew.
+
+    They may have been deleted meanwhile, or everything else that held them is gone.  Example: ringfort returned --data /srv/cloud
+    --export /tmp/returned
+    """
+    world = world or make_world()
+    layout = Layout(data.absolute())
+    record = open_cloud(layout)
+    if device is not None and not 0 <= device < record.devices:
+        raise BadInput(f"there is no device {device}", hint=f"0 to {record.devices - 1}")
+    numbers = range(record.devices) if device is None else (device,)
+    found = trio.run(find, world, layout, numbers)
+    if target is not None:
+        trio.run(export, world, found, target.absolute())
+    if as_json:
+        click.echo(json.dumps([_as_json(one) for one in found], indent=1))
+    else:
+        for one in found:
+            version = one.returned.version
+            click.echo(f"d{one.device}  {version.timestamp}  {version.size:>12}  {version.path}  {one.returned.name}")
+        click.echo(f"{len(found)} versions" + (f", exported to {target}" if target is not None else ""))
+    return 0
+
+
+async def find(world: World, layout: Layout, numbers: Sequence[int]) -> list[Found]:
+    """Of these devices, those whose disks are there."""
+    found = []
+    for number in numbers:
+        disk = world.open_disk(str(layout.device(number)))
+        try:
+            found += [Found(number, disk, one) for one in await listing(disk)]
+        except FileNotFoundError:
+            continue  # not mounted
+    return found
+
+
+async def export(world: World, found: Sequence[Found], target: Path) -> None:
+    """NAME.body and NAME.json each.  BadInput when the folder is there already."""
+    parent = world.open_disk(str(target.parent))
+    if await parent.info(target.name) is not None:
+        raise BadInput(f"{target} is there already", hint="name a new folder")
+    await parent.make_dirs(target.name)
+    disk = world.open_disk(str(target))
+    for one in found:
+        name = f"d{one.device}-{one.returned.name}"
+        file = await disk.open_unnamed("")
+        try:
+            async for piece in body_of(one.disk, one.returned):
+                await file.append([piece], sync=False)
+            await file.sync()
+            await disk.link(file, f"{name}.body")
+        finally:
+            await file.close()
+        await disk.replace_file(f"{name}.json", (json.dumps(_as_json(one), indent=1) + "\n").encode())
+
+
+def _as_json(one: Found) -> dict[str, object]:
+    version = one.returned.version
+    return {
+        "device": one.device,
+        "name": one.returned.name,
+        "path": str(version.path),
+        "timestamp": str(version.timestamp),
+        "size": version.size,
+        "etag": version.etag,
+        "content_type": version.content_type,
+        "metadata": dict(version.metadata),
+        "put_aside_at": one.returned.put_aside_at,
+    }
