@@ -23,6 +23,7 @@ from tests.sim.script import RACING_NAMES, Keep, Script, draw
 from tests.sim.workload import Workload
 
 WHOLE = Keep()
+RECLAIM_AGE_S = 8.0
 SHARDS_EVERY = 4  # the last of so many seeds cuts listings into shards
 # Switched on with what they check: conditional writes as a register, and plain writes that take effect once.
 RACING_NAMES_ARE_REGISTERS = True
@@ -63,6 +64,8 @@ def play(seed: int, mutant: str = "", keep: Keep = WHOLE, *, keep_trace: bool = 
         MUTANTS[mutant].apply(options)
     script = draw(seed, options.members, options.traits).kept(keep)
     options.wire, options.door, options.control = script.wire, script.door, script.control
+    if script.reclaims and not mutant:
+        options.reclaim_age_s = RECLAIM_AGE_S
     if seed % SHARDS_EVERY == SHARDS_EVERY - 1 and not mutant:
         options.shards = SHARDS
     simulation.trace(str(script))

@@ -24,6 +24,7 @@ FAULTS_S = (25.0, 45.0)  # how long clients and nemesis are at it
 REQUESTS_MAX = 120  # of a client
 CLIENTS = (4, 5, 6, 7, 8)
 PAUSES_S = (0.3, 0.8, 0.8, 2.0)
+RACING_PAUSES_S = (0.05, 0.2, 0.5)
 SIZES = (10, 300, 3000, 4097, 9000, 20_000)
 PLAIN_VERBS = {"put": 45, "get": 35, "delete": 13, "post": 4, "list": 3}
 RACING_VERBS = {"put": 8, "get": 30, "delete": 7, "create": 20, "replace": 25, "remove": 10}
@@ -99,6 +100,7 @@ class Script:
     door: bool  # clients talk HTTP to the front door
     control: bool  # control state is the production store, on one machine, and not in RAM
     audits: bool
+    reclaims: bool  # tombstones are forgotten when everybody has them
     kinds: tuple[str, ...]
     faults: tuple[Fault, ...]
     changes: tuple[Change, ...]
@@ -145,6 +147,7 @@ def draw(seed: int, members: int, traits: Traits, *, faults_s: float = 0.0) -> S
         door=seed % 4 == 2,
         control=seed % 4 == 1,
         audits=destructive or rng.random() < 0.25,
+        reclaims=seed % 8 in (1, 6),
         kinds=tuple(sorted(kinds)),
         faults=_faults(rng, kinds, faults_s),
         changes=_changes(rng, faults_s) if changing else (),
@@ -189,13 +192,15 @@ def _clients(rng: random.Random, members: int, racing: bool) -> Iterable[tuple[R
     verbs = {verb: weight * rng.choice((0.5, 1.0, 1.0, 2.0)) for verb, weight in PLAIN_VERBS.items()}
     count = rng.choice(CLIENTS)
     racers = rng.randrange(2, count) if racing else 0
+    raced = rng.sample(RACING_NAMES, rng.choice((1, 2)))
+    racing_pause_s = rng.choice(RACING_PAUSES_S)
     for client in range(count):
         races = client < racers
-        weights, own = (RACING_VERBS, RACING_NAMES) if races else (verbs, names)
+        weights, own, mean_s = (RACING_VERBS, raced, racing_pause_s) if races else (verbs, names, pause_s)
         yield tuple(
             Request(
                 number=client * REQUESTS_MAX + index,
-                pause_s=rng.expovariate(1 / pause_s),
+                pause_s=rng.expovariate(1 / mean_s),
                 verb=rng.choices(list(weights), list(weights.values()))[0],
                 member=rng.randrange(members),
                 name=rng.choice(own),

@@ -29,6 +29,7 @@ from tests.sim import checkers, rest
 from tests.sim.cluster import ROOT, Cluster, Member
 from tests.sim.history import Outcome
 from tests.sim.nemesis import Nemesis
+from tests.sim.options import Options
 from tests.sim.rings import NAMES, Plan
 from tests.sim.script import Traits, draw
 from tests.sim.workload import Workload

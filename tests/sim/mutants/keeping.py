@@ -15,6 +15,7 @@ from storage.client.interface import Row
 from storage.client.node import Debt, NodeReading
 from storage.client.payer import RowPayer
 from storage.container.updater import ContainerUpdater
+from storage.object.admission import Admission
 from storage.object.compaction import Compactor
 from storage.object.entry import Held
 from storage.object.files import file_path
@@ -220,6 +221,24 @@ def reclaim_early(options: Options) -> None:
     """A tombstone goes as soon as its row is paid, whoever else has not heard of it."""
     options.store = ForgetsDeletions
     options.traits = replace(options.traits, kinds={"isolate": 4.0, "cut": 2.0, "power": 2.0, "kill": 1.0})
+
+
+class Forgetful(Admission):
+    def check(self, name_hash: bytes, version: Timestamp) -> None:
+        self.check_clock(name_hash, version)
+
+
+class BreaksItsWord(ObjectStore):
+    def __init__(self, world: World, *args: Any, **kwargs: Any) -> None:
+        super().__init__(world, *args, **kwargs)
+        self.admission = Forgetful(world.clock, self._hasher, self.index, self.packs, self.reader)
+
+
+def skip_the_promise_check(options: Options) -> None:
+    """A device takes what it promised a conditional write to refuse."""
+    options.store = BreaksItsWord
+    kinds = {"isolate": 2.0, "delay": 3.0, "jitter": 4.0, "freeze": 3.0, "slow-disk": 2.0, "reset": 1.0, "clock-step": 1.0}
+    options.traits = replace(options.traits, racing=1.0, destructive=0.0, kinds=kinds)
 
 
 # ---- listings

@@ -34,6 +34,7 @@ MUTANTS: dict[str, Mutant] = {
     "report-once": Mutant(keeping.report_once, 1),
     "rows-as-they-come": Mutant(keeping.rows_as_they_come, 1),
     "settle-at-once": Mutant(asking.settle_at_once, 1),
+    "skip-the-promise-check": Mutant(keeping.skip_the_promise_check, 1),
     "skip-fsync": Mutant(keeping.skip_fsync, 1),
     "trust-a-corrupt-block": Mutant(keeping.trust_a_corrupt_block, 1),
 }
