@@ -273,11 +273,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="what one device does per second, and what it costs")
     parser.add_argument("folder", nargs="?", default=".", help="on the disk to measure; a temporary folder below it is used")
     parser.add_argument("--quick", action="store_true", help="one round of everything, in at most two minutes; rough")
+    parser.add_argument("--rounds", type=int, help=f"how often everything is measured (default {NORMAL.rounds})")
     parser.add_argument("--full", action="store_true", help="also a listing of 10^7 rows")
     parser.add_argument("--json", action="store_true", help="every round's figures as one JSON document")
     parser.add_argument("--page", type=FilePath, help="write the tables between the markers of this page")
     options = parser.parse_args(arguments)
     scale = QUICK if options.quick else NORMAL
+    if options.rounds is not None:
+        if options.rounds < 1:
+            parser.error("--rounds: at least 1")
+        scale = replace(scale, rounds=options.rounds)
     if options.full:
         scale = replace(scale, listings=(*scale.listings, 10_000_000))
     folder = tempfile.mkdtemp(prefix="bench-storage-", dir=options.folder)
