@@ -261,18 +261,15 @@ class ObjectStore:
     def begin_small(self, version: Version, data: Buffer, debt: Debt | None) -> Write:
         """``put_small`` without the waiting."""
         if len(data) != version.size or len(data) > SMALL_BYTES_MAX:
-            raise BadInput(
-                f"a small object has as many bytes as it says, at most {SMALL_BYTES_MAX}; not {len(data)} of {version.size}"
-            )
+            raise BadInput(f"{len(data)} bytes are not the {version.size} of the object, or more than {SMALL_BYTES_MAX}")
         name_hash = self._hasher.hash(version.path)
         known = self.known(name_hash, version, debt)
         if known is not None:
             return known
         self.admission.check(name_hash, version.timestamp)
-        kind = RecordKind.TOMBSTONE
+        kind = RecordKind.TOMBSTONE if version.kind is Kind.TOMBSTONE else RecordKind.OBJECT_INLINE
         if version.kind is Kind.OBJECT:
             self.device.admit(len(data))
-            kind = RecordKind.OBJECT_INLINE
         record = Record(kind, name_hash, version.timestamp, info_of(version, debt), data)
         return Write(None, self.packs.submit(record), debt)
 
