@@ -8,10 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from enum import Enum
 
 from ring.errors import BadInput
 
 PACK_CUT_BYTES = 256 * 1024
+
+
+class Consistency(Enum):
+    """Of the objects of a policy."""
+
+    QUORUM = "quorum"  # majorities of the primaries: what was acknowledged is seen, or the answer is 503
+    AVAILABLE = "available"  # Swift's way: handoffs count, the first good answer serves
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +31,7 @@ class Policy:
     default: bool = False
     k: int = 0  # erasure-coded: data fragments of an object, any k of k + m give it back; 0: whole copies
     m: int = 0  # parity fragments
+    consistency: Consistency = Consistency.QUORUM
 
     @property
     def coded(self) -> bool:
@@ -46,6 +55,8 @@ class Policies:
             raise BadInput("a policy has a name, an index from 0 on and at least one replica")
         if any((p.k > 0) != (p.m > 0) or (p.coded and p.replicas != p.k + p.m) for p in policies):
             raise BadInput("an erasure-coded policy has data and parity fragments, and a replica in its ring for each")
+        if any(p.coded and p.consistency is not Consistency.QUORUM for p in policies):
+            raise BadInput("the objects of an erasure-coded policy are at majorities", hint="consistency=quorum")
         defaults = [policy for policy in policies if policy.default]
         if len(policies) == 1:
             defaults = list(policies)

@@ -56,7 +56,7 @@ class ObjectVerbs:
         if guess is None or operation.part_number is not None:
             return await self._get_in_steps(operation)
         offset, length = guess
-        reading = await self._storage.get_object(operation.path, offset=offset, length=length)
+        reading = await self._storage.get_object(operation.path, offset=offset, length=length, newest=operation.newest)
         stored = reading.meta
         pieces: AsyncIterator[Piece] | None = reading.pieces
         try:
@@ -77,7 +77,7 @@ class ObjectVerbs:
     async def _get_in_steps(self, operation: GetObject) -> ObjectRead | ObjectUnread:
         """Metadata first, then the body of that very version."""
         for attempt in range(_ATTEMPTS):
-            stored = await self._storage.head_object(operation.path)
+            stored = await self._storage.head_object(operation.path, newest=operation.newest)
             self._check_live(operation.path, stored)
             meta = visible(stored)
             if (status := failed("GET", operation.conditions, meta)) is not None:
@@ -119,7 +119,7 @@ class ObjectVerbs:
 
     async def head(self, operation: HeadObject) -> ObjectRead | ObjectUnread:
         """ObjectNotFound, RangeNotSatisfiable, PartNotFound."""
-        stored = await self._storage.head_object(operation.path)
+        stored = await self._storage.head_object(operation.path, newest=operation.newest)
         self._check_live(operation.path, stored)
         meta = visible(stored)
         if (status := failed("HEAD", operation.conditions, meta)) is not None:

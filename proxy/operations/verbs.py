@@ -35,6 +35,7 @@ class GetObject:
     range: str = ""  # the Range header
     conditions: Headers | None = None  # the conditional header fields (reads.conditions_of)
     part_number: int | None = None  # of a manifest; instead of a range
+    newest: bool = False  # ask all replicas (Swift's X-Newest)
     boundary: str = ""  # set: several ranges are answered, framed with it; else they are answered with the whole body
     right: ClassVar[Right] = Right.READ_OBJECT
 
@@ -45,6 +46,7 @@ class HeadObject:
     range: str = ""
     conditions: Headers | None = None
     part_number: int | None = None
+    newest: bool = False
     right: ClassVar[Right] = Right.READ_OBJECT
 
 

@@ -52,6 +52,7 @@ from proxy.swift.parse import (
     listing_of,
     object_metadata,
     path_of,
+    wants_newest,
 )
 from ring.errors import RingfortError
 from ring.names import Path
@@ -217,7 +218,7 @@ class SwiftApp:
         headers = request.headers
         wanted = headers.get("range")
         boundary = hashlib.md5(request.trans_id.encode(), usedforsecurity=False).hexdigest() if "," in wanted else ""
-        operation = GetObject(path, wanted, conditions_of(headers), boundary=boundary)
+        operation = GetObject(path, wanted, conditions_of(headers), boundary=boundary, newest=wants_newest(headers))
         whole = parameters.get("multipart-manifest") != "get"
         try:
             result = await self._pipeline.run(access, operation, self._objects.get)
@@ -238,7 +239,7 @@ class SwiftApp:
         return response
 
     async def _head_object(self, request: Request, access: Access | None, path: Path, parameters: Parameters) -> Response:
-        operation = HeadObject(path, conditions=conditions_of(request.headers))
+        operation = HeadObject(path, conditions=conditions_of(request.headers), newest=wants_newest(request.headers))
         result = await self._pipeline.run(access, operation, self._objects.head)
         if DLO in result.meta.metadata and parameters.get("multipart-manifest") != "get":
             return await self._read_dlo(request, access, path, result.meta)

@@ -210,5 +210,10 @@ def check_length(request: Request) -> None:
         raise LengthRequired("Missing Content-Length header.")
 
 
+def wants_newest(headers: Headers) -> bool:
+    """X-Newest."""
+    return headers.get("x-newest").strip().lower() in _TRUE
+
+
 def expected_etag(headers: Headers) -> str:
     return headers.get("etag").strip().strip('"').lower()

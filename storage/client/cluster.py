@@ -108,12 +108,18 @@ class ClusterStorage:
         return await self._objects.put(path, new, body)
 
     async def get_object(
-        self, path: Path, *, offset: int = 0, length: int | None = None, version: Timestamp | None = None
+        self,
+        path: Path,
+        *,
+        offset: int = 0,
+        length: int | None = None,
+        version: Timestamp | None = None,
+        newest: bool = False,
     ) -> Reading:
-        return await self._current(lambda: self._objects.get(path, offset, length, version))
+        return await self._current(lambda: self._objects.get(path, offset, length, version, newest=newest))
 
-    async def head_object(self, path: Path) -> ObjectMeta:
-        return await self._objects.head(path)
+    async def head_object(self, path: Path, *, newest: bool = False) -> ObjectMeta:
+        return await self._objects.head(path, newest=newest)
 
     async def delete_object(self, path: Path, *, condition: Condition | None = None) -> None:
         await self._objects.delete(path, condition)

@@ -58,6 +58,7 @@ class FakeStorage:
         self._objects: dict[Path, tuple[ObjectMeta, bytes]] = {}
         self._gone: set[str] = set()
         self.fail_next: list[Exception] = []
+        self.asked_newest = 0  # reads that asked all replicas
 
     def _enter(self) -> None:
         if self.fail_next:
@@ -87,9 +88,16 @@ class FakeStorage:
         return Stored(meta, listed=True)
 
     async def get_object(
-        self, path: Path, *, offset: int = 0, length: int | None = None, version: Timestamp | None = None
+        self,
+        path: Path,
+        *,
+        offset: int = 0,
+        length: int | None = None,
+        version: Timestamp | None = None,
+        newest: bool = False,
     ) -> Reading:
         self._enter()
+        self.asked_newest += newest
         meta, data = self._object(path)
         if version is not None and version != meta.timestamp:
             raise ObjectNotFound(f"{path} has no version {version}")
@@ -101,8 +109,9 @@ class FakeStorage:
 
         return Reading(meta, pieces())
 
-    async def head_object(self, path: Path) -> ObjectMeta:
+    async def head_object(self, path: Path, *, newest: bool = False) -> ObjectMeta:
         self._enter()
+        self.asked_newest += newest
         return self._object(path)[0]
 
     async def delete_object(self, path: Path, *, condition: Condition | None = None) -> None:

@@ -151,12 +151,21 @@ class Storage(Protocol):
         and whatever ``body.read`` raises; in all these cases nothing is stored."""
 
     async def get_object(
-        self, path: Path, *, offset: int = 0, length: int | None = None, version: Timestamp | None = None
+        self,
+        path: Path,
+        *,
+        offset: int = 0,
+        length: int | None = None,
+        version: Timestamp | None = None,
+        newest: bool = False,
     ) -> Reading:
         """The newest version (or that very ``version``), from ``offset``, ``length`` bytes (None: to the end; it is cut at the end
-        of the object).  NotFound (ObjectNotFound)."""
+        of the object).  NotFound (ObjectNotFound).
 
-    async def head_object(self, path: Path) -> ObjectMeta:
+        ``newest``: where a policy is read from the first that answers (storage.client.available), ask all.  Others always do what
+        it takes."""
+
+    async def head_object(self, path: Path, *, newest: bool = False) -> ObjectMeta:
         """ObjectNotFound."""
 
     async def delete_object(self, path: Path, *, condition: Condition | None = None) -> None:

@@ -144,6 +144,7 @@ class Sending:
         self._replicas = replicas
         self._handoffs = replicas.handoffs()
         self._voters = replicas.voters
+        self._handoffs_count = reach.available(replicas.policy) and new.condition is None
         self.places = [Place(self, node) for node in replicas.nodes]
         self.size = 0
         self.digest = hashlib.md5(usedforsecurity=False)
@@ -169,11 +170,17 @@ class Sending:
             node = self._reach.handoff(self._replicas, device) if device is not None else None
         raise Unavailable("no device can take this replica")
 
+    def counts(self, place: Place) -> bool:
+        """Whether what it has is one of the copies that are needed."""
+        return place.on_primary or self._handoffs_count
+
     async def open(self, node: Node) -> NodeUpload:
         return await node.put_large(self._path, self._length)
 
     def enough(self, places: int) -> bool:
         """Whether these (bits) can make the object durable."""
+        if self._handoffs_count:
+            return places.bit_count() >= self._voters.groups[0][1]
         return self._voters.majority(places)
 
     async def feed(self, start: Sequence[bytes], body: BodySource) -> None:
@@ -243,7 +250,9 @@ class Sending:
         """Until every live place is ready; the last ones are left behind once a majority waits for them too long."""
 
         def enough_of(places: Sequence[Place]) -> bool:
-            return self.enough(sum(1 << number for number, place in enumerate(self.places) if place.on_primary and place in places))
+            return self.enough(
+                sum(1 << number for number, place in enumerate(self.places) if self.counts(place) and place in places)
+            )
 
         deadline: float | None = None
         while True:
@@ -337,7 +346,7 @@ class Place:
         async def commit(node: Node, debt: Debt | None) -> WriteReply:
             if self._reply is None or self._reply_to != version.timestamp:
                 self._reply, self._reply_to = await self._commit(version, debt, claim), version.timestamp
-            if not self.on_primary:
+            if not self._sending.counts(self):
                 raise Unavailable(f"a handoff has the copy of {node.device}")
             return self._reply
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncIterator, Mapping
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import aclosing, suppress
 from dataclasses import replace
 
 import trio
@@ -21,6 +21,7 @@ from ring.names import Path
 from ring.timestamp import OFFSET_MAX, ZERO, Timestamp
 from ring.wire.message import Piece
 from ring.world.interface import Buffer
+from storage.client.available import AvailableQuorum, find_any
 from storage.client.bodies import aclose
 from storage.client.books import BookOperations
 from storage.client.coded_objects import CodedObjects
@@ -41,8 +42,9 @@ from storage.client.expiry import expired
 from storage.client.fanout import Progress
 from storage.client.interface import BodySource, Condition, NewObject, ObjectMeta, Reading, Stored
 from storage.client.large import LargeBody, PiecesSource, send_large
+from storage.client.locks import KeyLocks
 from storage.client.node import Debt, Kind, Node, Version, WriteReply
-from storage.client.quorum import Outcome, Reply, Verdict
+from storage.client.quorum import Outcome, Reply, Verdict, WriteQuorum
 from storage.client.reach import Outdated, Reach, Replicas
 from storage.client.reading import Finding, find, open_body, open_version
 from storage.client.register import Check, Content, LargeContent, Register, SmallContent
@@ -61,7 +63,7 @@ class ObjectOperations:
         self._register = register
         self._books = books
         self._repairer = repairer
-        self._locks = _KeyLocks()
+        self._locks = KeyLocks()
         self.coded: CodedObjects | None = None  # objects of erasure-coded policies go their own way
 
     async def put(self, path: Path, new: NewObject, body: BodySource) -> Stored:
@@ -93,23 +95,20 @@ class ObjectOperations:
                 version = version_of(path, new, ZERO, size, etag)
                 content = SmallContent(version, start) if isinstance(start, bytes) else LargeContent(version, _there(large))
                 return await self._register.write(policy, content, _check(new.condition))
-            floor: Timestamp | None = None
-            if large is not None:
-                found = await self._look(policy, path, shown=False)
-                floor = found.version.timestamp if found.version is not None else None
+            floor = None if large is None else await self._newest(policy, path)
             version = version_of(path, new, new.timestamp or self._reach.timestamps.next(floor), size, etag)
             if isinstance(start, bytes):
                 return await self._store_small(policy, version, start, movable=new.timestamp is None)
             return await self._store_large(policy, version, _there(large), movable=new.timestamp is None)
 
-    async def head(self, path: Path) -> ObjectMeta:
-        found = await self._find(path)
+    async def head(self, path: Path, *, newest: bool = False) -> ObjectMeta:
+        found = await self._find(path, newest=newest)
         return meta_of(_existing(found, path))
 
-    async def get(self, path: Path, offset: int, length: int | None, version: Timestamp | None) -> Reading:
+    async def get(self, path: Path, offset: int, length: int | None, version: Timestamp | None, *, newest: bool = False) -> Reading:
         if offset < 0 or (length is not None and length < 0):
             raise BadInput("offset and length cannot be negative")
-        found = await self._find(path)
+        found = await self._find(path, newest=newest)
         if version is not None and isinstance(found, CodedFinding) and (found.data is None or found.data.timestamp != version):
             raise ObjectNotFound(f"{path} has no version {version}")  # none but the newest is held
         if version is not None and (found.data is None or found.data.timestamp != version):
@@ -124,7 +123,7 @@ class ObjectOperations:
             try:
                 return Reading(meta_of(wanted), await self._open(found, wanted, offset, length))
             except Unavailable:
-                before, found = found.replicas.overlap, await self._find(path)
+                before, found = found.replicas.overlap, await self._find(path, newest=newest)
                 if found.data is not None and found.data.timestamp == wanted.timestamp and found.replicas.overlap is before:
                     raise
                 # Replaced or deleted between the look and the reading: what is there now is the answer.
@@ -216,7 +215,7 @@ class ObjectOperations:
         assert self.coded is not None
         return self.coded
 
-    async def _find(self, path: Path) -> Finding:
+    async def _find(self, path: Path, *, newest: bool = False) -> Finding:
         """The newest version; ObjectNotFound when there is not even a container.
 
         The container tells the policy.  While its primaries cannot be asked, what they said last will do for what is found; that
@@ -231,7 +230,7 @@ class ObjectOperations:
             if last is None:
                 raise
             container, sure = last, False
-        found = await self._look(container.policy, path)
+        found = await self._look(container.policy, path, newest=newest)
         if found.data is None and not sure:
             raise NoQuorum(f"{path}: too few primaries of its container answered")
         if found.stale:
@@ -247,12 +246,30 @@ class ObjectOperations:
             await large.aclose()
             raise
 
+    async def _newest(self, policy: int, path: Path) -> Timestamp | None:
+        """Of what is there, if it is known: a large body should not be spent below it."""
+        try:
+            found = await self._look(policy, path, shown=False)
+        except NoQuorum:
+            if self._reach.available(policy):
+                return None
+            raise
+        return found.version.timestamp if found.version is not None else None
+
+    def _quorum(self, replicas: Replicas) -> WriteQuorum | None:
+        """None: the usual one."""
+        return AvailableQuorum(replicas.voters) if self._reach.available(replicas.policy) else None
+
     def _replicas(self, policy: int, path: Path) -> Replicas:
         return self._reach.objects(policy, path)
 
-    async def _look(self, policy: int, path: Path, *, shown: bool = True) -> Finding:
+    async def _look(self, policy: int, path: Path, *, shown: bool = True, newest: bool = False) -> Finding:
         if self._is_coded(policy):
             return await self._coded.look(policy, path, shown=shown)
+        if self._reach.available(policy):
+            return await self._reach.current(
+                lambda: find_any(self._reach, self._replicas(policy, path), path, newest=newest or not shown)
+            )
         patience: _Patience | None = None
         while True:
             try:
@@ -299,6 +316,7 @@ class ObjectOperations:
                 version.timestamp,
                 debts_of(row_of(version), version.path.parent, replicas, listed_at),
                 listed_at,
+                quorum=self._quorum(replicas),
             )
             this = version
 
@@ -330,6 +348,7 @@ class ObjectOperations:
                 version.timestamp,
                 debts_of(row_of(version), version.path.parent, replicas, listed_at),
                 listed_at,
+                quorum=self._quorum(replicas),
             )
             verdict = await write.run(large.commits(version, replicas), None)
             if verdict is Verdict.STORED:
@@ -464,27 +483,3 @@ class _Nothing:
 
 
 _NOTHING = _Nothing()
-
-
-class _KeyLocks:
-    """One holder per key at a time; a key that nobody holds or wants takes no room."""
-
-    def __init__(self) -> None:
-        self._locks: dict[Path, tuple[trio.Lock, int]] = {}
-
-    @asynccontextmanager
-    async def holding(self, key: Path, *, always: bool) -> AsyncIterator[None]:
-        """Unless ``always``, only behind somebody who holds it: the small writes of a key wait for a large one, whose commit they
-        would spoil, and not for each other."""
-        if not always and key not in self._locks:
-            yield
-            return
-        lock, users = self._locks.get(key, (trio.Lock(), 0))
-        self._locks[key] = (lock, users + 1)
-        try:
-            async with lock:
-                yield
-        finally:
-            lock, users = self._locks.pop(key)
-            if users > 1:
-                self._locks[key] = (lock, users - 1)

@@ -14,7 +14,7 @@ import trio
 from ring.device import Device
 from ring.errors import BadInput, Unavailable
 from ring.names import Path
-from ring.policy import Policies
+from ring.policy import Consistency, Policies
 from ring.service.errors import StaleRing
 from ring.service.overlap import Claim, Overlap
 from ring.service.voters import Voters
@@ -168,6 +168,11 @@ class Reach:
         """How the objects of a policy are coded; None: they are whole copies."""
         found = self.policies.by_index(policy) if self.policies is not None else None
         return Coding(found.k, found.m) if found is not None and found.coded else None
+
+    def available(self, policy: int) -> bool:
+        """Whether the objects of a policy are written to and read from whom there is (storage.client.available)."""
+        found = self.policies.by_index(policy) if self.policies is not None else None
+        return found is not None and found.consistency is Consistency.AVAILABLE
 
     def objects(self, policy: int, path: Path) -> Replicas:
         """Of an object, by the rings in force now.  BadInput when there is no such policy."""

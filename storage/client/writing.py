@@ -19,7 +19,7 @@ from storage.client.errors import ClockAhead, PromisedAbove
 from storage.client.fanout import Progress
 from storage.client.interface import Row
 from storage.client.node import Debt, Node, WriteReply
-from storage.client.quorum import Outcome, Reply, Verdict
+from storage.client.quorum import Outcome, Reply, Verdict, WriteQuorum
 from storage.client.reach import Reach, Replicas
 
 HIDDEN_S = 1.0
@@ -37,12 +37,19 @@ class Write:
     """One version on its way.  ``debts`` per primary; a handoff takes over the debt of the primary that it stands in for."""
 
     def __init__(
-        self, reach: Reach, replicas: Replicas, timestamp: Timestamp, debts: Sequence[Debt | None], listed_at: Replicas
+        self,
+        reach: Reach,
+        replicas: Replicas,
+        timestamp: Timestamp,
+        debts: Sequence[Debt | None],
+        listed_at: Replicas,
+        *,
+        quorum: WriteQuorum | None = None,
     ) -> None:
         self._reach = reach
         self.timestamp = timestamp
         self._debts = list(debts)
-        self._quorum = reach.write_quorum(replicas.voters)
+        self._quorum = quorum or reach.write_quorum(replicas.voters)
         self._replicas = replicas
         self._handoffs = replicas.handoffs()
         self._listed_at = {node.device.id: 1 << index for index, node in enumerate(listed_at.nodes)}
@@ -122,6 +129,8 @@ class Write:
 
     def _progress(self, all_replied: bool) -> Progress:
         if self.verdict is None:
+            if all_replied:
+                return Progress.SETTLED
             return Progress.DECIDED if self._quorum.deciding else Progress.OPEN
         if self.verdict is not Verdict.STORED or self.listed or all_replied:
             return Progress.SETTLED

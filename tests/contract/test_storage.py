@@ -11,6 +11,7 @@ import trio
 
 from ring.errors import BadInput
 from ring.names import Path
+from ring.policy import Consistency, Policies, Policy
 from ring.timestamp import Timestamp
 from ring.wire.message import BodyBroken, BytesBody
 from ring.world.sim import SimWorld
@@ -36,13 +37,16 @@ OBJECT = Path("AUTH_a", "c", "o")
 CUT = 4096
 
 
-@pytest.fixture(params=["fake", "cluster", "devices", "coded"])
+@pytest.fixture(params=["fake", "cluster", "available", "devices", "coded"])
 async def storage(request: pytest.FixtureRequest, nursery: trio.Nursery) -> Storage:
     if request.param == "fake":
         return FakeStorage(SimWorld(1).clock)
     settings = Settings(pack_cut_bytes=CUT, chunk_bytes=1000, offload_bytes=500)
     if request.param == "cluster":
         return Ground.make(nursery, settings=settings).storage
+    if request.param == "available":
+        policies = Policies([Policy(0, "any", 3, consistency=Consistency.AVAILABLE)])
+        return Ground.make(nursery, settings=settings, policies=policies).storage
     if request.param == "coded":
         return cast(Storage, InPolicy((await Ground.coded(nursery, settings, k=2, m=1, device_count=4)).storage))
     return (await Ground.with_engines(nursery, settings)).storage

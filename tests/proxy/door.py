@@ -39,9 +39,9 @@ class FaultyStorage(FakeStorage):
         self._maybe_lose("put", path)
         return await super().put_object(path, new, body)
 
-    async def head_object(self, path: Path) -> ObjectMeta:
+    async def head_object(self, path: Path, *, newest: bool = False) -> ObjectMeta:
         self._maybe_lose("head", path)
-        return await super().head_object(path)
+        return await super().head_object(path, newest=newest)
 
     def _maybe_lose(self, call: str, path: Path) -> None:
         if self.lost(call, path):

@@ -76,6 +76,16 @@ async def test_the_life_of_an_object(ann: Client) -> None:
     assert (await ann("HEAD", f"{A}/c")).status == 404
 
 
+@pytest.mark.parametrize(("value", "asked"), [("true", 1), (" Yes", 1), ("1", 1), ("false", 0), ("", 0), ("newest", 0)])
+async def test_x_newest_asks_all_replicas(ann: Client, storage: FakeStorage, value: str, asked: int) -> None:
+    await ann("PUT", f"{A}/c")
+    await ann("PUT", f"{A}/c/o", body=b"0123456789")
+    for method, more in (("GET", {}), ("HEAD", {}), ("GET", {"range": "bytes=-3"})):
+        storage.asked_newest = 0
+        assert (await ann(method, f"{A}/c/o", {"x-newest": value, **more})).status in (200, 206)
+        assert bool(storage.asked_newest) == bool(asked)
+
+
 @pytest.mark.parametrize(
     ("headers", "status", "body"),
     [

@@ -47,6 +47,7 @@ class PolicyRecord(msgspec.Struct, frozen=True, kw_only=True):
     k: int = 0  # 0: whole copies
     m: int = 0
     default: bool = False
+    consistency: str = "quorum"
 
 
 class CloudRecord(msgspec.Struct, frozen=True, kw_only=True):

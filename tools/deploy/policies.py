@@ -12,17 +12,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ring.errors import BadInput, Conflict
-from ring.policy import Policies, Policy
+from ring.policy import Consistency, Policies, Policy
 from storage.erasure.interface import Coding
 from tools.deploy.layout import CloudRecord, PolicyRecord
 
 POLICY_0 = "Policy-0"
-_KEYS = ("name", "type", "replicas", "k", "m", "default")
+_KEYS = ("name", "type", "replicas", "k", "m", "default", "consistency")
 _NAME_MAX = 60
 
 
 def parse(text: str) -> PolicyRecord:
-    """``name=NAME,type=replication,replicas=N`` or ``name=NAME,type=ec,k=K,m=M``, and ``default`` when it is that.  BadInput."""
+    """``name=NAME,type=replication,replicas=N`` or ``name=NAME,type=ec,k=K,m=M``, and ``default`` when it is that; of whole copies
+    also ``consistency=available``.  BadInput."""
     found: dict[str, str] = {}
     for part in text.split(","):
         key, equals, value = part.partition("=")
@@ -39,7 +40,12 @@ def parse(text: str) -> PolicyRecord:
     needed = {"replication": ("replicas",), "ec": ("k", "m")}.get(kind)
     if needed is None:
         raise BadInput(f"--policy {text!r}: there is no type {kind!r}", hint="type=replication or type=ec")
-    extra = set(found) - {"name", "type", "default", *needed}
+    consistency = found.get("consistency", Consistency.QUORUM.value)
+    if consistency not in {one.value for one in Consistency} or (kind == "ec" and consistency != Consistency.QUORUM.value):
+        raise BadInput(
+            f"--policy {text!r}: there is no consistency {consistency!r} for it", hint="quorum; for whole copies also available"
+        )
+    extra = set(found) - {"name", "type", "default", "consistency", *needed}
     missing = [key for key in needed if key not in found]
     if extra or missing:
         raise BadInput(
@@ -51,7 +57,7 @@ def parse(text: str) -> PolicyRecord:
     if kind == "replication":
         if numbers["replicas"] < 1:
             raise BadInput(f"--policy {text!r}: at least one replica", hint="2 survive the loss of a device")
-        return PolicyRecord(name=name, replicas=numbers["replicas"], default=default)
+        return PolicyRecord(name=name, replicas=numbers["replicas"], default=default, consistency=consistency)
     coding = Coding(numbers["k"], numbers["m"])  # BadCoding
     return PolicyRecord(name=name, replicas=coding.count, k=coding.k, m=coding.m, default=default)
 
@@ -61,7 +67,15 @@ def policies_of(record: CloudRecord) -> Policies:
     others = record.policies
     first = Policy(0, POLICY_0, record.replicas, default=not any(other.default for other in others))
     rest = [
-        Policy(index, other.name, other.replicas, default=other.default, k=other.k, m=other.m)
+        Policy(
+            index,
+            other.name,
+            other.replicas,
+            default=other.default,
+            k=other.k,
+            m=other.m,
+            consistency=Consistency(other.consistency),
+        )
         for index, other in enumerate(others, 1)
     ]
     return Policies([first, *rest])

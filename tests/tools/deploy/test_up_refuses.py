@@ -53,6 +53,14 @@ def told(capfd: pytest.CaptureFixture[str]) -> tuple[str, str]:
         (["--policy", "name=x,type=ec,k=0,m=2"], "0 data and 2 parity fragments cannot be"),
         (["--policy", "name=x,type=tape"], "--policy 'name=x,type=tape': there is no type 'tape'"),
         (["--policy", "name=x,type=ec,k=2"], "--policy 'name=x,type=ec,k=2': a policy of type ec has k and m, and nothing else"),
+        (
+            ["--policy", "name=x,type=ec,k=2,m=1,consistency=available"],
+            "--policy 'name=x,type=ec,k=2,m=1,consistency=available': there is no consistency 'available' for it",
+        ),
+        (
+            ["--policy", "name=x,type=replication,replicas=2,consistency=some"],
+            "--policy 'name=x,type=replication,replicas=2,consistency=some': there is no consistency 'some' for it",
+        ),
         (["--policy", "name=x,type=ec,k=2,m=two"], "--policy 'name=x,type=ec,k=2,m=two': m is a number, not 'two'"),
         (["--policy", "name=x,name=y"], "--policy 'name=x,name=y': 'name=y' is not understood"),
         (["--policy", "name=a/b,type=ec,k=2,m=1"], "--policy 'name=a/b,type=ec,k=2,m=1': 'a/b' is not a name"),
