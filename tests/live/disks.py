@@ -12,6 +12,7 @@ import os
 import struct
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from tests.live.cell import Mounts
@@ -126,17 +127,24 @@ class Disk:
             run("umount", "-l", str(self.root))
 
     def detach(self) -> None:
-        """Take it out altogether, once nobody has anything of it open.  OSError while somebody has."""
+        """Take it out altogether, once nobody has anything of it open.  OSError while somebody has.
+
+        The loop device tells: it lets go of the image when the last open file of the file system, also of one that no path
+        leads to, is closed.  Mounted before that, it would be the same broken file system again."""
         self.hide()
+        run("umount", "-l", str(self._place))
         deadline = time.monotonic() + PATIENCE_S
-        while True:
-            try:
-                run("umount", str(self._place))
-                return
-            except OSError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.05)
+        while self._is_in_use():
+            if time.monotonic() > deadline:
+                raise OSError(f"{self._image} is still in use")
+            time.sleep(0.05)
+
+    def _is_in_use(self) -> bool:
+        for backing in Path("/sys/block").glob("loop*/loop/backing_file"):
+            with suppress(OSError):  # it was freed between two looks
+                if backing.read_text().strip() == str(self._image):
+                    return True
+        return False
 
     def attach(self) -> None:
         """Put it back, sound."""
