@@ -9,6 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 
+WAIT_LEAST_S = 1e-6  # what rounding leaves of a debt that was waited for: a clock may not even tell it
+
+
 @dataclass(slots=True)
 class TokenBucket:
     """``rate`` tokens a second, at most ``burst`` saved up; rate 0 means no limit.  ``speed``: the part of the rate that holds
@@ -67,7 +70,8 @@ class Pacing:
     def wait_s(self, now: float, speed: float = 1.0) -> float:
         """How long until it may go on, if the speed stays."""
         assert speed > 0
-        return max(bucket.wait_s(now, speed) for bucket in (self._items, self._bytes, self._time))
+        wait_s = max(bucket.wait_s(now, speed) for bucket in (self._items, self._bytes, self._time))
+        return wait_s if wait_s > WAIT_LEAST_S else 0.0
 
 
 @dataclass(slots=True)
