@@ -89,7 +89,8 @@ class CodedObjects:
     ) -> Stored:
         """``start``: the whole body when it is small, else its first chunks."""
         if isinstance(start, bytes):
-            etag = await self._reach.world.offload.run(_md5, start)
+            apart = len(start) >= self._reach.settings.offload_bytes
+            etag = await self._reach.world.offload.run(_md5, start) if apart else _md5(start)
             if new.size_max is not None and len(start) > new.size_max:
                 raise EntityTooLarge(f"the object is larger than {new.size_max} bytes")
             if new.etag and new.etag != etag:
@@ -163,7 +164,7 @@ class CodedObjects:
         if check is not None:
             return await self._store_if(policy, version, content, check)
         floor = None
-        if timestamp is None:
+        if timestamp is None and not isinstance(content, _Small):  # staging is a look, and what is small is soon staged again
             found = await self.look(policy, version.path, shown=False)
             floor = found.version.timestamp if found.version is not None else None
         version = replace(version, timestamp=timestamp or self._reach.timestamps.next(floor))
