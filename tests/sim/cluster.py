@@ -41,7 +41,6 @@ from storage.client.peer import Peer, PeerLimits
 from storage.client.reach import Rings
 from storage.client.remote import RemoteNode
 from storage.client.server import NodeServer
-from storage.container.sharder import Limits
 from storage.object.auditor import Auditor
 from storage.object.device import OpenDevice, format_device
 from storage.object.health import Change, Reserve
@@ -76,7 +75,6 @@ RECLAIM_EVERY_S = 4.0
 
 
 LIMITS = PeerLimits(connect_s=1.0, answer_s=5.0, stall_s=2.0)
-SHARDS = Limits(rows=1, join_after_s=5.0, patience_s=1.0, sums_s=2.0, step_s=0.5, interval_s=8.0)  # two names are too many
 
 
 def keeper_primaries(keeper: Keeper) -> Callable[[Path], list[int]]:

@@ -35,6 +35,8 @@ SETTINGS = Settings(  # impatient, so that a short run sees much; small, so that
     container_cache_s=60.0,
 )
 
+SHARDS = Limits(rows=1, join_after_s=5.0, patience_s=1.0, sums_s=2.0, step_s=0.5, interval_s=8.0)  # two names are too many
+
 
 @dataclass
 class Options:

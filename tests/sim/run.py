@@ -13,11 +13,11 @@ import trio
 
 from ring.world.sim import Simulation, run
 from tests.sim import checkers, rest
-from tests.sim.cluster import SHARDS, Cluster, Member
+from tests.sim.cluster import Cluster, Member
 from tests.sim.history import History, Kind
 from tests.sim.mutants import MUTANTS
 from tests.sim.nemesis import Nemesis
-from tests.sim.options import Options
+from tests.sim.options import SHARDS, Options
 from tests.sim.rings import Operator
 from tests.sim.script import RACING_NAMES, Keep, Script, draw
 from tests.sim.workload import Workload

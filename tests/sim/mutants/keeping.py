@@ -14,6 +14,8 @@ from storage.client.bodies import OnePiece
 from storage.client.interface import Row
 from storage.client.node import Debt, NodeReading
 from storage.client.payer import RowPayer
+from storage.container.sharder import Sharder
+from storage.container.shards import Shard, ShardMap
 from storage.container.updater import ContainerUpdater
 from storage.object.admission import Admission
 from storage.object.compaction import Compactor
@@ -27,7 +29,7 @@ from storage.object.segments import Place
 from storage.object.store import ObjectStore
 from storage.rows.books import Books
 from storage.rows.commit import Merge
-from tests.sim.options import Options
+from tests.sim.options import SHARDS, Options
 
 
 def skip_fsync(options: Options) -> None:
@@ -291,3 +293,26 @@ class ReportsSometimes(ContainerUpdater):
 def report_once(options: Options) -> None:
     """A container tells its account of its sums twice, and never again."""
     options.container_updater = ReportsSometimes
+
+
+class LosesRowsInTransit(Sharder):
+    async def _hand_over(self, book: bytes, root: Path, shard: Shard, path: Path, rows: list[Row], after: str) -> float:
+        if shard.active:
+            self.forwarded += await self._books.discard(path, rows)
+        return 0.0 if shard.active else 1.0
+
+
+def let_go_of_rows_in_transit(options: Options) -> None:
+    """A sharder takes rows out of the root before any device has them in their shard."""
+    options.shards, options.sharder = SHARDS, LosesRowsInTransit
+
+
+class ForgetsSources(Sharder):
+    async def _step(self, root: Path, modified: int, new: ShardMap) -> None:
+        shards = tuple(replace(shard, sources=()) for shard in new.shards)
+        await super()._step(root, modified, replace(new, shards=shards))
+
+
+def forget_what_a_shard_replaced(options: Options) -> None:
+    """A map no longer names the shards whose rows are still to come: they are never closed and forwarded."""
+    options.shards, options.sharder = SHARDS, ForgetsSources
