@@ -43,7 +43,7 @@ from tools.deploy.session import CloudClient, CloudFailed, RunningCloud
 
 DEVICES, REPLICAS, WORKERS = 5, 3, 3
 PAUSE_S = 0.03
-HEALTHY_S = 40.0
+HEALTHY_S = 75.0  # a device that failed several times is let back after a minute
 LET_GO_S = 3.0
 REST_S = 60.0
 SETTINGS = "[background]\nrepair_items_per_s = 4000.0\n"
