@@ -33,6 +33,7 @@ from proxy.app import FrontDoor, FrontDoorConfig, make_app
 from proxy.client.objects import ObjectsClient
 from proxy.gates.limits import Limits
 from ring.daemon.log import Log
+from ring.daemon.yielding import Yielding
 from ring.kv.interface import KV
 from ring.kv.view import View
 from ring.wire.message import Handler
@@ -43,6 +44,7 @@ from tools.deploy.layout import Admin, Layout, read_secret
 from tools.deploy.settings import Settings
 from tools.deploy.storage import StorageRoom
 from tools.deploy.supervisor import WorkerSpec
+from tools.deploy.watched_device import WatchedDevice
 
 
 @dataclass(slots=True)
@@ -80,6 +82,7 @@ async def make_rooms(
     hypervisor: Hypervisor,
     settings: Settings,
     log: Log,
+    yielding: Yielding,
 ) -> Rooms:
     """Everything runs in ``nursery``; the first worker also makes the first state of identity."""
 
@@ -137,7 +140,9 @@ async def make_rooms(
         if served is None:
             return None
         access = TargetAccess(Secret(served.chap_user, served.chap_secret))
-        return Target(iqn(served.volume_id), endpoints.iscsi, UUID(served.volume_id), served.device, access)
+        return Target(
+            iqn(served.volume_id), endpoints.iscsi, UUID(served.volume_id), WatchedDevice(served.device, yielding), access
+        )
 
     async def discover() -> Sequence[tuple[str, str]]:
         return ()

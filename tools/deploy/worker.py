@@ -215,6 +215,7 @@ class Worker:
             self._hypervisor(),
             self._settings,
             self._log,
+            self._speed.yielding,
         )
 
     def _hypervisor(self) -> Hypervisor:
