@@ -2,11 +2,15 @@
 
 Reads the devices' folders, whether the cloud runs or not, and changes nothing in them.  What is to be had back is exported, looked
 at, and uploaded by any client.
+
+``--believe`` is for when all devices that hold something were away at once, or lost their marks: then each waits for one that was
+not, and only a person can say which of them is right.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +19,16 @@ import click
 import trio
 
 from ring.errors import BadInput
+from ring.service.edition import decode
+from ring.service.keeper import EDITION
 from ring.world.interface import Disk, World
 from ring.world.real import make_world
 from storage.object.returned import Returned, body_of, listing
+from storage.sync.standing import OBJECTS, OBJECTS_PATH, Standing
 from tools.cli.node import data_option, json_option
 from tools.deploy.layout import Layout
 from tools.deploy.publish import open_cloud
+from tools.deploy.supervisor import lock
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +44,12 @@ class Found:
 @click.option(
     "--export", "target", type=click.Path(path_type=Path), help="Write bodies and what is known of them to this new folder."
 )
+@click.option(
+    "--believe", type=int, metavar="DEVICE", help="Say that nothing on it was deleted meanwhile; not while the cloud runs."
+)
 @json_option
 @click.pass_obj
-def returned(world: World | None, data: Path, device: int | None, target: Path | None, as_json: bool) -> int:
+def returned(world: World | None, data: Path, device: int | None, target: Path | None, believe: int | None, as_json: bool) -> int:
     """List versions that came back with a device that was away, and that nobody else knew.
 
     They may have been deleted meanwhile, or everything else that held them is gone.  Example: ringfort returned --data /srv/cloud
@@ -47,8 +58,17 @@ def returned(world: World | None, data: Path, device: int | None, target: Path |
     world = world or make_world()
     layout = Layout(data.absolute())
     record = open_cloud(layout)
-    if device is not None and not 0 <= device < record.devices:
-        raise BadInput(f"there is no device {device}", hint=f"0 to {record.devices - 1}")
+    for number in (device, believe):
+        if number is not None and not 0 <= number < record.devices:
+            raise BadInput(f"there is no device {number}", hint=f"0 to {record.devices - 1}")
+    if believe is not None:
+        held = lock(layout)  # Conflict while the cloud runs
+        try:
+            moved = trio.run(believe_in, world, layout, believe)
+        finally:
+            os.close(held)
+        click.echo(f"d{believe} is {'believed' if moved else 'not behind'}")
+        return 0 if moved else 1
     numbers = range(record.devices) if device is None else (device,)
     found = trio.run(find, world, layout, numbers)
     if target is not None:
@@ -61,6 +81,20 @@ def returned(world: World | None, data: Path, device: int | None, target: Path |
             click.echo(f"d{one.device}  {version.timestamp}  {version.size:>12}  {version.path}  {one.returned.name}")
         click.echo(f"{len(found)} versions" + (f", exported to {target}" if target is not None else ""))
     return 0
+
+
+async def believe_in(world: World, layout: Layout, number: int) -> bool:
+    """Move its marks to the horizons in force; False when they are there."""
+    edition = decode(await world.open_disk(str(layout.in_force)).read_file(EDITION))
+    moved = False
+    for ring, horizon in edition.horizons.items():
+        if ring.partition("-")[0] == OBJECTS:
+            root = layout.device(number) / ring if ring != OBJECTS else layout.device(number)
+            standing = Standing(world.open_disk(str(root)), OBJECTS_PATH)
+            await standing.load()
+            moved |= standing.mark(OBJECTS) < horizon.reclaimed
+            await standing.move(OBJECTS, horizon.reclaimed)
+    return moved
 
 
 async def find(world: World, layout: Layout, numbers: Sequence[int]) -> list[Found]:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from ring.names import Path as Name
+from ring.service.edition import Edition, RingId, Standing
+from ring.service.edition import encode as encode_edition
+from ring.service.horizon import Horizon
 from ring.timestamp import Timestamp
 from storage.client.node import Kind, Version
 from storage.object.returned import encode
+from storage.sync.standing import OBJECTS_PATH, decode
 from tools.cli.main import run
-from tools.deploy.layout import CloudRecord
+from tools.deploy.layout import CloudRecord, Layout
+from tools.deploy.supervisor import lock
 
 Capture = pytest.CaptureFixture[str]
 CLOUD = msgspec.json.encode(CloudRecord(cluster_id="c", devices=3, replicas=3, part_power=4))
@@ -60,3 +66,18 @@ def test_it_is_exported(cloud: Path, tmp_path: Path, capsys: Capture) -> None:
 def test_a_device_that_is_not_there(cloud: Path, capsys: Capture) -> None:
     assert run(["returned", "--data", str(cloud), "--device", "7"]) == 2
     assert "there is no device 7" in capsys.readouterr().err
+
+
+def test_a_person_may_say_that_a_device_is_right(cloud: Path, capsys: Capture) -> None:
+    ring = RingId(1, 1)
+    edition = Edition(3, {"object": Standing(ring, ring)}, {"object": Horizon(200, 100), "container": Horizon(50, 50)})
+    (cloud / "rings/in-force").mkdir(parents=True)
+    (cloud / "rings/in-force/edition.json").write_bytes(encode_edition(edition))
+    assert run(["returned", "--data", str(cloud), "--believe", "1"]) == 0
+    assert decode((cloud / "devices/d1" / OBJECTS_PATH).read_bytes(), "") == {"object": 100}
+    assert run(["returned", "--data", str(cloud), "--believe", "1"]) == 1
+    assert capsys.readouterr().out == "d1 is believed\nd1 is not behind\n"
+    running = lock(Layout(cloud))
+    assert run(["returned", "--data", str(cloud), "--believe", "1"]) == 2
+    os.close(running)
+    assert "hint" in capsys.readouterr().err
