@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import pytest
 import trio
 
@@ -13,7 +15,7 @@ from ring.wire.message import BytesBody
 from storage.client.books import Known
 from storage.client.errors import NoQuorum
 from storage.client.interface import NewObject, Query, Row
-from storage.client.node import BookHeader
+from storage.client.node import BookHeader, Node
 from storage.container.shards import MAP, ShardMap, encode, first_map, shard_path, shards_account
 from storage.object.updater import ObjectUpdater
 from storage.rows.books import Books
@@ -111,9 +113,9 @@ async def test_a_listing_does_without_one_replica_and_not_without_two(
 
             return refuse
 
-    ground.ground.nodes[holders[0]] = Gone(holders[0])  # type: ignore[assignment]
+    ground.ground.nodes[holders[0]] = cast(Node, Gone(holders[0]))
     assert await ground.names() == names
-    ground.ground.nodes[holders[1]] = Gone(holders[1])  # type: ignore[assignment]
+    ground.ground.nodes[holders[1]] = cast(Node, Gone(holders[1]))
     with pytest.raises(NoQuorum):
         await ground.names(marker="o04", limit=1)
 
@@ -204,7 +206,7 @@ async def test_a_device_that_is_no_primary_keeps_rows_in_transit(
     await books.merge_header(BookHeader(SHARD, Timestamp(10), Timestamp(30)))
     await books.flush()
     span = await books.partition_from("container", b"", 4)
-    digests = {}
+    digests: dict[bytes, bytes] = {}
     while span is not None:
         for leaf in (await books.digests("container", span)).leaves:
             digests |= dict(await books.leaf("container", span, leaf))

@@ -5,8 +5,11 @@ from __future__ import annotations
 import pytest
 import trio
 
+from ring.kv.interface import Put
+from ring.kv.memory import MemoryKV
+from ring.timestamp import Timestamp
 from storage.client.interface import Query
-from storage.container.shards import shard_path
+from storage.container.shards import encode, first_map, shard_path, shards_account
 from tests.storage.container.shard_ground import CONTAINER, ShardGround
 
 
@@ -134,3 +137,32 @@ async def test_a_replaced_shard_refuses_rows_and_says_so(ground: ShardGround, au
     for name in gone:
         assert not await sharding.give(shard_path(CONTAINER, name), (await ground.listed(Query(limit=1))).items)  # type: ignore[arg-type]
         assert await sharding.is_emptied(shard_path(CONTAINER, name))
+
+
+async def test_a_control_state_that_lost_a_map_is_told_again(ground: ShardGround, autojump_clock: trio.testing.MockClock) -> None:
+    await ground.put(some(0, 20))
+    await ground.run_for(20)
+    before = await ground.map()
+    assert before is not None
+    ground.kv = MemoryKV()
+    ground.restart()
+    await ground.put([f"o0001-{number:02d}" for number in range(20)])
+    await ground.run_for(20)
+    after = await ground.map()
+    assert after is not None and after.settled and after.version > before.version
+    assert len(await ground.names()) == 40
+    assert await ground.totals() == (40, 40, 40, 40)
+
+
+async def test_a_map_that_was_written_and_not_told_is_told_by_the_next(
+    ground: ShardGround, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Whoever wrote it to control state was killed right then."""
+    written = first_map(["o0010"], Timestamp(10))
+    key = f"shards/{shards_account(CONTAINER).account[1:]}"
+    await ground.kv.transact([], [Put(key, encode(written).encode())])
+    await ground.put(some(0, 20))
+    await ground.run_for(20)
+    found = await ground.map()
+    assert found is not None and found.settled and found.version > 1 and "o0010" in [shard.upper for shard in found.shards]
+    assert await ground.names() == some(0, 20)

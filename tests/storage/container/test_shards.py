@@ -36,7 +36,7 @@ from storage.container.shards import (
 
 ROOT = Path("AUTH_a", "photos")
 GOLDEN = pathlib.Path(__file__).parents[2] / "golden" / "shards.json"
-NAMES = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=6)
+NAMES = st.text(st.characters(codec="utf-8"), min_size=1, max_size=6)
 
 
 def plain(*uppers: str) -> ShardMap:
