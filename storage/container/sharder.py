@@ -139,13 +139,13 @@ class Sharder:
         self._driven: dict[bytes, float] = {}
         self._maps: dict[Path, tuple[ShardMap, float]] = {}  # as a majority said, and until when that will do
         self._rows_left: dict[bytes, int] = {}  # live ones in transit
-        self._shards: dict[bytes, int] = {}  # of roots of this device
+        self._shards: dict[bytes, int] = {}  # of roots of this device; 0 where another primary is the first and counts them
         books.notice_rows = self._limits.rows
 
     def progress(self) -> Progress:
         left = sum(self._rows_left.values())
         facts = {
-            "cut_containers": len(self._shards),
+            "cut_containers": sum(count > 0 for count in self._shards.values()),
             "shards": sum(self._shards.values()),
             "cuts": self.cuts,
             "joins": self.joins,
@@ -226,7 +226,7 @@ class Sharder:
         now = trio.current_time()
         known = map_of(state.header.metadata)
         assert known is not None
-        self._shards[book] = len(known.shards)
+        self._shards[book] = 0 if self._place(state.header.path) else len(known.shards)
         pause_s = self._limits.sums_s if known.settled else self._limits.step_s
         drive_in = self._driven.get(book, -pause_s) + pause_s - now
         drive_in = max(drive_in, self._wait_s(book, "drive", known.version, state.header.path) if not known.settled else drive_in)
@@ -427,14 +427,17 @@ class Sharder:
     def _wait_s(self, book: bytes, what: str, about: Hashable, path: Path) -> float:
         """Until it is this device's turn to do ``what``: the later, the later it comes among the primaries; from anew when what it
         is ``about`` has changed, unless it had to do it before."""
-        ids = [device.id for device in self._overlap().places(path).devices]
-        place = ids.index(self._device.id) if self._device.id in ids else len(ids)
         now = trio.current_time()
         last, since = self._turns.setdefault((book, what), (about, now))
         if last is not ANYTHING and last != about:
             self._turns[book, what] = about, now
             since = now
-        return max(0.0, since + place * self._limits.patience_s - now)
+        return max(0.0, since + self._place(path) * self._limits.patience_s - now)
+
+    def _place(self, book: Path) -> int:
+        """Of this device among the primaries: 0 for the first."""
+        ids = [device.id for device in self._overlap().places(book).devices]
+        return ids.index(self._device.id) if self._device.id in ids else len(ids)
 
     def _old_enough(self, shard: str) -> bool:
         return self._world.clock.now() - made_at(shard).seconds >= self._limits.join_after_s
