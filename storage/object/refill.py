@@ -2,7 +2,8 @@
 
 The device itself leads.  For each partition that it is to hold it asks one peer to bring what it has of it (``Fill`` over the node
 protocol), then the others, which find only what the first one lacked.  Each peer is asked about some partitions at a time, so there
-is one stream per peer, with several versions in flight; the peers take turns in being first.
+is one stream per peer, with several versions in flight; the peers take turns in being first.  What others lost, too, or do not
+answer for, comes first: it has the fewest copies.
 
 A partition is trusted when enough peers vouched: any majority of its devices that could have acknowledged something without them
 would have had to be without this device, too.  Of n devices of which q are a majority, that are n - q + 1 others (of the ring in
@@ -85,6 +86,7 @@ class Plan:
         self._queues: dict[int, deque[Want]] = {}  # by peer
         self._waiting: list[Want] = []  # nobody who is needed is there
         self.away: dict[int, float] = {}  # peers: until when they are not asked
+        self._doubted: set[int] = set()  # peers that did not answer or did not vouch, when they were asked last
         for want in wants:
             self.total += 1
             self._put(want)
@@ -113,6 +115,7 @@ class Plan:
         unsaid: list[Want] = []
         for want in taken:
             if want.span.partition in whole:
+                self._doubted.discard(peer)
                 want.vouched.add(peer)
                 if self._put(want):
                     filled.append(want)
@@ -129,6 +132,13 @@ class Plan:
         self.away[peer] = now + AGAIN_S
         for want in (*taken, *self._queues.pop(peer, ())):
             self._put(want)
+        if peer not in self._doubted:
+            self._doubted.add(peer)
+            self._queues = {other: deque(sorted(queue, key=self._copies)) for other, queue in self._queues.items()}
+
+    def _copies(self, want: Want) -> int:
+        """How many others are likely to have it: what has the fewest is asked for first (storage.sync.order)."""
+        return sum(peer not in self._doubted for peer in want.order)
 
     def look(self, now: float) -> None:
         """Who was away may be asked again."""
