@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import trio
 
@@ -210,19 +211,12 @@ class ObjectReplicator:
 
     async def _look(self, overlap: Overlap) -> list[_Look]:
         """At some partitions of one level, at once."""
-        now, level = trio.current_time(), self.order.urgency
-        spans: list[Span] = []
-        while len(spans) < LOOKS_AT_ONCE:
-            span = self.moving.again(now) or (self.order.next() if self.order.urgency == level else None)
-            if span is None:
-                break
-            self.moving.look(span)
-            if span not in spans:
-                spans.append(span)
+        spans = self.order.take(partial(self.moving.again, trio.current_time()), LOOKS_AT_ONCE)
         looks: dict[Span, _Look] = {}
         failures: list[RingfortError] = []
 
         async def one(span: Span) -> None:
+            self.moving.look(span)
             try:
                 looks[span] = await self._compare(overlap, span)
             except RingfortError as error:

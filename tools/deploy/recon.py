@@ -143,6 +143,8 @@ class Cloud:
         for device in self.devices:
             if device.state != DeviceHealth.IN_SERVICE.value:
                 found.append(f"device d{device.id} is {device.state}: {device.reason}")
+            elif device.refilling is not None:
+                found.append(f"device d{device.id} is being refilled, {device.refilling.done:.0%} is done")
             if device.quarantined:
                 found.append(f"device d{device.id} has put {device.quarantined} versions aside as damaged")
         return found

@@ -30,7 +30,7 @@ from ring.world.real import make_world
 from tools.cli import recon as words
 from tools.cli.bars import bar, duration, percent, size
 from tools.cli.worker import _ended, _run, chosen
-from tools.deploy.device_status import DEVICES_PATH, DeviceState, WorkerDevices
+from tools.deploy.device_status import DEVICES_PATH, DeviceState, Refilling, WorkerDevices
 from tools.deploy.latency import Latency, latencies
 from tools.deploy.layout import Layout
 from tools.deploy.load import SharedSpeed
@@ -183,6 +183,7 @@ def cloud_of(*workers: WorkerState, devices: tuple[DeviceState, ...] = (), editi
         (cloud_of(edition=2), "different editions of the rings: 1, 2"),
         (cloud_of(off_s=-3.0), "the clock of worker process 1 is -3.0 s off"),
         (cloud_of(devices=(device(state="out", reason="no label"),)), "device d3 is out: no label"),
+        (cloud_of(devices=(device(refilling=Refilling(0.25, 60.0)),)), "device d3 is being refilled, 25% is done"),
         (cloud_of(devices=(device(quarantined=2),)), "device d3 has put 2 versions aside"),
         (
             cloud_of(worker("object-updater d0", state=State.FAILING, error="DiskFault: EIO")),
