@@ -62,12 +62,17 @@ class Want:
 
 def wants_of(device_id: int, ring: str, overlap: Overlap) -> list[Want]:
     """Every partition of which this device is to hold a replica, by the ring in force or the settled one."""
+    numbers: set[int] = set()
+    for ring_of in (overlap.ring, overlap.settled) if overlap.moving else (overlap.ring,):
+        spread = overlap.finest - ring_of.part_power
+        for row in ring_of.table:
+            for partition, holder in enumerate(row):
+                if holder == device_id:
+                    numbers.update(range(partition << spread, (partition + 1) << spread))
     found = []
-    for number in range(1 << overlap.finest):
+    for number in sorted(numbers):
         places = overlap.places_at(number)
         ids = [device.id for device in places.devices]
-        if device_id not in ids:
-            continue
         groups = []
         for members, majority in places.voters.groups:
             inside = {ids[index] for index in range(len(ids)) if members >> index & 1}
