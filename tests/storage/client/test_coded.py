@@ -243,6 +243,27 @@ async def test_one_device_may_be_lost_during_a_write_and_two_may_not(
     assert await get(ground) == new
 
 
+@pytest.mark.parametrize("size", [100, 9000])
+async def test_a_write_that_too_few_take_replaces_nothing(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, size: int
+) -> None:
+    ground, lines = await make(nursery)
+    await put(ground, noise(size, 1))
+
+    def refuses(name: str) -> None:
+        if name == "stage":
+            raise Unavailable("it cannot")
+
+    for line in lines[:2] if size <= CUT else lines[3:]:
+        line.rule = refuses
+    with pytest.raises(NoQuorum):
+        await put(ground, noise(size, 2))
+    for line in lines:
+        line.rule = lambda name: None
+        assert [one.committed for one in await seen(line)][:1] == [True]
+    assert await get(ground) == noise(size, 1)
+
+
 @pytest.mark.parametrize("size", [50, MIB])
 async def test_racing_writers_agree(nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, size: int) -> None:
     ground, _ = await make(nursery)

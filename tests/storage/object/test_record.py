@@ -14,6 +14,8 @@ from ring.names import Path
 from ring.timestamp import Timestamp
 from storage.client.interface import Row
 from storage.client.node import Debt, Kind, Version
+from storage.erasure import fragment as fragments
+from storage.erasure.interface import Coding
 from storage.object.errors import BadRecord
 from storage.object.record import (
     FileInfo,
@@ -88,8 +90,26 @@ def _promised_records() -> list[Record]:
     ]
 
 
+def _staged_records() -> list[Record]:
+    """Of erasure-coded policies: staged, committed, refused, let go of."""
+    digest, at = bytes(range(16)), Timestamp(170000000300000)
+    origin = fragments.Origin(digest, at, "5d41402abc4b2a76b9719d911017c592", 5, Coding(2, 1))
+    described = fragments.encode_fragment(fragments.Fragment(origin, 1, b"\1\2\3\4"))
+    version = Version(PATH, at, Kind.OBJECT, 5, origin.etag, "text/plain")
+    info, file = info_of(version, None), FileInfo(0, 1 << 19, b"\1\2\3\4")
+    return [
+        Record(RecordKind.STAGED_COPY, digest, at, info, b"hello"),
+        Record(RecordKind.STAGED_FILE, digest, at, info_of(version, None, file), described),
+        Record(RecordKind.STAGED_NOTE, digest, at, info),
+        Record(RecordKind.FRAGMENT, digest, at, info_of(version, None, file), described),
+        Record(RecordKind.NOTE, digest, at, info),
+        Record(RecordKind.REFUSED, digest, at, info),
+        Record(RecordKind.UNSTAGED, digest, at, Info(("", "", ""), etag=origin.etag)),
+    ]
+
+
 def _all_records() -> list[Record]:
-    return _golden_records() + _flagged_records() + _promised_records()
+    return _golden_records() + _flagged_records() + _promised_records() + _staged_records()
 
 
 def test_golden_bytes() -> None:
