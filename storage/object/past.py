@@ -12,38 +12,49 @@ from __future__ import annotations
 
 from ring.timestamp import ZERO, Timestamp
 
-NAMES_MAX = 16_384
+NAMES_MAX = 8192  # of one generation; there are two
 VERSIONS_MAX = 16  # of one name
 
 Known = tuple[Timestamp, Timestamp | None]  # a version, and of which it is a copy
+_NOTHING: Known = (ZERO, None)
+_FIRST = (_NOTHING,)
 
 
 class Past:
     def __init__(self) -> None:
-        self._replaced: dict[bytes, tuple[Known, ...]] = {}  # by hash, the oldest first; whole from the first one on
+        self._young: dict[bytes, tuple[Known, ...]] = {}  # by hash, the oldest first; whole from the first one on; (): not known
+        self._elder: dict[bytes, tuple[Known, ...]] = {}  # names that were written before those; forgotten all at once
 
     def replaced(self, name_hash: bytes, old: Known | None) -> None:
         """What was held (None: nothing) made room for something newer."""
-        before = self._replaced.pop(name_hash, None)
-        if before == ():
-            self._replaced[name_hash] = ()
-            return
-        if len(self._replaced) >= NAMES_MAX:
-            del self._replaced[next(iter(self._replaced))]
-        self._replaced[name_hash] = (*(before or ())[1 - VERSIONS_MAX :], old or (ZERO, None))
+        before = self._of(name_hash)
+        if before is None:
+            self._remember(name_hash, _FIRST if old is None else (old,))
+        elif before:
+            self._remember(name_hash, (*before[1 - VERSIONS_MAX :], old or _NOTHING))
 
     def dropped(self, name_hash: bytes) -> None:
         """What was held is gone without anything newer: what is held now says nothing of what was."""
-        self._replaced[name_hash] = ()
+        self._remember(name_hash, ())
+
+    def _of(self, name_hash: bytes) -> tuple[Known, ...] | None:
+        found = self._young.get(name_hash)
+        return self._elder.get(name_hash) if found is None else found
+
+    def _remember(self, name_hash: bytes, versions: tuple[Known, ...]) -> None:
+        if len(self._young) >= NAMES_MAX:
+            self._elder, self._young = self._young, {}
+        self._young[name_hash] = versions
 
     def clear(self) -> None:
         """After a replay: what it told is not all that was."""
-        self._replaced.clear()
+        self._young.clear()
+        self._elder.clear()
 
     def never(self, name_hash: bytes, version: Timestamp, held: Known | None, *, other: bool = False) -> bool:
         """Whether this device surely never held ``version``, nor a copy of it; ``held`` is what it holds now.  ``other``: what is
         held is not it, though it may have its timestamp."""
-        replaced = self._replaced.get(name_hash)
+        replaced = self._of(name_hash)
         if replaced == ():
             return False
         if held is None or held[0] < version:

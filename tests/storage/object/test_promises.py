@@ -259,7 +259,7 @@ def test_past_says_never_only_when_it_is_sure() -> None:
 
 def test_past_forgets_the_oldest_names() -> None:
     past = Past()
-    for number in range(NAMES_MAX + 10):
+    for number in range(2 * NAMES_MAX + 10):
         past.replaced(number.to_bytes(16, "big"), None)
     assert not past.never((5).to_bytes(16, "big"), Timestamp(5), (Timestamp(9), None))
-    assert past.never((NAMES_MAX).to_bytes(16, "big"), Timestamp(5), (Timestamp(9), None))
+    assert past.never((NAMES_MAX + 10).to_bytes(16, "big"), Timestamp(5), (Timestamp(9), None))
