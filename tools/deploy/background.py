@@ -48,7 +48,7 @@ from tools.deploy.devices import OwnDevice, devices_named
 from tools.deploy.settings import Background
 from tools.deploy.storage import StorageRoom
 
-MOVERS = ("-replicator", "-reconstructor")  # of a worker's name
+MOVERS = ("-replicator", "-reconstructor", "-reclaimer")  # of a worker's name
 
 
 def start_background(
