@@ -77,7 +77,7 @@ def _mutants(names: list[str], seeds: int) -> int:
         reports = hunt.reports([(seed, name) for seed in range(1, seeds + 1)])
         for report in reports:
             progress.count(report)
-            if report.violations:
+            if report.noticed:
                 found[name] = report.seed
                 progress.end()
                 print(

@@ -23,6 +23,7 @@ from tests.sim.script import RACING_NAMES, Keep, Script, draw
 from tests.sim.workload import Workload
 
 WHOLE = Keep()
+TASK_FAILED = "a task failed"
 RECLAIM_AGE_S = 8.0
 SHARDS_EVERY = 4  # the last of so many seeds cuts listings into shards
 # Switched on with what they check: conditional writes as a register, and plain writes that take effect once.
@@ -40,6 +41,11 @@ class Report:
     counts: dict[str, int] = field(default_factory=dict)
     virtual_s: float = 0.0
     cpu_s: float = 0.0
+
+    @property
+    def noticed(self) -> bool:
+        """A checker spoke up.  That a task failed is not enough: a mutant may just not work."""
+        return any(not violation.startswith(TASK_FAILED) for violation in self.violations)
 
 
 def command(seed: int, mutant: str = "", keep: Keep = WHOLE) -> str:
@@ -72,7 +78,7 @@ def play(seed: int, mutant: str = "", keep: Keep = WHOLE, *, keep_trace: bool = 
     try:
         run(seed * 1000 + keep.salt, _play, simulation, options, script, report)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is a finding
-        report.violations.append("a task failed:\n" + "".join(traceback.format_exception(error)))
+        report.violations.append(f"{TASK_FAILED}:\n" + "".join(traceback.format_exception(error)))
     if keep_trace:
         report.trace = simulation.lines
     report.cpu_s = time.process_time() - begun

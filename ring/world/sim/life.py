@@ -41,8 +41,9 @@ class Life:
     def freeze(self) -> None:
         """Stopped as by SIGSTOP: nothing of it reaches a disk, the network or a client, and nothing reaches it.  What it computes
         meanwhile stays in it; when it is thawed all its timers have run out."""
-        self.frozen = True
-        self._thawed = trio.Event()
+        if not self.frozen:  # who waits already waits for the same thaw
+            self.frozen = True
+            self._thawed = trio.Event()
 
     def thaw(self) -> None:
         self.frozen = False

@@ -133,7 +133,9 @@ def test_a_frozen_machine_does_nothing_until_it_is_thawed() -> None:
         async with trio.open_nursery() as nursery:
             for task in (write, send, receive):
                 nursery.start_soon(task)
-            await trio.sleep(30)
+            await trio.sleep(15)
+            node.life.freeze()  # once more: that changes nothing
+            await trio.sleep(15)
             assert done == []
             node.life.thaw()
         return sorted((what, round(at - start)) for what, at in done)
