@@ -19,7 +19,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path as FilePath
@@ -35,6 +35,7 @@ from tools.bench.figures import Table, machine, together, write_between
 from tools.bench.listings import written_bytes
 from tools.bench.plainfiles import PlainFiles
 
+PARTS = ("small", "large", "upkeep", "merges", "churn", "listings")
 WRITERS = (1, 16, 64)
 CHUNK_BYTES = 1 << 20
 SHARD_ROWS = 10_000_000  # as in a cloud that nobody has tuned
@@ -61,13 +62,22 @@ QUICK = Scale(rounds=1, seconds=0.5, large=2, objects=10_000, churn_rounds=2, li
 
 
 class Bench:
-    def __init__(self, folder: str, scale: Scale, say: Callable[[str], None]) -> None:
+    def __init__(self, folder: str, scale: Scale, say: Callable[[str], None], only: Collection[str] = ()) -> None:
         self._folder = folder
+        self._only = frozenset(only or PARTS)
         self._scale = scale
         self._say = say
         self.small = Table(
             "Durable PUTs of 4 KiB a second",
-            ("packs", "files", "packs / files", "packs, us cpu each", "files, us cpu each", "records a sync"),
+            (
+                "packs",
+                "files",
+                "packs / files",
+                "packs, us cpu each",
+                "files, us cpu each",
+                "files / packs in cpu",
+                "records a sync",
+            ),
             note="(bodies that do not compress; cpu of all threads)",
         )
         self.bulk = Table("Many bytes", ("MB/s", "ms cpu a MB"))
@@ -89,6 +99,8 @@ class Bench:
     async def run(self) -> None:
         for number in range(1, self._scale.rounds + 1):
             for part in (self._small, self._large, self._upkeep, self._merges):
+                if part.__name__.strip("_") not in self._only:
+                    continue
                 place = os.path.join(self._folder, f"{part.__name__.strip('_')}-{number}")
                 os.mkdir(place)
                 begin = time.perf_counter()
@@ -98,10 +110,12 @@ class Bench:
                 self._say(
                     f"round {number} of {self._scale.rounds}: {part.__name__.strip('_')}, {time.perf_counter() - begin:.0f} s"
                 )
-        await self._churn()
-        self._say("churn")
-        await self._listings()
-        self._say("listings")
+        if "churn" in self._only:
+            await self._churn()
+            self._say("churn")
+        if "listings" in self._only:
+            await self._listings()
+            self._say("listings")
 
     # ---- small objects
 
@@ -123,6 +137,7 @@ class Bench:
                         "packs / files": (count / seconds) / (files / files_s),
                         "packs, us cpu each": 1e6 * cpu / count,
                         "files, us cpu each": 1e6 * files_cpu / files,
+                        "files / packs in cpu": (files_cpu / files) / (cpu / count),
                         "records a sync": size,
                     },
                 )
@@ -275,9 +290,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="one round of everything, in at most two minutes; rough")
     parser.add_argument("--rounds", type=int, help=f"how often everything is measured (default {NORMAL.rounds})")
     parser.add_argument("--full", action="store_true", help="also a listing of 10^7 rows")
+    parser.add_argument("--only", action="append", choices=PARTS, default=[], help="this part; may be given several times")
     parser.add_argument("--json", action="store_true", help="every round's figures as one JSON document")
     parser.add_argument("--page", type=FilePath, help="write the tables between the markers of this page")
     options = parser.parse_args(arguments)
+    if options.only and options.page is not None:
+        parser.error("--page needs all parts")
     scale = QUICK if options.quick else NORMAL
     if options.rounds is not None:
         if options.rounds < 1:
@@ -288,7 +306,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder = tempfile.mkdtemp(prefix="bench-storage-", dir=options.folder)
     try:
         before = machine(folder)
-        bench = Bench(folder, scale, lambda line: print(line, file=sys.stderr, flush=True))
+        bench = Bench(folder, scale, lambda line: print(line, file=sys.stderr, flush=True), options.only)
         begin = time.monotonic()
         trio.run(bench.run)
         after = machine(folder)
