@@ -125,7 +125,7 @@ class Staging:
         """Whether a version may be staged or committed now: None, or the answer when something newer is shown.  Conflict when it
         was refused; PromisedAbove."""
         rank = version.timestamp, False, version.etag
-        held = self._store.newest(name_hash)
+        held = self._store.newest(name_hash, writing=True)
         if held is not None and held.rank > rank:
             return WriteReply(held.above(rank), paid=True)
         staged = self._store.index.staged.get(key_of(name_hash, version.timestamp, version.etag))
@@ -144,7 +144,7 @@ class Staging:
                     return superseded
                 staged = self._store.index.staged.get(key)
                 if staged is None or staged.place is None:
-                    held = self._store.newest(name_hash)
+                    held = self._store.newest(name_hash, writing=True)
                     if held is None or (held.timestamp, held.entry.etag) != (version.timestamp, version.etag):
                         raise Conflict(f"{version.path}: nothing of this version is staged")
                     return WriteReply(version.timestamp, paid=debt is None or not self._store.index.owes(held.key))
@@ -161,7 +161,7 @@ class Staging:
 
     async def _with_metadata(self, name_hash: bytes, record: Record) -> Info:
         """What a staged record says; when the version is shown already in another form, with the POSTs that came to it."""
-        held = self._store.newest(name_hash)
+        held = self._store.newest(name_hash, writing=True)
         if held is None or (held.timestamp, held.entry.etag) != (record.timestamp, record.info.etag):
             return record.info
         posted_at = record.info.posted_at
@@ -173,7 +173,7 @@ class Staging:
         name_hash = self._store.hash(version.path)
         rank = version.timestamp, False, version.etag
         async with self.turn(name_hash):
-            held = self._store.newest(name_hash)
+            held = self._store.newest(name_hash, writing=True)
             staged = self._store.index.staged.get(key_of(name_hash, version.timestamp, version.etag))
             if (held is not None and held.rank >= rank) or (staged is not None and staged.refused is not None):
                 return
@@ -183,7 +183,7 @@ class Staging:
         name_hash = self._store.hash(version.path)
         key = key_of(name_hash, version.timestamp, version.etag)
         async with self.turn(name_hash):
-            held, staged = self._store.newest(name_hash), self._store.index.staged.get(key)
+            held, staged = self._store.newest(name_hash, writing=True), self._store.index.staged.get(key)
             if staged is None:
                 return
             shown = held is not None and held.rank > (version.timestamp, False, version.etag)

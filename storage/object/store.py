@@ -110,7 +110,9 @@ class ObjectStore:
             await self._open()
         except NewerFormat as error:
             self.device.fail(error.message)
-            raise DeviceOutOfService(f"device {self.device.device_id} cannot be opened: {error.message}", hint=error.hint) from error
+            raise DeviceOutOfService(
+                f"device {self.device.device_id} cannot be opened: {error.message}", hint=error.hint
+            ) from error
         except (OSError, FormatError, DiskFault) as error:
             self.device.fail(f"it cannot be opened: {error}")
             raise DeviceOutOfService(
@@ -352,9 +354,9 @@ class ObjectStore:
     def hash(self, path: Path) -> bytes:
         return self._hasher.hash(path)
 
-    def newest(self, name_hash: bytes) -> Held | None:
+    def newest(self, name_hash: bytes, *, writing: bool = False) -> Held | None:
         """What is shown.  DeviceOutOfService."""
-        return self._newest(name_hash)
+        return self._newest(name_hash, writing=writing)
 
     def check(self) -> None:
         """DeviceOutOfService."""

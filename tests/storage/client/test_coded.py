@@ -6,6 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from itertools import combinations
+from typing import cast
 
 import pytest
 import trio
@@ -52,12 +53,12 @@ async def make(nursery: trio.Nursery, settings: Settings = SETTINGS) -> tuple[Gr
 
 
 def lines_of(ground: Ground, path: Path) -> list[Distant]:
-    found = []
-    for device in ground.rings.objects[1].places(path).devices:
-        line = ground.nodes[device.id]
-        assert isinstance(line, Distant)
-        found.append(line)
-    return found
+    found = all_lines(ground)
+    return [found[device.id] for device in ground.rings.objects[1].places(path).devices]
+
+
+def all_lines(ground: Ground) -> list[Distant]:
+    return cast(list[Distant], ground.nodes)
 
 
 async def put(ground: Ground, data: bytes, path: Path = OBJECT, condition: Condition | None = None) -> None:
@@ -185,8 +186,7 @@ async def test_a_writer_that_dies_leaves_one_of_the_two(
             raise Unavailable("the writer is dead")
         done[name] += 1
 
-    for line in ground.nodes:
-        assert isinstance(line, Distant)
+    for line in all_lines(ground):
         line.rule = rule
     acknowledged = False
     try:
@@ -195,8 +195,7 @@ async def test_a_writer_that_dies_leaves_one_of_the_two(
     except Unavailable:
         pass
     await trio.sleep(30)
-    for line in ground.nodes:
-        assert isinstance(line, Distant)
+    for line in all_lines(ground):
         line.rule = lambda name: None
     first = await get(ground)
     assert first == new if acknowledged else first in (old, new)
@@ -327,9 +326,7 @@ async def test_two_lost_devices_are_filled_again(nursery: trio.Nursery, autojump
         for index, line in enumerate(primaries):
             (one,) = await seen(line, path)
             assert one.committed and (one.index == index if len(body) > CUT else (one.data is Data.COPY) == (index <= 2))
-    for number in (0, 1):
-        line = ground.nodes[number]
-        assert isinstance(line, Distant)
+    for line in all_lines(ground)[:2]:
         line.cut = True
     for path, body in data.items():
         assert await get(ground, path) == body
@@ -359,7 +356,7 @@ async def test_a_handoff_brings_its_fragment_home(nursery: trio.Nursery, autojum
     data = noise(MIB)
     lines[2].cut = True
     await put(ground, data)
-    others = [line for line in ground.nodes if isinstance(line, Distant) and line not in lines]
+    others = [line for line in all_lines(ground) if line not in lines]
     held = [one for line in others for one in await seen(line)]
     assert [(one.committed, one.index) for one in held] == [(True, 2)]
     lines[2].cut = False
@@ -397,8 +394,7 @@ async def test_a_ring_moves(nursery: trio.Nursery, autojump_clock: trio.testing.
         await trio.sleep(60)
     for path, body in {**data, late: noise(9000, 99)}.items():
         primaries = lines_of(ground, path)
-        for number, line in enumerate(ground.nodes):
-            assert isinstance(line, Distant)
+        for number, line in enumerate(all_lines(ground)):
             assert len(await seen(line, path)) == (line in primaries), (path, number)
         primaries[0].cut = primaries[3].cut = True
         assert await get(ground, path) == body
