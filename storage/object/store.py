@@ -359,7 +359,6 @@ class ObjectStore:
         return self._newest(name_hash, writing=writing)
 
     def check(self) -> None:
-        """DeviceOutOfService."""
         self._check()
 
     # ---- reading
@@ -451,8 +450,7 @@ class ObjectStore:
         self._changed.set()
 
     async def settle(self, path: Path, timestamp: Timestamp) -> None:
-        """The debt of this version is paid."""
-        self.mark_paid([self.key(path, timestamp)])
+        self.mark_paid([self.key(path, timestamp)])  # the debt of this version is paid
 
     async def examine(self, key: bytes) -> bool:
         """Read all of a version and quarantine it when it is damaged: False then."""
