@@ -43,7 +43,7 @@ class Sharding:
         return True
 
     async def lacking(self, shard: Path, rows: Sequence[Row], after: str) -> list[Row]:
-        """Those of ``rows`` (in order of names, all behind ``after``) of which it is not known that a majority has them, or newer."""
+        """Those of ``rows`` (in order of names, all behind ``after``) that a majority is not known to have, or newer ones."""
         replicas, pages = await self._ask(shard, Fetch(after, rows[-1].name + "\0", FETCH_ROWS_MAX, False))
         held = dict.fromkeys((row.name for row in rows), 0)
         wanted = {row.name: row for row in rows}
