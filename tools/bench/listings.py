@@ -232,9 +232,12 @@ async def inserts(at: Cloud, count: int, seconds: float) -> tuple[int, float]:
 def written_bytes(folder: str) -> int:
     """What was written to the folder's disk, by all processes of the machine: have nothing else running.
 
-    Not write_bytes of proc(5): kernels with large folios count many times there what a page of 4 KiB in the middle of a file is."""
+    Not write_bytes of proc(5): kernels with large folios count many times there what a page of 4 KiB in the middle of a file is.
+    0 where there is no disk."""
     device = os.stat(folder).st_dev
     stat = FilePath(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}/stat")
+    if not stat.exists():
+        return 0  # a file system in memory
     return 512 * int(stat.read_text().split()[6])
 
 

@@ -224,10 +224,10 @@ class Bench:
         async with rows.bench_books(place) as books:
             number = 0
             for waiting in WRITERS:
-                written = written_bytes()
+                written = written_bytes(place)
                 rate, cpu_ms, after = await rows.merges(books, waiting, self._scale.seconds, number)
                 await books.flush()
-                each = (written_bytes() - written) / (after - number)
+                each = (written_bytes(place) - written) / (after - number)
                 number = after
                 self.rows.put(
                     f"{waiting} waiting, one row each",
