@@ -1,8 +1,8 @@
 """Virtual time: a clock that jumps to the next thing to happen as soon as every task waits, and alarms that cost little.
 
 ``VirtualClock`` is what ``scheduling.run`` gives to trio.  Simulated devices and links wait by its alarms and not by trio's
-deadlines: an alarm is an entry in a heap, a deadline a cancel scope and an exception.  Under another clock (pytest-trio's MockClock)
-the same calls use trio's deadlines.  Decides nothing: who waits says until when.
+deadlines: an alarm is an entry in a heap, a deadline a cancel scope and an exception.  Under another clock (pytest-trio's
+MockClock) the same calls use trio's deadlines.  Decides nothing: who waits says until when.
 """
 
 from __future__ import annotations

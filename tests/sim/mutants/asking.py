@@ -16,6 +16,8 @@ from storage.client.node import Debt, Kind, Node, Version, WriteReply
 from storage.client.quorum import Outcome, Reply, Verdict, WriteQuorum
 from tests.sim.options import Options
 
+PARTED = {"isolate": 4.0, "cut": 3.0, "power": 2.0, "freeze": 1.0}  # machines that do not hear of each other
+
 
 class OneReplica(WriteQuorum):
     def verdict(self) -> Verdict | None:
@@ -27,6 +29,7 @@ class OneReplica(WriteQuorum):
 def ack_at_one_replica(options: Options) -> None:
     """A write stands as soon as one primary has it."""
     options.write_quorum = OneReplica
+    options.traits = replace(options.traits, destructive=0.0, kinds=PARTED)
 
 
 class HandoffsCount(WriteQuorum):
@@ -40,6 +43,7 @@ class HandoffsCount(WriteQuorum):
 def handoff_counts(options: Options) -> None:
     """A handoff's copy counts as that of the primary it stands in for."""
     options.write_quorum = HandoffsCount
+    options.traits = replace(options.traits, destructive=0.0, kinds=PARTED)
 
 
 class OneIsEnough(Voters):
@@ -125,13 +129,13 @@ def repair_older_over_newer(options: Options) -> None:
 def forget_the_old_ring(options: Options) -> None:
     """While a partition moves, front doors ask the devices of the new ring alone."""
     options.see_ring = lambda overlap: Overlap(overlap.ring, overlap.ring, overlap.claim)
-    options.traits = replace(options.traits, ring_changes=1.0)
+    options.traits = replace(options.traits, ring_changes=1.0, destructive=0.0, kinds=PARTED)
 
 
 def settle_at_once(options: Options) -> None:
     """A new ring is settled as soon as it is in force: no replicator was asked."""
     options.waits_for = lambda name, overlap, confirmed: False
-    options.traits = replace(options.traits, ring_changes=1.0)
+    options.traits = replace(options.traits, ring_changes=1.0, destructive=0.0, kinds=PARTED)
 
 
 class OpenGate(Gate):
