@@ -17,6 +17,7 @@ from tests.sim.regressions import REGRESSIONS
 from tests.sim.run import Report
 
 SEEDS = range(1, 301)
+MUTANTS_LEAST = 12
 SHRINK_S = 30.0
 SHOWN = 5
 
@@ -44,9 +45,10 @@ def test_seeds_that_failed_once() -> None:
 
 def test_mutants_are_caught_by_their_seeds() -> None:
     """``make sim-mutants`` finds others, when a seed has become another story."""
-    jobs = [(mutant.seed, name) for name, mutant in MUTANTS.items()]
-    caught = {report.mutant for report in hunt.reports(jobs) if report.noticed}
-    assert caught == set(MUTANTS), f"nobody noticed {', '.join(sorted(set(MUTANTS) - caught))}: make sim-mutants"
+    jobs = [(mutant.seed, name) for name, mutant in MUTANTS.items() if mutant.seed]
+    missed = {name for _, name in jobs} - {report.mutant for report in hunt.reports(jobs) if report.noticed}
+    assert len(jobs) >= MUTANTS_LEAST
+    assert not missed, f"nobody noticed {', '.join(sorted(missed))}: make sim-mutants"
 
 
 async def test_a_seed_is_the_same_in_every_process() -> None:

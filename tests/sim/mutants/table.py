@@ -12,7 +12,7 @@ from tests.sim.options import Options
 @dataclass(frozen=True, slots=True)
 class Mutant:
     apply: Callable[[Options], None]
-    seed: int  # one that catches it
+    seed: int  # one that catches it; 0: none is known that does so for certain, ``make sim-mutants`` looks for one
 
 
 MUTANTS: dict[str, Mutant] = {
@@ -21,11 +21,11 @@ MUTANTS: dict[str, Mutant] = {
     "compaction-drops-live": Mutant(keeping.compaction_drops_live, 9),
     "delete-on-timeout": Mutant(asking.delete_on_timeout, 2),
     "drop-before-all-have-it": Mutant(keeping.drop_before_all_have_it, 33),
-    "drop-the-ring-version-check": Mutant(asking.drop_the_ring_version_check, 8),
+    "drop-the-ring-version-check": Mutant(asking.drop_the_ring_version_check, 0),
     "forget-the-old-ring": Mutant(asking.forget_the_old_ring, 3),
     "forget-the-row-update": Mutant(keeping.forget_the_row_update, 1),
     "forget-what-a-shard-replaced": Mutant(keeping.forget_what_a_shard_replaced, 3),
-    "handoff-counts": Mutant(asking.handoff_counts, 1),
+    "handoff-counts": Mutant(asking.handoff_counts, 0),
     "let-go-of-rows-in-transit": Mutant(keeping.let_go_of_rows_in_transit, 3),
     "position-too-far": Mutant(keeping.position_too_far, 1),
     "quarantine-on-timeout": Mutant(keeping.quarantine_on_timeout, 6),
