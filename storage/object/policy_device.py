@@ -14,7 +14,9 @@ Neighbours: device.py (labels, formatting), store.py (runs on it).  Format: docs
 
 from __future__ import annotations
 
-from ring.world.interface import World
+import errno
+
+from ring.world.interface import Disk, World
 from storage.object.device import LABEL_PATH, OpenDevice, format_device, open_device
 from storage.object.errors import DeviceOutOfService
 
@@ -32,7 +34,7 @@ async def open_policy(world: World, device: OpenDevice, policy: int) -> OpenDevi
     disk = world.open_disk(root)
     try:
         made = await device.disk.info(mark) is not None
-        if await disk.info(LABEL_PATH) is None:
+        if not await _has_label(disk):
             if made:
                 raise DeviceOutOfService(
                     f"{root} is gone, or has no label", hint="restore it; or replace the device, so that it is filled anew"
@@ -44,3 +46,18 @@ async def open_policy(world: World, device: OpenDevice, policy: int) -> OpenDevi
     except OSError as error:
         raise DeviceOutOfService(f"{root} cannot be made: {error.strerror or error}") from error
     return await open_device(world, root, device.label.cluster_id, device.device_id, health=device.health)
+
+
+async def _has_label(disk: Disk) -> bool:
+    """Where it keeps to a folder that is there no more, of a disk that was replaced or is mounted anew, it goes on with the one that
+    is there now: the device's root was found to be the right one.  OSError."""
+    try:
+        return await disk.info(LABEL_PATH) is not None
+    except OSError as error:
+        if error.errno != errno.ENODEV:
+            raise
+    try:
+        await disk.anchor()
+    except FileNotFoundError:
+        return False
+    return await disk.info(LABEL_PATH) is not None
