@@ -1,7 +1,7 @@
 """Expiring: delete an object whose X-Delete-At has come, at a majority of its primaries, if it still has that X-Delete-At.
 
 The look is at a majority, so it sees every change of the date that was acknowledged; after the delay that the expirer gives, no
-more of them can come (expiry.py has the argument).  The tombstone is an ordinary one, at the time of X-Delete-At, and owes its
+more of them can come (expiry.py has the argument).  The tombstone is an ordinary one, at the time that expiry.py says, and owes its
 container a row as any other.  A primary that holds something newer says so, and keeps it; nothing is written again above it.
 
 Neighbours: reading and writing (majorities), expiry (which tombstone), storage.object.expirer (the caller).
@@ -17,7 +17,7 @@ from ring.service.horizon import Horizon
 from ring.timestamp import ZERO, Timestamp
 from storage.client.books import BookOperations
 from storage.client.errors import ContainerNotFound
-from storage.client.expiry import due_of, tombstone_at
+from storage.client.expiry import due_of, just_above, tombstone_at
 from storage.client.interface import Row
 from storage.client.node import Debt, Kind, Node, Version, WriteReply
 from storage.client.quorum import Verdict
@@ -52,7 +52,9 @@ async def expire(
     newest = found.data
     if newest is None or due_of(newest.metadata) != due:
         return False
-    at = max(tombstone_at(due, newest.timestamp), _open_again(found.replicas.overlap.horizon))
+    stamp = newest.timestamp
+    at = just_above(stamp) if reach.available(policy) else tombstone_at(due, stamp)
+    at = max(at, _open_again(found.replicas.overlap.horizon))
     tombstone = Version(path, at, Kind.TOMBSTONE)
     listed = False
     with suppress(ContainerNotFound):  # then nobody lists it, and nobody would take its row

@@ -5,6 +5,9 @@ does not find it.  So all that can still save it carries a timestamp below D, an
 some time after D or will never be acknowledged.  Its tombstone is therefore written *at D*: below every write that came after, and
 the same whoever writes it, so that several who do write it once.
 
+With the consistency ``available`` a majority of the primaries need not know what was acknowledged.  There the tombstone is just above
+the version that it is for, and whatever was written after that is above it, wherever it lies.
+
 Neighbours: expiring (deletes), storage.object.due (what is due on a device), objects (refuses the POST).
 Source: Swift, "Expiring Object Support" (overview_expiring_objects): there too the deletion's timestamp is X-Delete-At, and it
 holds only for an object that still has it.
@@ -35,4 +38,9 @@ def tombstone_at(due: int, data: Timestamp) -> Timestamp:
     """Of the tombstone that removes the version written at ``data``: D; or, when the clock that wrote it was ahead of
     its own date, the last timestamp that is still below any other write's."""
     at_due = Timestamp(min(due * TICKS_PER_SECOND, TICKS_MAX))
-    return at_due if at_due.ticks > data.ticks else Timestamp(data.ticks, OFFSET_MAX)
+    return at_due if at_due.ticks > data.ticks else just_above(data)
+
+
+def just_above(data: Timestamp) -> Timestamp:
+    """Of the tombstone of that version and of nothing else."""
+    return Timestamp(data.ticks, OFFSET_MAX)

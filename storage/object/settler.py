@@ -6,6 +6,9 @@ is settled: its newest version is written again at a majority, above all ballots
 device that is no primary of the name any more is not reached by that; it just forgets its promises, which nobody goes by: who knew
 it as a primary is refused by its edition.
 
+A device that cannot take what was written above its promise (it is full, can only be read, or its clock is behind) keeps the
+promise until it can.  For such a promise the key is settled once, or it would be written again for as long as that lasts.
+
 A Worker: one name at a time, the oldest promise first.  The primaries of a name wait one behind the other, so that mostly one of
 them does it.  Neighbours: store.py (its device), promises.py, storage.client.cluster (settles).
 """
@@ -54,6 +57,7 @@ class Settler:
         self._age_s = age_s
         self._turn_s = turn_s
         self._todo: list[tuple[Path, Timestamp]] = []  # the oldest last
+        self._over: set[tuple[Path, Timestamp]] = set()  # promises that stand although their key was settled
         self._looked = False
         self._wanted = False
 
@@ -81,14 +85,15 @@ class Settler:
             self._looked, self._wanted = True, False
             before = Timestamp.at(max(0.0, self._clock.now() - self._age_s))
             self._todo = self._store.index.promises.before(before, LOOK_AT)[::-1]
+            self._over.intersection_update(self._todo)
             if not self._todo:
                 return await self.work()
         path, ballot = self._todo.pop()
         return Busy(await self._see_to(path, ballot))
 
     async def _see_to(self, path: Path, ballot: Timestamp) -> int:
-        if not self._store.admission.is_open(path, ballot):
-            return 0  # it has ended meanwhile
+        if (path, ballot) in self._over or not self._store.admission.is_open(path, ballot):
+            return 0  # settled, or it has ended meanwhile
         devices = [device.id for device in self._overlap().places(path).devices]
         own = self._store.device.device_id
         if own not in devices:
@@ -103,4 +108,6 @@ class Settler:
             self.failed += 1
             return 1  # the next pass comes by
         self.settled += 1
+        if self._store.admission.is_open(path, ballot):
+            self._over.add((path, ballot))
         return 1

@@ -156,3 +156,20 @@ async def test_conditional_writes_need_the_primaries(ground: Ground, autojump_cl
 async def test_only_whole_copies_can_be_available() -> None:
     with pytest.raises(BadInput, match="erasure-coded"):
         Policies([Policy(0, "ec", 3, k=2, m=1, consistency=Consistency.AVAILABLE)])
+
+
+async def test_what_a_majority_has_not_heard_of_does_not_expire_with_what_it_replaced(
+    ground: Ground, autojump_clock: trio.testing.MockClock
+) -> None:
+    due = int(ground.world.clock.now()) + 10
+    await ground.storage.put_object(OBJECT, NewObject(metadata={"x-delete-at": str(due)}), BytesBody(b"old"))
+    await trio.sleep(2)
+    away(ground, 0, 1)
+    await put(ground, b"new")  # at one primary and at handoffs
+    away(ground, 0, 1, back=True)
+    away(ground, 2)
+    await trio.sleep(200)
+    assert await ground.storage.expire_object(0, OBJECT, due)  # all that a majority knows of
+    away(ground, 2, back=True)
+    assert await get(ground, newest=True) == b"new"
+    assert not await ground.storage.expire_object(0, OBJECT, due)

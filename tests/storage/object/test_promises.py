@@ -13,10 +13,12 @@ from ring.errors import Unavailable
 from ring.names import Path
 from ring.service.overlap import Overlap
 from ring.timestamp import TICKS_PER_SECOND, Timestamp
+from ring.world.interface import Space
 from ring.world.sim import SimWorld
 from storage.client.errors import ClockAhead, PromisedAbove
 from storage.client.node import Kind, Version
 from storage.object.compaction import Compactor
+from storage.object.health import State
 from storage.object.past import NAMES_MAX, VERSIONS_MAX, Past
 from storage.object.promises import OPEN_MAX
 from storage.object.settler import Settler
@@ -226,6 +228,31 @@ async def test_the_settler_sees_to_what_is_old(rig: Rig, autojump_clock: trio.te
         await once(settler)
         assert (settler.forgotten, settled, len(store.index.promises)) == (1, [path("old")], 0)
         assert settler.progress().facts["given"] == 3
+
+
+async def test_what_a_device_cannot_take_is_settled_once(rig: Rig, autojump_clock: trio.testing.MockClock) -> None:
+    """A full device gives promises, and refuses what comes above them: its settler must not write the key anew at each pass."""
+    settled: list[Path] = []
+
+    async def settle(of: Path) -> None:
+        settled.append(of)  # at the others; here it is refused
+
+    async with rig.serving() as store:
+        settler = Settler(rig.world, store, lambda: Overlap.of(make_ring(2, 2)), settle)
+        before = Timestamp.at(rig.world.clock.now() - 90)
+        store.device.health.looked(Space(1 << 40, 0), 0.0)
+        assert store.device.health.state is State.FULL
+        assert (await store.promise(path("o"), Timestamp(before.ticks, 1), [])).given
+        for _ in range(3):
+            settler.begin()
+            await once(settler)
+        assert settled == [path("o")]
+        assert await refused(store, "o", before.ticks - 1)  # it stands as before
+        await store.put_small(Version(path("o"), Timestamp(before.ticks, 2), Kind.TOMBSTONE), b"", None)
+        assert (await store.promise(path("o"), Timestamp(before.ticks, 3), [])).given  # another one is another matter
+        settler.begin()
+        await once(settler)
+        assert settled == [path("o")] * 2
 
 
 # ---- what was held before
