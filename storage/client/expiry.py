@@ -5,8 +5,8 @@ does not find it.  So all that can still save it carries a timestamp below D, an
 some time after D or will never be acknowledged.  Its tombstone is therefore written *at D*: below every write that came after, and
 the same whoever writes it, so that several who do write it once.
 
-With the consistency ``available`` a majority of the primaries need not know what was acknowledged.  There the tombstone is just above
-the version that it is for, and whatever was written after that is above it, wherever it lies.
+With the consistency ``available`` a majority of the primaries need not know what was acknowledged.  There the tombstone is just
+above the version that it is for, and whatever was written after that is above it, wherever it lies.
 
 Neighbours: expiring (deletes), storage.object.due (what is due on a device), objects (refuses the POST).
 Source: Swift, "Expiring Object Support" (overview_expiring_objects): there too the deletion's timestamp is X-Delete-At, and it
