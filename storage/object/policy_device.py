@@ -49,8 +49,8 @@ async def open_policy(world: World, device: OpenDevice, policy: int) -> OpenDevi
 
 
 async def _has_label(disk: Disk) -> bool:
-    """Where it keeps to a folder that is there no more, of a disk that was replaced or is mounted anew, it goes on with the one that
-    is there now: the device's root was found to be the right one.  OSError."""
+    """Where it keeps to a folder that is there no more (the disk was replaced, or is mounted anew), it goes on with the one that is
+    there now: the device's root was found to be the right one.  OSError."""
     try:
         return await disk.info(LABEL_PATH) is not None
     except OSError as error:
