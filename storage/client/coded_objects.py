@@ -39,7 +39,7 @@ from storage.client.quorum import Verdict
 from storage.client.reach import Outdated, Reach, Replicas
 from storage.client.repair import Repairer
 from storage.client.shapes import meta_of, row_of, version_of
-from storage.client.writing import Send, Write, at_once, debts_of
+from storage.client.writing import Send, Write, at_once, debts_of, post_one
 from storage.erasure.interface import Coding
 
 Check = Callable[[Version | None], None]  # what is there, if it is data; raises Conflict or NotFound when that will not do
@@ -132,10 +132,13 @@ class CodedObjects:
         if expired(old.metadata, timestamp.seconds):  # or it could be saved after its deletion was decided
             raise ObjectNotFound(f"{path} has expired")
 
-        async def send(node: Node, debt: Debt | None) -> WriteReply:
-            return replace(await node.post(path, metadata, content_type, timestamp), newest=old.timestamp)
-
         replicas, listed_at = found.replicas, self._books.listed_at(path)
+        current = [replicas.nodes[index] for index, one in found.seen.items() if one.committed]
+
+        async def send(node: Node, debt: Debt | None) -> WriteReply:
+            reply = await post_one(node, old, metadata, content_type, timestamp, has=node in current)
+            return replace(reply, newest=old.timestamp)
+
         for attempt in range(self._reach.settings.write_attempts):
             write = Write(self._reach, replicas, old.timestamp, [None] * len(replicas.nodes), listed_at)
             sends, promised = _noting(at_once(replicas, send))

@@ -50,7 +50,7 @@ from storage.client.reading import Finding, find, open_body, open_version
 from storage.client.register import Check, Content, LargeContent, Register, SmallContent
 from storage.client.repair import Repairer
 from storage.client.shapes import meta_of, row_of, version_of
-from storage.client.writing import Write, at_once, debts_of
+from storage.client.writing import Write, at_once, debts_of, post_one
 from storage.rows.row import TEXT_BYTES_MAX
 
 SETTLE_MAX = 3  # times that one read or POST settles a key
@@ -178,7 +178,7 @@ class ObjectOperations:
         promised = False
 
         async def send(index: int, node: Node) -> WriteReply:
-            return await node.post(path, metadata, content_type, timestamp)
+            return await post_one(node, old, metadata, content_type, timestamp, has=node in found.holders)
 
         def receive(index: int, reply: WriteReply | RingfortError) -> Progress:
             nonlocal promised
