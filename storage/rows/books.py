@@ -220,9 +220,20 @@ class Books:
                 marks.append(report(book, entry.state, self._timestamps.next()))
         return marks
 
-    def stamp_above(self, stamp: Timestamp) -> None:
-        """Of the next reports: their stamps are above this one."""
-        self._timestamps.next(stamp)
+    def reports(self, after: bytes, limit: int) -> tuple[list[StatsMark], bytes | None]:
+        """What containers in the tables would report, the first ones whose hash is above ``after``, owed or not; where to go on
+        (None: these were the last)."""
+        self._check()
+        books = [book for book, _ in self._tables.scan("books", after + b"\0", limit=limit)]
+        entries = [entry for entry in map(self._entry, books) if entry is not None and entry.kind == "container"]
+        marks = [report(entry.book, entry.state, self._timestamps.next()) for entry in entries]
+        return marks, books[-1] if len(books) == limit else None
+
+    def owe(self, book: bytes, above: Timestamp) -> None:
+        """Its report is to be sent again, with a stamp above this one."""
+        self._timestamps.next(above)
+        self._stats.touch(book)
+        self._wake()
 
     def clean(self, marks: Sequence[StatsMark]) -> None:
         """These reports are durable at a majority.  A container that changed meanwhile goes on owing.  Forgotten by a crash within

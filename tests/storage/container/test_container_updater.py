@@ -12,7 +12,8 @@ from ring.names import Path
 from ring.wire.message import BytesBody
 from storage.client.interface import NewObject, Query, Row
 from storage.client.local import LocalNode
-from storage.container.updater import ContainerUpdater
+from storage.container.stats import StatsMark
+from storage.container.updater import COMPARE_EVERY_S, ContainerUpdater
 from tests.storage.client.ground import Distant, Ground
 
 ACCOUNT, CONTAINER = Path("AUTH_a"), Path("AUTH_a", "c")
@@ -123,3 +124,46 @@ async def test_a_report_with_a_stamp_from_the_future_is_corrected(
     await pass_all(ground)
     meta = await ground.storage.head_account(ACCOUNT)
     assert (meta.object_count, meta.bytes_used) == (2, 6)
+
+
+async def test_what_a_replica_that_is_none_any_more_said_last_is_corrected(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Nothing is written to the container afterwards, and nothing is owed."""
+    ground = await Ground.with_engines(nursery)
+    await ground.storage.put_container(CONTAINER, {})
+    await put(ground, "a", b"12345")
+    updaters = [updater(ground, number) for number in range(4)]
+    for one in updaters:
+        await once(one)
+    for _, books in ground.engines:
+        await books.flush()
+    await trio.sleep(COMPARE_EVERY_S)
+    (row,) = (await ground.storage.list_account(ACCOUNT, Query())).items
+    assert isinstance(row, Row)
+    seconds = int(row.etag[:10]) + 20
+    await ground.storage._books.merge_rows(ACCOUNT, [replace(row, etag=f"{seconds:010d}{row.etag[10:]}", size=99, count=7)])
+    await trio.sleep(1)  # virtual: until all replicas of the account have it
+    assert (await ground.storage.head_account(ACCOUNT)).object_count == 7
+    for one in updaters:
+        await once(one)
+    meta = await ground.storage.head_account(ACCOUNT)
+    assert (meta.object_count, meta.bytes_used) == (1, 5)
+    assert sum(one.corrected for one in updaters) > 0
+
+
+async def test_all_containers_are_compared_however_many(nursery: trio.Nursery, autojump_clock: trio.testing.MockClock) -> None:
+    ground = await Ground.with_engines(nursery)
+    for number in range(7):
+        await ground.storage.put_container(Path("AUTH_a", f"c{number}"), {})
+    books = ground.engines[0][1]
+    await books.flush()
+    marks, following = books.reports(b"", 100)
+    assert following is None
+    paged: list[StatsMark] = []
+    after: bytes | None = b""
+    while after is not None:
+        page, after = books.reports(after, 2)
+        paged += page
+    assert [mark.book for mark in paged] == [mark.book for mark in marks] == sorted(mark.book for mark in marks)
+    assert {mark.row.name for mark in marks} <= {f"c{number}" for number in range(7)} and len(marks) > 1
