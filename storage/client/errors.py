@@ -3,7 +3,7 @@
 NotFound            ObjectNotFound ContainerNotFound AccountNotFound AccountGone
 Conflict            ContainerNotEmpty PolicyConflict Superseded PreconditionFailed
 BadInput            BadDigest EntityTooLarge
-Unavailable         NoQuorum (UnderPromise) PromisedAbove ClockAhead
+Unavailable         NoQuorum (UnderPromise) PromisedAbove ClockAhead Doubted
 """
 
 from __future__ import annotations
@@ -71,6 +71,10 @@ class PromisedAbove(Unavailable):
 
 class UnderPromise(NoQuorum):
     """What is to be brought to a majority is in the way of a conditional write that has not come to its end."""
+
+
+class Doubted(Unavailable):
+    """A device lost what it had of this name, and cannot say what is there before it was brought back."""
 
 
 class ClockAhead(Unavailable):

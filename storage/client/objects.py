@@ -142,16 +142,23 @@ class ObjectOperations:
             await self._coded.delete(container.policy, path, check)
             return
         async with self._locks.holding(path, always=condition is not None):
-            found = await self._look(container.policy, path)
-            newest = _existing(found, path)
+            try:
+                newest = _existing(await self._look(container.policy, path), path)
+            except NoQuorum:  # too many may have lost what is there: it can still be deleted
+                if condition is not None:
+                    raise
+                await self._bury(container.policy, path, None)
+                return
             if condition is not None:
                 _evaluate(condition, newest)
                 gone = SmallContent(Version(path, ZERO, Kind.TOMBSTONE), b"")
                 await self._register.write(container.policy, gone, _check(condition, existing=path))
                 return
-            above = max(newest.timestamp, newest.metadata_timestamp or ZERO)
-            tombstone = Version(path, self._reach.timestamps.next(above), Kind.TOMBSTONE)
-            await self._store_small(container.policy, tombstone, b"", movable=True)
+            await self._bury(container.policy, path, max(newest.timestamp, newest.metadata_timestamp or ZERO))
+
+    async def _bury(self, policy: int, path: Path, above: Timestamp | None) -> None:
+        tombstone = Version(path, self._reach.timestamps.next(above), Kind.TOMBSTONE)
+        await self._store_small(policy, tombstone, b"", movable=True)
 
     async def post(self, path: Path, metadata: Mapping[str, str], content_type: str) -> None:
         _check_text(metadata, content_type)
@@ -251,9 +258,7 @@ class ObjectOperations:
         try:
             found = await self._look(policy, path, shown=False)
         except NoQuorum:
-            if self._reach.available(policy):
-                return None
-            raise
+            return None  # too many may have lost what is there: the devices say whether they take the body
         return found.version.timestamp if found.version is not None else None
 
     def _quorum(self, replicas: Replicas) -> WriteQuorum | None:

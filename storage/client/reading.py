@@ -12,14 +12,17 @@ Neighbours: quorum (decides), fanout (carries), repair (is told what is stale), 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+
+import trio
 
 from ring.errors import DiskFault, RingfortError, Unavailable
 from ring.names import Path
 from ring.timestamp import Timestamp
 from ring.wire.message import Piece
 from storage.client.bodies import OnePiece, aclose
-from storage.client.errors import PromisedAbove, UnderPromise
+from storage.client.errors import Doubted, PromisedAbove, UnderPromise
 from storage.client.fanout import Progress
 from storage.client.local import LocalNode
 from storage.client.node import Kind, Node, NodeReading, Version
@@ -35,7 +38,7 @@ class Finding:
     version: Version | None
     replicas: Replicas
     holders: Sequence[Node]  # best first: those of this worker
-    stale: Sequence[Node]  # answered, and lack the newest
+    stale: Sequence[Node]  # lack the newest, as they said
     silent: Sequence[Node]  # did not answer
 
     @property
@@ -49,38 +52,58 @@ async def find(reach: Reach, replicas: Replicas, path: Path, *, shown: bool = Tr
     can be brought to it; Outdated when that is because newer rings are in force."""
     nodes = replicas.nodes
     quorum = ReadQuorum(replicas.voters)
+    doubted: list[int] = []
     for index, node in enumerate(nodes):
         if isinstance(node, LocalNode):
             try:
                 if quorum.receive(index, await node.head(path)):
                     break
-            except (Unavailable, DiskFault):
+            except (Unavailable, DiskFault) as error:
                 quorum.fail(index)
+                if isinstance(error, Doubted):
+                    doubted.append(index)
     if not quorum.settled:
-        await _ask_others(reach, nodes, quorum, path)
+        await _ask_others(reach, nodes, quorum, path, doubted)
+    if doubted and not quorum.decided:
+        await _ask_again(reach, nodes, quorum, path, doubted)
     if not quorum.decided:
         raise replicas.short(f"{path}: {len(quorum.answers)} of {len(nodes)} primaries answered")
     agreed = quorum.agreed
     if agreed is not None:
-        return _agreed(replicas, quorum, agreed)
+        return _agreed(replicas, quorum, agreed, doubted)
     newest = quorum.newest
     if shown and newest is not None and not may_show(reach, replicas, newest, held := quorum.held):
         await _secure(reach, replicas, quorum, newest, held)
     holders = [nodes[index] for index in quorum.holders]
     holders.sort(key=lambda node: not isinstance(node, LocalNode))
     silent = [node for index, node in enumerate(nodes) if index not in quorum.answers]
-    return Finding(newest, replicas, holders, [nodes[index] for index in quorum.stale], silent)
+    return Finding(newest, replicas, holders, [nodes[index] for index in (*quorum.stale, *doubted)], silent)
 
 
-def _agreed(replicas: Replicas, quorum: ReadQuorum, version: Version) -> Finding:
+def _agreed(replicas: Replicas, quorum: ReadQuorum, version: Version, doubted: Sequence[int]) -> Finding:
     """A majority answered, and all of it holds the same."""
     nodes = replicas.nodes
     holders = [nodes[index] for index in quorum.answers]  # those of this worker answered first
     silent = [node for index, node in enumerate(nodes) if index not in quorum.answers]
-    return Finding(version, replicas, holders, (), silent)
+    return Finding(version, replicas, holders, [nodes[index] for index in doubted], silent)
 
 
-async def _ask_others(reach: Reach, nodes: Sequence[Node], quorum: ReadQuorum, path: Path) -> None:
+async def _ask_again(reach: Reach, nodes: Sequence[Node], quorum: ReadQuorum, path: Path, doubted: list[int]) -> None:
+    """Those who lost what they had: the newest that the others hold may be just that.  Then they take it, and answer."""
+    newest = quorum.newest
+    if newest is None:
+        return
+    sources = [nodes[index] for index in quorum.holders]
+    for index in list(doubted):
+        with trio.move_on_after(reach.settings.write_timeout_s), suppress(Unavailable, DiskFault):
+            if await bring(newest, sources, nodes[index], reach.settings.pack_cut_bytes, has_data=False):
+                version = await nodes[index].head(path)
+                quorum.failed &= ~(1 << index)
+                quorum.receive(index, version)
+                doubted.remove(index)
+
+
+async def _ask_others(reach: Reach, nodes: Sequence[Node], quorum: ReadQuorum, path: Path, doubted: list[int]) -> None:
     asked = quorum.answered | quorum.failed
     places = [i for i in range(len(nodes)) if not asked >> i & 1]
     open_for_answers = True
@@ -90,6 +113,8 @@ async def _ask_others(reach: Reach, nodes: Sequence[Node], quorum: ReadQuorum, p
             return Progress.SETTLED
         if isinstance(reply, RingfortError):
             settled = quorum.fail(places[index])
+            if isinstance(reply, Doubted):
+                doubted.append(places[index])
         else:
             settled = quorum.receive(places[index], reply)
         return Progress.SETTLED if settled else Progress.DECIDED if quorum.decided else Progress.OPEN

@@ -16,6 +16,7 @@ import trio
 from ring.errors import DiskFault, RingfortError, Unavailable
 from ring.names import Path
 from storage.client.bodies import aclose, drained, loaded
+from storage.client.errors import Doubted
 from storage.client.local import ObjectEngine
 from storage.client.node import Debt, Kind, Node, NodeReading, Version, WriteReply
 from storage.client.quorum import rank
@@ -99,6 +100,8 @@ class Repairer:
             try:
                 with trio.fail_after(self._reach.settings.read_timeout_s):
                     versions.append((index, node, await node.head(path)))
+            except Doubted:
+                versions.append((index, node, None))  # it takes what it lost, or newer, and nothing else
             except (RingfortError, trio.TooSlowError):
                 continue  # unknown: neither a source nor a target
         known = [version for _, _, version in versions if version is not None]

@@ -80,8 +80,9 @@ class Admission:
             raise BadInput(f"a promise is asked about at most {OURS_MAX} versions")
         name_hash = self._hasher.hash(path)
         self.check_clock(name_hash, ballot)
-        held = self._index.newest(name_hash)
-        above = max(_newest(held), self._index.promises.above(name_hash) or ZERO, self._coming(name_hash))
+        held, told = self._index.newest(name_hash), self._index.doubts.told(name_hash, path)
+        floor = _newest(held) if told is None else told.timestamp
+        above = max(floor, self._index.promises.above(name_hash) or ZERO, self._coming(name_hash))
         if above >= ballot:
             self.refused += 1
             return Promised(False, above)
@@ -95,6 +96,9 @@ class Admission:
             self.refused += 1
             return Promised(False, landed.newest)
         self.given += 1
+        told = self._index.doubts.told(name_hash, path)
+        if told is not None:
+            return Promised(True, ballot, told)
         held = landed.held
         never = all(self._index.past.never(name_hash, version, None if held is None else held.known) for version in ours)
         if held is None:

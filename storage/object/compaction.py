@@ -17,7 +17,7 @@ in the same entry, whatever is compacted next, so a record of a name may leave e
   that is held is named by the index, so it stays until it is reclaimed, which is a drop.
 - a drop, and no record of its name stands before it: neither among what this compaction keeps, nor in a segment in front of it.
   The latter is known of a segment in which nothing is dead, and of a compacted one whose making began when the drop was in the
-  log already (SegmentHead.clean), unless it had to keep something dead.
+  log already (SegmentHead.clean), unless it had to keep something dead.  And it does not say what is in doubt (doubts.py).
 - a promise that is not open, or a release, when a drop in its place might leave: a release that went before its promise would make
   that one count again.
 
@@ -300,9 +300,14 @@ class Compactor:
             if self._index.names(record.hash, name.sequence, finding.offset):
                 return True
             if record.kind in _TAKE_AWAY:
-                if record.hash in job.indebted:
+                bound = record.hash in job.indebted or (
+                    record.kind is RecordKind.DROP
+                    and record.hash in self._index.doubts
+                    and self._index.doubts.needs(record.hash, record.timestamp, decode_meta(finding.meta))
+                )
+                if bound:
                     job.bound += finding.length
-                return not job.free[job.at] or record.hash in job.indebted
+                return not job.free[job.at] or bound
             if not self._index.owes(record.hash + record.timestamp.pack_inverted()):
                 return False
         if decode_meta(finding.meta).debt is None:

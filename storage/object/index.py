@@ -7,7 +7,7 @@ is true.  Its only I/O is the tables'.
 
 Key: hash (16) | inverted timestamp (12); only the newest version of a name is kept.  Neighbours: entry.py says what a record makes
 of what is held; packs.py calls ``land``, compaction.py ``relocate``, store.py reads, weights.py counts what is alive where,
-promises.py which ballots are open, past.py what was held before, storage.sync.tree holds the digests.  Format:
+promises.py which ballots are open, past.py what was held, doubts.py what was lost, storage.sync.tree holds the digests.  Format:
 docs/formats/index.md.
 """
 
@@ -22,7 +22,7 @@ import trio
 from ring.errors import DiskFault, FormatError
 from ring.timestamp import ZERO, Timestamp
 from ring.world.interface import Tables, Write
-from storage.object import due
+from storage.object import doubts, due
 from storage.object.entry import Entry, Held, encode_entry, held_of, newer, posted, rank_of_drop, version_of
 from storage.object.packs import Landed
 from storage.object.past import Past
@@ -87,6 +87,7 @@ class Index:
         self.weights = Weights()
         self.promises = Promises()
         self.staged = StagedVersions()
+        self.doubts = doubts.Doubts()
         self.past = Past()
         self.forgotten: list[Held] = []  # superseded or dropped versions whose files may go; store.py takes them
 
@@ -172,6 +173,8 @@ class Index:
         if new is not old:
             self._set(record.hash, old, new)
         taken = new is not old
+        if record.kind is RecordKind.DROP or record.hash in self.doubts:
+            self.doubts.land(record, old, new)
         if record.kind is not RecordKind.METADATA and record.hash in self.promises:
             self._weigh_promises(record.hash, self.promises.settle(record.hash, record.timestamp), -1)
         if record.hash in self.staged:
@@ -390,6 +393,7 @@ class Index:
         self.weights.load(self._tables)
         self.promises.load(self._tables)
         self.staged.load(self._tables)
+        self.doubts.load(self._tables)
 
     async def clear(self) -> None:
         """Forget everything, so that the log can be replayed from its start.  May be interrupted and begun again."""
@@ -400,11 +404,13 @@ class Index:
         self.weights.clear()
         self.promises.clear()
         self.staged.clear()
+        self.doubts.clear()
         for table, prefix in (
             ("tree", b"o"),
             (STATE, WEIGHT_PREFIX),
             (STATE, PROMISE_PREFIX),
             (STATE, STAGED_PREFIX),
+            (STATE, doubts.PREFIX),
             (OWED, b""),
             (due.TABLE, b""),
             (TABLE, b""),
@@ -431,15 +437,17 @@ class Index:
             if position == self.position and not self.backlog:
                 return
             layer, self._fresh = self._fresh, _Layer()
+            doubted = self.doubts.take_changed()
             self._committing = layer
             try:
                 layer.staged |= self.staged.take_changed()
                 as_now = self.weights.writes(layer.weighed) + self.promises.writes(layer.promised)  # before anything else lands
-                as_now += self.staged.writes(layer.staged)
+                as_now += self.staged.writes(layer.staged) + self.doubts.writes(doubted)
                 with trio.CancelScope(shield=True):
                     await self._tables.commit(self._writes(layer, position, as_now))
             except (OSError, FormatError) as error:
                 self._take_back(layer)
+                self.doubts.changed |= doubted
                 raise DiskFault(f"the index cannot be written: {error}") from error
             finally:
                 self._committing = None

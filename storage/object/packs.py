@@ -27,6 +27,7 @@ import trio
 from ring.errors import DiskFault, DiskFull, FormatError
 from ring.timestamp import Timestamp
 from ring.world.interface import Buffer, OpenMode, World
+from storage.client.node import Debt, WriteReply
 from storage.object.compression import OFFLOAD_BYTES, TRY_BYTES_MIN, compress, compress_apart
 from storage.object.device import OpenDevice
 from storage.object.errors import DeviceOutOfService
@@ -94,6 +95,25 @@ class Pending:
     def _give_up(self, _raise_cancel: object) -> trio.lowlevel.Abort:
         self._task = None
         return trio.lowlevel.Abort.SUCCEEDED
+
+
+class Write:
+    """A small write that was submitted; lets one task write to several devices at once."""
+
+    __slots__ = ("_debt", "_pending", "_reply")
+
+    def __init__(self, reply: WriteReply | None, pending: Pending | None, debt: Debt | None) -> None:
+        self._reply = reply
+        self._pending = pending
+        self._debt = debt
+
+    async def wait(self) -> WriteReply:
+        """Until it is durable."""
+        if self._reply is not None:
+            return self._reply
+        assert self._pending is not None
+        landed = await self._pending.wait()
+        return WriteReply(landed.newest, paid=self._debt is None or not landed.taken, never=landed.never)
 
 
 class Packs:

@@ -180,7 +180,7 @@ class Reconstructor:
             keys.update((held.key, None) for held in page if own < 0 or not self.moving.confirmed or self._misfit(held, own))
             await trio.lowlevel.checkpoint()
         mine = await self._store.digests(span)
-        whole = True
+        whole = not self._store.index.doubts.within(span)
         for device in primaries:
             if device.id == self._device.id:
                 continue

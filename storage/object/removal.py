@@ -1,8 +1,9 @@
 """Removal: what a device lets go of, by itself: what others hold, and what has rotted.
 
 A record in the log says so (a drop); nothing is told to anybody, and nothing is deleted by it.  One drop of a name at a time, so
-that each meets what it is for, or something newer: compaction relies on that.  A damaged file is put aside by rename.  Of a damaged
-fragment it stays known that there is the version, without its data: too few might know of it otherwise.
+that each meets what it is for, or something newer: compaction relies on that.  A damaged file is put aside by rename.  That a
+damaged version was here stays known: too few might know of it otherwise.  The record of its drop is the device's doubt (doubts.py);
+where fragments are kept (``notes``) a note takes the place of its data.
 
 Neighbours: store.py (whose device it is), auditor.py and the readers (find damage), replicator.py and reconstructor.py (drop).
 """
@@ -16,6 +17,7 @@ import trio
 
 from ring.errors import Conflict, DiskFault
 from storage.object.device import QUARANTINE
+from storage.object.doubts import QUARANTINED
 from storage.object.entry import Held
 from storage.object.files import disk_fault, file_name, file_path
 from storage.object.record import Info, Record, RecordKind, info_of
@@ -29,6 +31,7 @@ QUARANTINED_MAX = 1000  # more than that, and the device itself is to blame
 class Removal:
     def __init__(self, store: ObjectStore) -> None:
         self.quarantined = 0  # since the start
+        self.notes = False
         self._store = store
         self._dropping: dict[bytes, trio.Event] = {}  # by hash
 
@@ -55,7 +58,7 @@ class Removal:
             except OSError as error:
                 raise disk_fault(device.device_id, "put a file into quarantine", error) from error
         note = await self._note_of(held)
-        gone = await self._drop(held, "quarantined")
+        gone = await self._drop(held, QUARANTINED)
         if gone and note is not None:
             await self._store.packs.submit(note).wait()
         return gone
@@ -80,8 +83,8 @@ class Removal:
         self._dropping.pop(name_hash, None)
 
     async def _note_of(self, held: Held) -> Record | None:
-        """Of a fragment: what says that there is the version."""
-        if held.entry.kind is not RecordKind.FRAGMENT:
+        """Of a fragment, or of a whole copy where others have fragments: what says that there is the version."""
+        if held.entry.kind is not RecordKind.FRAGMENT and not (self.notes and held.entry.kind is RecordKind.OBJECT_INLINE):
             return None
         try:
             version = await self._store.reader.describe(held, await self._store.reader.path(held))
@@ -94,7 +97,7 @@ class Removal:
             await under_way.wait()
         if self._get(held.key) is None:
             return False
-        info = Info(("", "", ""), etag=held.entry.etag, reason=reason)  # the path may be what is damaged
+        info = Info(("", "", ""), etag=held.entry.etag, posted_at=held.entry.posted_at, reason=reason)  # the path may be damaged
         pending = self._store.packs.submit(Record(RecordKind.DROP, held.hash, held.timestamp, info))
         pending.settled = settled = self._dropping[held.hash] = trio.Event()
         try:

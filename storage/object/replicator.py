@@ -31,7 +31,7 @@ from ring.placement import Ring
 from ring.service.overlap import Overlap
 from ring.timestamp import Timestamp
 from storage.client.bodies import aclose
-from storage.client.errors import ClockAhead, PromisedAbove
+from storage.client.errors import ClockAhead, Doubted, PromisedAbove
 from storage.client.node import Kind, Node, NodeReading
 from storage.client.quorum import rank
 from storage.client.repair import copy
@@ -40,7 +40,7 @@ from storage.sync import order
 from storage.sync.moving import AGAIN_S, Moving, Watcher
 from storage.sync.order import Order, Push
 from storage.sync.standing import OBJECTS
-from storage.sync.tree import differing
+from storage.sync.tree import differing, leaf_of
 
 INTERVAL_S = 30.0
 RETRY_S = 2.0  # first, while something has too few copies
@@ -162,8 +162,9 @@ class ObjectReplicator:
         node = self._nodes(device)
         look = _Look(self._overlap(), span, 1, True, {device.id: node})
         mine = await self._store.digests(span)
+        doubts = self._store.index.doubts
         if not mine.leaves:
-            return 0, 0, True
+            return 0, 0, not doubts.within(span)
         theirs = await node.digests("object", span)
         differs = {leaf: {device.id: leaf in theirs.leaves} for leaf in sorted(differing(mine, theirs))}
         waiting = deque(differs)
@@ -178,7 +179,7 @@ class ObjectReplicator:
         if device.id not in look.reached:
             raise Unavailable(f"{device} does not take what it lacks")
         more = bool(waiting or look.pushes) or look.left is not None
-        return versions, versions_bytes, None if more else look.whole
+        return versions, versions_bytes, None if more else look.whole and not doubts.within(span)
 
     def _rest_s(self) -> float:
         """Between passes: short at first while something has too few copies, since who did not answer may do so soon."""
@@ -401,6 +402,7 @@ class ObjectReplicator:
         if look.left is not None:
             self.order.back(look.span, look.left)
             return
+        await self._doubts(look)
         if (
             look.whole
             and not look.is_primary
@@ -411,12 +413,37 @@ class ObjectReplicator:
         if look.whole and self._overlap() is look.overlap:
             self.moving.found(look.span)
 
+    async def _doubts(self, look: _Look) -> None:
+        """What this device lost, and cannot bring: the look is not whole before the others have it all the same."""
+        stays = look.is_primary or (look.overlap.moving and self._device.id in look.overlap.settled_at(look.span))
+        for name_hash, doubt in self._store.index.doubts.within(look.span):
+            key, digest = doubt.key_digest(name_hash)
+            leaf = leaf_of(name_hash, look.span.part_power)
+            there = len(look.reached) == look.primaries
+            for device_id, node in list(look.reached.items()):
+                try:
+                    held = _by_hash(await node.leaf("object", look.span, leaf)).get(name_hash)
+                except (Unavailable, DiskFault, NotFound):
+                    self._lost(look, device_id)
+                    held = None
+                there = there and held is not None and _covers(held, key, digest)
+            if not there:
+                look.kept = True
+            elif not stays:
+                self._store.index.doubts.end(name_hash)
+
     async def _settle(self, reading: NodeReading, key: bytes, node: Node) -> None:
         """One version that is not the same here and there: its metadata differs, or two writes were given one timestamp.  The
         higher
         goes to the other side, whichever that is; data that is there already stays where it is."""
         mine = reading.version
-        theirs = await node.head(mine.path)
+        try:
+            theirs = await node.head(mine.path)
+        except Doubted:  # it has the version again, and not its newest metadata yet
+            again = await node.object_by_key(key)
+            theirs = None if again is None else again.version
+            if again is not None:
+                await aclose(again.pieces)
         if theirs is not None and theirs.timestamp == mine.timestamp and rank(theirs) > rank(mine):
             await aclose(reading.pieces)
             target: Node | ObjectStore = self._store

@@ -66,7 +66,10 @@ class Staging:
         name_hash = self._store.hash(path)
         held = self._store.newest(name_hash)
         found: list[Seen] = []
-        if held is not None:
+        told = self._store.index.doubts.told(name_hash, path)
+        if told is not None:
+            found.append(Seen(told, True, Data.NONE))
+        elif held is not None:
             version = await self._store.reader.describe(held, path)
             found.append(Seen(version, True, _DATA.get(held.entry.kind, Data.NONE), held.entry.index))
         if name_hash in self._store.index.staged:
@@ -128,6 +131,9 @@ class Staging:
         held = self._store.newest(name_hash, writing=True)
         if held is not None and held.rank > rank:
             return WriteReply(held.above(rank), paid=True)
+        lost = self._store.index.doubts.above(name_hash, rank)
+        if lost is not None:
+            return WriteReply(lost, paid=True)
         staged = self._store.index.staged.get(key_of(name_hash, version.timestamp, version.etag))
         if staged is not None and staged.refused is not None and not seen:
             raise Conflict(f"{version.path}: this version was refused")

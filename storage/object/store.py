@@ -29,7 +29,7 @@ from storage.object.entry import Held
 from storage.object.errors import DeviceOutOfService
 from storage.object.files import FileWriter, disk_fault, file_path, remove
 from storage.object.index import Index
-from storage.object.packs import BATCH_BYTES_MAX, SEGMENT_BYTES_MAX, Landed, Packs, Pending
+from storage.object.packs import BATCH_BYTES_MAX, SEGMENT_BYTES_MAX, Landed, Packs, Write
 from storage.object.reader import Reader
 from storage.object.record import (
     DATA_BYTES_MAX,
@@ -58,25 +58,6 @@ SMALL_BYTES_MAX = DATA_BYTES_MAX
 SUSPECTS_MAX = 1000
 TORN_BYTES_MAX = BATCH_BYTES_MAX + RECORD_BYTES_MAX
 SYSTEM_METADATA = "x-sysmeta-"
-
-
-class Write:
-    """A small write that was submitted; lets one task write to several devices at once."""
-
-    __slots__ = ("_debt", "_pending", "_reply")
-
-    def __init__(self, reply: WriteReply | None, pending: Pending | None, debt: Debt | None) -> None:
-        self._reply = reply
-        self._pending = pending
-        self._debt = debt
-
-    async def wait(self) -> WriteReply:
-        """Until it is durable."""
-        if self._reply is not None:
-            return self._reply
-        assert self._pending is not None
-        landed = await self._pending.wait()
-        return WriteReply(landed.newest, paid=self._debt is None or not landed.taken, never=landed.never)
 
 
 class ObjectStore:
@@ -288,7 +269,9 @@ class ObjectStore:
 
     async def post(self, path: Path, metadata: Mapping[str, str], content_type: str, timestamp: Timestamp) -> WriteReply:
         """Replace the client's metadata; the system's (x-sysmeta-*) stays.  ObjectNotFound."""
-        held = self._newest(self._hasher.hash(path))
+        name_hash = self._hasher.hash(path)
+        held = self._newest(name_hash)
+        self.index.doubts.check_post(name_hash, path, held, timestamp)
         if held is None or held.kind is Kind.TOMBSTONE:
             raise ObjectNotFound(f"{path} does not exist here")
         if timestamp <= held.modified:
@@ -320,7 +303,9 @@ class ObjectStore:
         old = self._newest(name_hash, writing=True)
         rank = version.timestamp, version.kind is Kind.TOMBSTONE, version.etag
         if old is None or rank > old.rank:
-            above = self.standing.closed_above(OBJECTS, version.timestamp) if debt is not None else None
+            above = self.index.doubts.above(name_hash, rank)
+            if above is None and debt is not None:
+                above = self.standing.closed_above(OBJECTS, version.timestamp)
             return None if above is None else Write(WriteReply(above, paid=True), None, None)
         same = rank == old.rank
         if same and version.metadata_timestamp is not None and version.metadata_timestamp > old.modified:
@@ -365,8 +350,9 @@ class ObjectStore:
 
     async def head(self, path: Path) -> Version | None:
         self.standing.check(OBJECTS)
-        held = self._newest(self._hasher.hash(path))
-        return None if held is None else await self.reader.describe(held, path)
+        name_hash = self._hasher.hash(path)
+        held, told = self._newest(name_hash), self.index.doubts.told(name_hash, path)
+        return told if told is not None or held is None else await self.reader.describe(held, path)
 
     async def get(self, path: Path, timestamp: Timestamp | None, offset: int, length: int | None) -> NodeReading | None:
         name_hash = self._hasher.hash(path)
@@ -375,6 +361,7 @@ class ObjectStore:
         while True:
             held = self._newest(name_hash)
             if held is None or held.kind is Kind.TOMBSTONE or (timestamp is not None and held.timestamp != timestamp):
+                self.index.doubts.told(name_hash, path, timestamp)
                 return None
             if not held.entry.whole:
                 return None

@@ -29,8 +29,8 @@ from storage.client.interface import Row
 from storage.client.node import Debt, Kind, Version
 from storage.object.compaction import Compactor
 from storage.object.device import format_device, open_device
-from storage.object.packs import SEGMENT_BYTES_MAX
-from storage.object.store import ObjectStore, Write
+from storage.object.packs import SEGMENT_BYTES_MAX, Write
+from storage.object.store import ObjectStore
 
 SECONDS = 4.0
 WRITERS = (1, 16, 64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ring.names import Span
 from ring.world.interface import World
 from storage.object.compaction import Compactor
 from storage.object.device import TABLE_NAMES
@@ -13,6 +14,7 @@ from storage.object.segments import Place
 from storage.object.store import ObjectStore
 
 SCRATCH = "scratch"
+ALL = Span(0, 0)
 
 
 def compactor(world: World, store: ObjectStore, *, threshold: float = 0.1, headroom_bytes: int = 0) -> Compactor:
@@ -52,6 +54,7 @@ async def assert_as_rebuilt(world: World, store: ObjectStore) -> None:
     mine, its = everything(store.index), everything(fresh)
     assert mine.keys() == its.keys()
     assert all(mine[key].says(its[key]) and mine[key].digest == its[key].digest for key in mine)
+    assert dict(store.index.doubts.within(ALL)) == dict(fresh.doubts.within(ALL))
     for key in owed(store.index):  # it is owed still, or the row of something newer stands for it
         assert any(other[:16] == key[:16] and other <= key for other in owed(fresh))
     if store.segments.replaced:

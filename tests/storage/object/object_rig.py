@@ -15,6 +15,7 @@ from ring.names import NameHasher, Path, Span
 from ring.timestamp import Timestamp
 from ring.wire.message import FileSlice
 from ring.world.interface import World
+from storage.client.errors import Doubted
 from storage.client.interface import Row
 from storage.client.node import Debt, Kind, NodeReading, Version, WriteReply
 from storage.object.device import LABEL_PATH, OpenDevice, format_device, open_device
@@ -103,6 +104,15 @@ async def body(reading: NodeReading | None) -> bytes | None:
         parts.append(await piece.file.pread(piece.offset, piece.length) if isinstance(piece, FileSlice) else piece)
     await reading.pieces.aclose()  # type: ignore[attr-defined]  # every AsyncIterator of a Node has it
     return b"".join(parts)
+
+
+async def in_doubt(store: ObjectStore, name: str) -> bool:
+    """Whether it gives no answer of the name, since what it had of it is damaged."""
+    try:
+        await store.head(path(name))
+    except Doubted:
+        return True
+    return False
 
 
 async def partitions(store: ObjectStore, part_power: int = PART_POWER) -> list[Span]:

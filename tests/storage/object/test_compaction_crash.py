@@ -58,9 +58,10 @@ class Model:
 
 
 async def _state(store: ObjectStore, name: str) -> State:
-    head = await store.head(path(name))
-    if head is None:
+    here = store.newest(HASHER.hash(path(name)))
+    if here is None:
         return None
+    head = await store.reader.describe(here, path(name))
     posted = head.metadata_timestamp.ticks if head.metadata_timestamp is not None else 0
     assert head.kind is Kind.OBJECT or head.size == 0
     return head.timestamp.ticks, await read(store, name), posted
