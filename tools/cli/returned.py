@@ -23,10 +23,11 @@ from ring.service.edition import decode
 from ring.service.keeper import EDITION
 from ring.world.interface import Disk, World
 from ring.world.real import make_world
+from storage.object.device import find_label
 from storage.object.returned import Returned, body_of, listing
 from storage.sync.standing import OBJECTS, OBJECTS_PATH, Standing
-from tools.cli.node import data_option, json_option
-from tools.deploy.layout import Layout
+from tools.cli.node import data_option, json_option, number_of
+from tools.deploy.layout import CloudRecord, Layout
 from tools.deploy.publish import open_cloud
 from tools.deploy.supervisor import lock
 
@@ -40,16 +41,14 @@ class Found:
 
 @click.command()
 @data_option
-@click.option("--device", type=int, help="Only of this device.")
+@click.option("--device", metavar="DEVICE", help="Only of this device.")
 @click.option(
     "--export", "target", type=click.Path(path_type=Path), help="Write bodies and what is known of them to this new folder."
 )
-@click.option(
-    "--believe", type=int, metavar="DEVICE", help="Say that nothing on it was deleted meanwhile; not while the cloud runs."
-)
+@click.option("--believe", metavar="DEVICE", help="Say that nothing on it was deleted meanwhile; not while the cloud runs.")
 @json_option
 @click.pass_obj
-def returned(world: World | None, data: Path, device: int | None, target: Path | None, believe: int | None, as_json: bool) -> int:
+def returned(world: World | None, data: Path, device: str | None, target: Path | None, believe: str | None, as_json: bool) -> int:
     """List versions that came back with a device that was away, and that nobody else knew.
 
     They may have been deleted meanwhile, or everything else that held them is gone.  Example: ringfort returned --data /srv/cloud
@@ -58,19 +57,17 @@ def returned(world: World | None, data: Path, device: int | None, target: Path |
     world = world or make_world()
     layout = Layout(data.absolute())
     record = open_cloud(layout)
-    for number in (device, believe):
-        if number is not None and not 0 <= number < record.devices:
-            raise BadInput(f"there is no device {number}", hint=f"0 to {record.devices - 1}")
-    if believe is not None:
+    only, believed = (None if name is None else _device(record, name) for name in (device, believe))
+    if believed is not None:
         held = lock(layout)  # Conflict while the cloud runs
         try:
-            moved = trio.run(believe_in, world, layout, believe)
+            moved = trio.run(believe_in, world, layout, record, believed)
         finally:
             os.close(held)
-        click.echo(f"d{believe} is {'believed' if moved else 'not behind'}")
+        click.echo(f"d{believed} is {'believed' if moved else 'not behind'}")
         return 0 if moved else 1
-    numbers = range(record.devices) if device is None else (device,)
-    found = trio.run(find, world, layout, numbers)
+    numbers = range(record.devices) if only is None else (only,)
+    found = trio.run(find, world, layout, record, numbers)
     if target is not None:
         trio.run(export, world, found, target.absolute())
     if as_json:
@@ -83,8 +80,17 @@ def returned(world: World | None, data: Path, device: int | None, target: Path |
     return 0
 
 
-async def believe_in(world: World, layout: Layout, number: int) -> bool:
-    """Move its marks to the horizons in force; False when they are there."""
+def _device(record: CloudRecord, name: str) -> int:
+    """BadInput."""
+    number = number_of(name)
+    if number >= record.devices:
+        raise BadInput(f"there is no device {name}", hint=f"d0 to d{record.devices - 1}")
+    return number
+
+
+async def believe_in(world: World, layout: Layout, record: CloudRecord, number: int) -> bool:
+    """Move its marks to the horizons in force; False when they are there.  DeviceAway, FormatError as of ``find_label``."""
+    await find_label(world.open_disk(str(layout.device(number))), record.cluster_id, number, layout.disk_id(number))
     edition = decode(await world.open_disk(str(layout.in_force)).read_file(EDITION))
     moved = False
     for ring, horizon in edition.horizons.items():
@@ -97,20 +103,23 @@ async def believe_in(world: World, layout: Layout, number: int) -> bool:
     return moved
 
 
-async def find(world: World, layout: Layout, numbers: Sequence[int]) -> list[Found]:
-    """Of these devices, those whose disks are there."""
+async def find(world: World, layout: Layout, record: CloudRecord, numbers: Sequence[int]) -> list[Found]:
+    """Of these devices, those whose disks are there; of every storage policy."""
     found = []
     for number in numbers:
-        disk = world.open_disk(str(layout.device(number)))
-        try:
-            found += [Found(number, disk, one) for one in await listing(disk)]
-        except FileNotFoundError:
-            continue  # not mounted
+        for part in ("", *(ring for ring in record.rings if ring.startswith(f"{OBJECTS}-"))):
+            disk = world.open_disk(str(layout.device(number) / part))
+            try:
+                found += [Found(number, disk, one) for one in await listing(disk)]
+            except FileNotFoundError:
+                continue  # not mounted, or the policy is new
     return found
 
 
 async def export(world: World, found: Sequence[Found], target: Path) -> None:
-    """NAME.body and NAME.json each.  BadInput when the folder is there already."""
+    """NAME.body and NAME.json each.  BadInput when the folder is there already, or cannot be made."""
+    if not target.parent.is_dir():
+        raise BadInput(f"{target.parent} is not a folder", hint="name a new folder in one that is there")
     parent = world.open_disk(str(target.parent))
     if await parent.info(target.name) is not None:
         raise BadInput(f"{target} is there already", hint="name a new folder")
