@@ -27,7 +27,7 @@ from ring.wire.message import Piece
 from ring.world.interface import Buffer
 from storage.client.books import BookOperations
 from storage.client.coded_reading import CodedFinding, find_coded, open_coded
-from storage.client.coded_writing import CodedBody, Round, send_coded, stage_copies
+from storage.client.coded_writing import CodedBody, Round, replaced, send_coded, stage_copies
 from storage.client.errors import BadDigest, EntityTooLarge, NoQuorum, ObjectNotFound, PromisedAbove, Superseded
 from storage.client.expiry import expired
 from storage.client.fanout import Progress
@@ -44,6 +44,7 @@ from storage.erasure.interface import Coding
 
 Check = Callable[[Version | None], None]  # what is there, if it is data; raises Conflict or NotFound when that will not do
 BALLOT_ATTEMPTS = 12
+PROMISE_S = 15.0  # for so long a promise is gone by; devices end it after a minute, and what is sent by then must be over
 
 
 class CodedObjects:
@@ -194,6 +195,7 @@ class CodedObjects:
         """One version, at its timestamp.  _Superseded: nothing of it was committed; NoQuorum: it may stand or not."""
         path, deadline = version.path, trio.current_time() + self._reach.settings.write_timeout_s
         attempt = 0
+        committing = False  # it may have been committed somewhere
         while True:
             replicas, listed_at = self._reach.objects(policy, path), self._books.listed_at(path)
             debts = debts_of(row_of(version), path.parent, replicas, listed_at)
@@ -204,9 +206,11 @@ class CodedObjects:
                 if len(write.stored) < len(replicas.nodes):
                     self._repairer.request(replicas, path)
                 return Stored(meta_of(version), write.listed)
-            if round is not None and round.verdict is Verdict.SUPERSEDED:
+            if round is not None and round.verdict is Verdict.SUPERSEDED and not committing:
                 raise _Superseded(round.newest)
-            short = write.refusal or replicas.short(f"{path}: too few primaries stored it")
+            committing |= round is None or round.verdict is Verdict.STORED
+            known = "; whether it was done is not known" if committing else ""
+            short = write.refusal or replicas.short(f"{path}: too few primaries stored it{known}")
             renewed = isinstance(short, Outdated) and await self._reach.renew(short.claim)
             if not (renewed or promised) or trio.current_time() > deadline:
                 raise short
@@ -222,12 +226,16 @@ class CodedObjects:
         for attempt in range(BALLOT_ATTEMPTS):
             if attempt:
                 await self._reach.step_aside(min(attempt, 7))
+            if spent is not None:  # takes as long as the body is large: not under a promise
+                content = await content.again(self._reach, self._coding(policy), policy, replace(version, timestamp=spent))
+                spent = None
             found = await self.look(policy, path)  # brings what is there to a majority, which nobody can once it is promised
             check(found.data)
             known = found.version
             above = max(floor, max(known.timestamp, known.metadata_timestamp or ZERO) if known is not None else ZERO)
             ballot = self._reach.timestamps.next(above)
             ballot = Timestamp(ballot.ticks, max(ballot.offset, 1))  # no plain write has this timestamp
+            since = trio.current_time()
             given, floor = await self._promise(policy, path, ballot)
             if not given:
                 self._release(policy, path, ballot)
@@ -236,8 +244,8 @@ class CodedObjects:
             try:
                 found = await self.look(policy, path)
                 check(found.data)
-                if spent is not None:
-                    content = await content.again(self._reach, self._coding(policy), policy, replace(version, timestamp=spent))
+                if trio.current_time() - since > PROMISE_S:
+                    continue  # it may have been ended already
                 sent = True
                 return await self._write(policy, replace(version, timestamp=ballot), content, movable=False)
             except _Superseded as error:
@@ -312,8 +320,7 @@ class _Tombstone(_Content):
 
     def sends(self, reach: Reach, coding: Coding, replicas: Replicas, version: Version) -> tuple[Round | None, Sequence[Send]]:
         async def send(node: Node, debt: Debt | None) -> WriteReply:
-            reply = await node.put_small(version, b"", debt)
-            return reply if reply.newest <= version.timestamp else WriteReply(version.timestamp, paid=True)
+            return replaced(version, await node.put_small(version, b"", debt))
 
         return None, at_once(replicas, send)
 
@@ -328,13 +335,15 @@ class _Large(_Content):
 
     async def again(self, reach: Reach, coding: Coding, policy: int, version: Version) -> _Content:
         """The body is spent; what is staged of it gives it back."""
-        async for pieces in self._large.again(version, ()):
-            async with aclosing(PiecesSource(pieces, version.size)) as source:
-                again = await send_coded(reach, coding, reach.objects(policy, version.path), version.path, NewObject(), [], source)
-            if again.etag == version.etag:
-                await self._large.aclose()
-                return _Large(again)
-            await again.aclose()
+        async with aclosing(self._large.again(version, ())) as readings:
+            async for pieces in readings:
+                async with aclosing(PiecesSource(pieces, version.size)) as source:
+                    replicas = reach.objects(policy, version.path)
+                    again = await send_coded(reach, coding, replicas, version.path, NewObject(), [], source)
+                if again.etag == version.etag:
+                    await self._large.aclose()
+                    return _Large(again)
+                await again.aclose()
         raise NoQuorum(f"{version.path}: a newer version came first, and too little of this one is there", hint="send it again")
 
 

@@ -7,14 +7,14 @@ committed.  Until the first commit is sent nothing of it is shown, and nothing t
 
 A primary that shows something newer when it is to be staged: nothing was committed, and the write is made again above that.  When
 it is to be committed: then the newer one came while this one was under way, since a majority had staged this one and shown nothing
-newer; so this one counts as written and replaced there.
+newer; so this one counts as written and replaced there (``replaced``).
 
 Neighbours: large and writing (the edges), fragments (the nodes), objects (the caller).
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import cast
@@ -94,10 +94,8 @@ class Round:
             if self._verdict is not Verdict.STORED:
                 raise Unavailable(f"{self._version.path}: too few fragments are durable")
             if staged.newest <= self._version.timestamp:
-                reply = await commit(node).fragments().commit(self._version, debt)
-                if reply.newest <= self._version.timestamp:
-                    return reply
-            return WriteReply(self._version.timestamp, paid=True)  # written, and replaced by what came at the same time
+                return replaced(self._version, await commit(node).fragments().commit(self._version, debt))
+            return replaced(self._version, staged)
 
         return run
 
@@ -106,6 +104,17 @@ class Round:
         if self._verdict is None and verdict is not None:
             self._verdict = verdict
             self._decided.set()
+
+
+def replaced(version: Version, reply: WriteReply) -> WriteReply:
+    """What a device's reply to the last step of a write means: also when it shows something newer the write counts as done there,
+    just before that, which came at the same time.  Unavailable when one of the two is conditional, since that one was evaluated
+    without the other: then the write may have been seen before, or never."""
+    if reply.newest <= version.timestamp:
+        return reply
+    if version.timestamp.offset or reply.newest.offset:
+        raise Unavailable(f"{version.path}: a conditional write came between")
+    return WriteReply(version.timestamp, paid=True)
 
 
 # ---- small objects
@@ -219,7 +228,7 @@ class CodedBody(LargeBody):
             sends.append(send if on_primary else _for_a_handoff(send))
         return sends
 
-    async def again(self, version: Version, stored: Sequence[Node]) -> AsyncIterator[AsyncIterator[Piece]]:
+    async def again(self, version: Version, stored: Sequence[Node]) -> AsyncGenerator[AsyncIterator[Piece], None]:
         """From what is staged."""
         replicas = self._reach.objects(self._policy, version.path)
         index_of = {node.device.id: replica for replica, node in enumerate(replicas.nodes)}

@@ -118,6 +118,7 @@ class Ground:
             local = node.node if isinstance(node, Distant) else node
             assert isinstance(local, LocalNode)
             local.stores = {1: part}
+            part.removal.notes = True
         return ground
 
     async def reformat(self, number: int) -> None:
@@ -188,6 +189,7 @@ class Distant:
         self.hangs = False
         self.before_commit: Callable[[], None] = lambda: None
         self.rule: Callable[[str], None] = lambda step: None
+        self.waits: dict[str, trio.Event] = {}  # steps that come late
         self.calls: list[str] = []
 
     def under(self, claim: Claim | None) -> Node:
@@ -203,17 +205,19 @@ class Distant:
     def __getattr__(self, name: str) -> Callable[..., Awaitable[object]]:
         async def call(*args: object, **kwargs: object) -> object:
             self._first.calls.append(name)
-            await self._line()
+            await self._line(name)
             result = await getattr(self.node, name)(*args, **kwargs)
             return _DistantUpload(self, result) if name == "put_large" else result
 
         return call
 
-    async def _line(self) -> None:
+    async def _line(self, step: str = "") -> None:
         if self._first.cut:
             raise Unavailable("the line is cut")
         if self._first.hangs:
             await trio.sleep_forever()
+        if step in self._first.waits:
+            await self._first.waits[step].wait()
         await trio.sleep(0.001)
 
 
@@ -228,7 +232,7 @@ class _DistantFragments:
     def __getattr__(self, name: str) -> Callable[..., Awaitable[object]]:
         async def call(*args: object, **kwargs: object) -> object:
             self._line._first.calls.append(name)
-            await self._line._line()
+            await self._line._line(name)
             self._line._first.rule(name)
             result = await getattr(self._fragments, name)(*args, **kwargs)
             if name == "begin":
