@@ -21,14 +21,22 @@ from ring.daemon.worker import Busy, Idle, Progress
 from ring.errors import Unavailable
 from ring.names import Path
 from ring.service.overlap import Overlap
-from ring.timestamp import Timestamp
-from ring.world.interface import World
+from ring.timestamp import TICKS_PER_SECOND, Timestamp
+from ring.world.interface import Clock, World
 from storage.object.store import ObjectStore
 
 INTERVAL_S = 10.0
 AGE_S = 60.0  # no conditional write takes that long
 TURN_S = 10.0  # later for each primary before this one
 LOOK_AT = 1000  # promises in one pass
+
+
+async def release_old(clock: Clock, store: ObjectStore, path: Path) -> None:
+    """Instead of settling a key: this device forgets promises of it that nobody comes back for.  Where a copy of what the primaries
+    hold is not to be written above everything else: with the consistency ``available`` what was acknowledged may be on handoffs.
+    """
+    before = Timestamp(int((clock.now() - AGE_S) * TICKS_PER_SECOND))
+    await store.staging.release_old(path, before)
 
 
 class Settler:

@@ -17,10 +17,9 @@ from ring.daemon.worker import Worker
 from ring.device import Device
 from ring.errors import Unavailable
 from ring.names import Path
-from ring.policy import Policy
+from ring.policy import Consistency, Policy
 from ring.service.keeper import Keeper
 from ring.service.overlap import Overlap
-from ring.timestamp import TICKS_PER_SECOND, Timestamp
 from ring.world.interface import World, Write
 from storage.account.reaper import Reaper
 from storage.client.node import Node
@@ -38,7 +37,7 @@ from storage.object.reclaimer import ObjectReclaimer
 from storage.object.reconstructor import Reconstructor
 from storage.object.refill import Refiller
 from storage.object.replicator import ObjectReplicator
-from storage.object.settler import AGE_S, Settler
+from storage.object.settler import Settler, release_old
 from storage.object.store import ObjectStore
 from storage.object.updater import ObjectUpdater
 from storage.object.weights import STATE
@@ -140,9 +139,8 @@ def _refilled_by(storage: StorageRoom) -> Mapping[str, Overlap]:
 
 async def _settle_coded(world: World, storage: StorageRoom, store: ObjectStore, policy: int, path: Path) -> None:
     """What was committed by the write that a promise was given to is brought to a majority first, which ends the promise too."""
-    before = Timestamp(int((world.clock.now() - AGE_S) * TICKS_PER_SECOND))
     await storage.client.coded.look(policy, path)
-    await store.staging.release_old(path, before)
+    await release_old(world.clock, store, path)
 
 
 def _of_device(world: World, storage: StorageRoom, own: OwnDevice, rates: Background) -> list[tuple[Worker, Pacing]]:
@@ -201,6 +199,8 @@ def _of_device(world: World, storage: StorageRoom, own: OwnDevice, rates: Backgr
         settle = partial(storage.client.settle_object, policy.index)
         if policy.coded:
             settle = partial(_settle_coded, world, storage, store, policy.index)
+        elif policy.consistency is Consistency.AVAILABLE:
+            settle = partial(release_old, world.clock, store)
         settler = Settler(world, store, ring, settle)
         for worker in (mover, auditor, compactor, expirer, updater, settler):
             worker.name = worker.name.replace("object", policy.ring_name, 1)

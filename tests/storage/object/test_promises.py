@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 
 import pytest
 import trio
@@ -21,7 +22,7 @@ from storage.object.compaction import Compactor
 from storage.object.health import State
 from storage.object.past import NAMES_MAX, VERSIONS_MAX, Past
 from storage.object.promises import OPEN_MAX
-from storage.object.settler import Settler
+from storage.object.settler import Settler, release_old
 from storage.object.store import ObjectStore
 from tests.storage.client.ground import make_ring
 from tests.storage.object.object_rig import path, prepare, put, put_file, read, serving
@@ -253,6 +254,23 @@ async def test_what_a_device_cannot_take_is_settled_once(rig: Rig, autojump_cloc
         settler.begin()
         await once(settler)
         assert settled == [path("o")] * 2
+
+
+async def test_where_a_copy_would_bury_something_old_promises_are_released(
+    rig: Rig, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with rig.serving() as store:
+        settler = Settler(rig.world, store, lambda: Overlap.of(make_ring(2, 2)), partial(release_old, rig.world.clock, store))
+        now = Timestamp.at(rig.world.clock.now()).ticks
+        old, young = Timestamp(now - 90 * TICKS_PER_SECOND, 1), Timestamp(now - 30 * TICKS_PER_SECOND, 1)
+        await put(store, "o", old.ticks - 1, b"what is there")
+        await store.promise(path("o"), old, [])
+        await store.promise(path("o"), young, [])
+        await once(settler)
+        assert store.index.promises.before(Timestamp(now), 10) == [(path("o"), young)]
+        held = await store.head(path("o"))
+        assert held is not None
+        assert held.timestamp == Timestamp(old.ticks - 1)
 
 
 # ---- what was held before
