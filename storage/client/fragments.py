@@ -150,9 +150,11 @@ class LocalFragments:
         return _LocalUpload(self._node, await _told(self._node, self._engine.begin(path, size, piece_bytes)))
 
     async def stage(self, version: Version, data: Buffer | None, *, seen: bool = False) -> WriteReply:
+        _may(self._node, version.path, seen=seen)
         return await _writing(self._node, lambda: self._engine.stage(version, data, seen=seen))
 
     async def commit(self, version: Version, debt: Debt | None, *, seen: bool = False) -> WriteReply:
+        _may(self._node, version.path, seen=seen)
         reply = await _writing(self._node, lambda: self._engine.commit(version, debt, seen=seen))
         return await self._node.pay(version, debt, reply)
 
@@ -179,10 +181,19 @@ class _LocalUpload:
         await _told(self._node, self._upload.write(data))
 
     async def stage(self, version: Version, fragment: Fragment, *, seen: bool = False) -> WriteReply:
-        return await _writing(self._node.under(self.claim), lambda: self._upload.stage(version, fragment, seen=seen))
+        node = self._node.under(self.claim)
+        _may(node, version.path, seen=seen)
+        return await _writing(node, lambda: self._upload.stage(version, fragment, seen=seen))
 
     async def abort(self) -> None:
         await self._upload.abort()
+
+
+def _may(node: LocalNode, path: Path, *, seen: bool) -> None:
+    """What was seen committed elsewhere is brought to whoever lacks it; else who takes it counts as one of the replicas.
+    StaleRing; Unavailable while the device is being refilled."""
+    if not seen:
+        node.vote(path)
 
 
 async def _told(node: LocalNode, call: Awaitable[T]) -> T:

@@ -54,7 +54,7 @@ class Others:
     async def leaf(self, span: Span, leaf: int) -> list[Mapping[bytes, KeyDigest]] | None:
         """What each of them holds of a leaf, by the hash of the name; None when one does not answer."""
         try:
-            return [_by_hash(await answer.node.leaf("object", span, leaf)) for answer in self.answers]
+            return [by_hash(await answer.node.leaf("object", span, leaf)) for answer in self.answers]
         except (Unavailable, DiskFault, NotFound):
             return None
 
@@ -88,7 +88,7 @@ async def ask(devices: Iterable[Device], nodes: Callable[[Device], Node], overla
     return Others(answers, silent)
 
 
-def _by_hash(keys: Sequence[KeyDigest]) -> Mapping[bytes, KeyDigest]:
+def by_hash(keys: Sequence[KeyDigest]) -> Mapping[bytes, KeyDigest]:
     """The newest version of each name: its key is the least, versions being inverted timestamps."""
     newest: dict[bytes, KeyDigest] = {}
     for key, digest in sorted(keys, reverse=True):

@@ -1,13 +1,14 @@
 """Filling: what a device does when another one asks to be refilled: it compares with it, and brings what is lacking there.
 
-Uses the replicators of the device, which know how to compare and to send; decides only whether it may vouch.  Neighbours: refill
-(asks), storage.client.server (brings the question), replicator and storage.container.replicator (send).
+Uses the movers of the device, which know how to compare and to send; decides only whether it may vouch.  Neighbours: refill
+(asks), storage.client.server (brings the question), replicator, noting and storage.container.replicator (send).
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 import trio
 
@@ -17,12 +18,17 @@ from ring.names import Span
 from storage.client.filling import Filled
 from storage.client.trust import Trust
 from storage.container.replicator import BookReplicator
-from storage.object.replicator import ObjectReplicator
 from storage.rows.books import Books
 
 FILL_S = 1.0
 AT_ONCE = 8  # partitions
 BOOKS = ("account", "container")
+
+
+class Mover(Protocol):
+    """Of the objects of one policy: storage.object.replicator, or storage.object.noting for an erasure-coded one."""
+
+    async def fill(self, device: Device, span: Span, until: float) -> tuple[int, int, bool | None]: ...
 
 
 class DeviceFiller:
@@ -31,7 +37,7 @@ class DeviceFiller:
     def __init__(
         self,
         trust: Trust,
-        movers: Mapping[str, ObjectReplicator],
+        movers: Mapping[str, Mover],
         books: Books,
         book_mover: BookReplicator,
         device: Callable[[int], Device | None],

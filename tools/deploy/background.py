@@ -3,7 +3,7 @@ policies), updaters, an expirer, a settler and a reaper; and the parts sweeper, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 
 import trio
@@ -32,7 +32,8 @@ from storage.object.compaction import Compactor
 from storage.object.device import OpenDevice
 from storage.object.expirer import Expirer
 from storage.object.files import disk_fault
-from storage.object.filling import DeviceFiller
+from storage.object.filling import DeviceFiller, Mover
+from storage.object.noting import Noter
 from storage.object.reclaimer import ObjectReclaimer
 from storage.object.reconstructor import Reconstructor
 from storage.object.refill import Refiller
@@ -131,12 +132,6 @@ def _device(keeper: Keeper, device_id: int) -> Device | None:
     return devices_named(list(keeper.overlaps.values())).get(device_id)
 
 
-def _refilled_by(storage: StorageRoom) -> Mapping[str, Overlap]:
-    """Rings whose data others have as it was lost; fragments of coded policies are computed by reconstructors."""
-    coded = {policy.ring_name for policy in storage.policies if policy.coded}
-    return {name: overlap for name, overlap in storage.keeper.overlaps.items() if name not in coded}
-
-
 async def _settle_coded(world: World, storage: StorageRoom, store: ObjectStore, policy: int, path: Path) -> None:
     """What was committed by the write that a promise was given to is brought to a majority first, which ends the promise too."""
     await storage.client.coded.look(policy, path)
@@ -182,8 +177,9 @@ def _of_device(world: World, storage: StorageRoom, own: OwnDevice, rates: Backgr
                 of_one,
                 watcher=watcher(policy.ring_name),
             )
+            fillers[policy.ring_name] = Noter(store, of_one)
         else:
-            mover = whole[policy.ring_name] = ObjectReplicator(device, store, ring, of_one, watcher=watcher(policy.ring_name))
+            mover = fillers[policy.ring_name] = ObjectReplicator(device, store, ring, of_one, watcher=watcher(policy.ring_name))
         movers[policy.ring_name] = mover
         auditor, compactor = Auditor(world, store), Compactor(world, store)
         expirer = Expirer(world, store, ring, partial(storage.client.expire_object, policy.index))
@@ -215,14 +211,14 @@ def _of_device(world: World, storage: StorageRoom, own: OwnDevice, rates: Backgr
         ]
 
     movers: dict[str, ObjectReplicator | Reconstructor] = {}
-    whole: dict[str, ObjectReplicator] = {}
+    fillers: dict[str, Mover] = {}
     objects = [pair for policy in storage.policies for pair in of_policy(policy, own.stores[policy.index])]
     books = BookReplicator(device, own.books, overlap, nodes, watchers=watcher)
     own.progress = lambda name: movers[name].settling if name in movers else books.settling(name)
-    storage.devices.fillers[device.id] = DeviceFiller(own.trust, whole, own.books, books, partial(_device, keeper))
+    storage.devices.fillers[device.id] = DeviceFiller(own.trust, fillers, own.books, books, partial(_device, keeper))
     refill: list[tuple[Worker, Pacing]] = []
     if own.trust.waits:
-        own.refiller = Refiller(device.id, own.trust, partial(_refilled_by, storage), storage.devices.filler_of, own.refilled)
+        own.refiller = Refiller(device.id, own.trust, lambda: keeper.overlaps, storage.devices.filler_of, own.refilled)
         refill.append((own.refiller, Pacing(items_per_s=rates.refill_items_per_s)))
     return [
         *refill,

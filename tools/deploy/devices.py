@@ -199,6 +199,7 @@ class Devices:
         try:
             for policy in range(len(self._record.policies) + 1):
                 stores[policy] = ObjectStore(self._world, await open_policy(self._world, opened, policy), self._hasher)
+                stores[policy].removal.notes = bool(policy and self._record.policies[policy - 1].k)
                 stores[policy].standing.horizon = partial(self._horizon, f"object-{policy}" if policy else "object")
             async with trio.open_nursery() as nursery:
                 for store in stores.values():
