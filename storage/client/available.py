@@ -8,7 +8,7 @@ nothing, or somebody of its deletion; else it is not known (503).
 
 So an acknowledged write may be missed by the next read, and a deleted object may come back until replicators have been by.
 Conditional writes still go through the primaries' register, with its majorities (register.py): of those that race one wins, and
-they do not see what lies on handoffs only.  A POST needs a majority of the primaries too.
+they do not see what lies on handoffs only.  A POST needs a majority of the primaries too, who hold what it is for.
 
 Neighbours: quorum (the other consistency), writing, objects and reach (which ask which one it is).
 """
