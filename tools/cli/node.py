@@ -7,6 +7,7 @@ what waits can be interrupted at any time: the cloud goes on by itself, and the 
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -26,7 +27,9 @@ from tools.deploy.layout import CloudRecord, Layout
 from tools.deploy.publish import ask_workers as ask_rings
 from tools.deploy.publish import open_cloud, settled_share
 from tools.deploy.replace import replace as replace_disk
+from tools.deploy.replace import trust as trust_device
 from tools.deploy.ring_status import WorkerRings
+from tools.deploy.supervisor import lock
 
 LOOK_S = 0.5
 STEP_S = 30.0  # between two looks at whether more may be moved
@@ -42,7 +45,7 @@ no_wait_option = click.option("--no-wait", is_flag=True, help="Begin it, and do 
 
 @click.group()
 def node() -> None:
-    """The devices of this machine: status, drain, replace."""
+    """The devices of this machine: status, drain, replace, trust."""
 
 
 # ---- status
@@ -216,6 +219,32 @@ def replace(world: World | None, device: str, data: Path, force: bool, no_wait: 
     else:
         click.echo(f"d{number} is being refilled: ringfort node status shows how far it is.")
     return CHANGED if filled else UNCHANGED
+
+
+# ---- trust
+
+
+@node.command()
+@click.argument("device", metavar="DEVICE")
+@data_option
+@click.pass_obj
+def trust(world: World | None, device: str, data: Path) -> int:
+    """Say that what is on a device that is being refilled is all that can be had; not while the cloud runs.
+
+    For when devices wait for each other, since all that held something were lost or damaged at once: what none of them holds any
+    more is then not there.  Exit status 1: it was not being refilled.  Example: ringfort node trust d3 --data /srv/cloud
+    """
+    world = world or make_world()
+    layout = Layout(data.absolute())
+    record = open_cloud(layout)
+    number = number_of(device)
+    held = lock(layout)  # Conflict while the cloud runs
+    try:
+        trusted = trio.run(trust_device, world, layout, record, number)
+    finally:
+        os.close(held)
+    click.echo(f"d{number} {'is trusted from its next start on' if trusted else 'was not being refilled'}.")
+    return CHANGED if trusted else UNCHANGED
 
 
 async def _replace(world: World, layout: Layout, record: CloudRecord, number: int, force: bool) -> str:

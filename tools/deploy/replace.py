@@ -4,6 +4,8 @@ Decides whether that is safe: the folder is empty, and it is a mount where the o
 which disk is meant from now on, so that the one that was there before is refused when it comes back; then the disk is formatted,
 with the mark that it is to be refilled.  A crash between leaves a device that is out of service, and a command to give again.
 
+``trust`` takes that mark away: nobody but a person can know that nothing more is to be had.
+
 Neighbours: storage.object.device (formats), tools.deploy.devices (opens it when it finds it), tools.cli.node (words).
 """
 
@@ -15,7 +17,7 @@ import msgspec
 
 from ring.errors import Conflict, NotFound
 from ring.world.interface import World
-from storage.object.device import LABEL_PATH, format_device
+from storage.object.device import LABEL_PATH, REFILL_PATH, find_label, format_device
 from tools.deploy.layout import CloudRecord, Layout, write_file
 from tools.deploy.publish import current
 
@@ -46,6 +48,20 @@ async def replace(world: World, layout: Layout, record: CloudRecord, number: int
     root.chmod(0o700)
     await format_device(disk, record.cluster_id, number, disk_id=disk_id)
     return disk_id
+
+
+async def trust(world: World, layout: Layout, record: CloudRecord, number: int) -> bool:
+    """Its disk is taken for whole at the next start; False when it was that.  The cloud must not run.
+
+    DeviceAway, FormatError as of ``find_label``; OSError: give the command again."""
+    disk = world.open_disk(str(layout.device(number)))
+    await find_label(disk, record.cluster_id, number, layout.disk_id(number))
+    trusted = False
+    for folder in ("", *(f"{ring}/" for ring in record.rings)):  # of each storage policy
+        if await disk.info(f"{folder}{REFILL_PATH}") is not None:
+            await disk.unlink(f"{folder}{REFILL_PATH}")
+            trusted = True
+    return trusted
 
 
 async def _is_known(world: World, layout: Layout, record: CloudRecord, number: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -23,6 +24,7 @@ from tools.deploy.device_status import DeviceState, Refilling
 from tools.deploy.drain import Step, check_devices, newest_builder, step
 from tools.deploy.layout import RINGS, CloudRecord, Layout
 from tools.deploy.replace import replace
+from tools.deploy.supervisor import lock
 
 NO_SECRETS = NameHasher(b"", b"")
 HOUR_S = 3600.0
@@ -207,3 +209,19 @@ def test_without_a_running_cloud_the_disk_is_formatted_all_the_same(
     assert (layout.device(0) / REFILL_PATH).exists()
     assert run(["node", "drain", "d0", "--data", str(layout.root)]) == 2
     assert "no formatted folder" in capsys.readouterr().err  # the other devices of this cloud are missing
+
+
+def test_a_person_may_say_that_there_is_no_more(
+    cloud: tuple[Layout, CloudRecord], world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layout, record = cloud
+    trio.run(partial(replace, world, layout, record, 2, force=True))
+    root, trusting = layout.device(2), ["node", "trust", "d2", "--data", str(layout.root)]
+    running = lock(layout)
+    assert run(trusting) == 2 and (root / REFILL_PATH).exists()
+    os.close(running)
+    assert run(trusting) == 0 and not (root / REFILL_PATH).exists()
+    assert run(trusting) == 1
+    assert capsys.readouterr().out == "d2 is trusted from its next start on.\nd2 was not being refilled.\n"
+    assert run(["node", "trust", "d1", "--data", str(layout.root)]) == 2
+    assert "is not a device: it has no label" in capsys.readouterr().err
