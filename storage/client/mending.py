@@ -25,9 +25,11 @@ from ring.names import Path
 from storage.client.bodies import aclose, drained, loaded
 from storage.client.coded_reading import CodedFinding, gather, holders_of, open_coded
 from storage.client.fragments import FragmentUpload, Seen
-from storage.client.node import Kind, Node, Version, WriteReply
+from storage.client.node import Debt, Kind, Node, Version, WriteReply
 from storage.client.quorum import rank
 from storage.client.reach import Reach, Replicas
+from storage.client.shapes import row_of
+from storage.client.writing import debts_of
 from storage.erasure.codecs import make_codec
 from storage.erasure.fragment import Fragment
 from storage.erasure.interface import Coding
@@ -152,6 +154,7 @@ class _Work:
         self._nodes = found.replicas.nodes
         self._has = {replica: found.of(replica) for replica in found.seen}
         self._proven = proven
+        self._debts: Sequence[Debt | None] = [None] * len(self._nodes) if proven else _debts(reach, found.replicas, version)
         self.brought = 0
         self.brought_bytes = 0
 
@@ -211,7 +214,7 @@ class _Work:
         if not self._proven:
             self._has[replica] = Seen(self._version, False, data, index)
             return
-        reply = await self._nodes[replica].fragments().commit(self._version, None, seen=True)
+        reply = await self._nodes[replica].fragments().commit(self._version, self._debts[replica], seen=True)
         self._check(reply)
         self._has[replica] = Seen(self._staged_version, True, data, index)
 
@@ -371,6 +374,12 @@ class _Work:
 
 
 # ---- what was staged and never committed
+
+
+def _debts(reach: Reach, replicas: Replicas, version: Version) -> Sequence[Debt | None]:
+    """Of a version that nobody has committed: so nobody owes its row yet.  The container itself passes it on to a shard."""
+    container = version.path.parent
+    return debts_of(row_of(version), container, replicas, reach.replicas(reach.rings.container, container))
 
 
 async def settle(reach: Reach, coding: Coding, found: Look, staged: Seen) -> Leftover:

@@ -324,7 +324,10 @@ class Reconstructor:
         for staged in await self._store.staging.waiting(before, LEFTOVERS_AT_ONCE):
             try:
                 found = await look(self._reach, self._coding, self._policy, staged.version.path)
-                match await settle(self._reach, self._coding, found, staged):
+                verdict = await settle(self._reach, self._coding, found, staged)
+                if all(node.device.id != self._device.id for node in found.replicas.nodes):
+                    await self._let_go(found, staged, verdict)
+                match verdict:
                     case Leftover.COMMIT | Leftover.FINISH:
                         self.finished += 1
                     case Leftover.REFUSE:
@@ -335,3 +338,11 @@ class Reconstructor:
                         pass
             except (Unavailable, DiskFault):
                 self.unanswered += 1
+
+    async def _let_go(self, found: Look, staged: Seen, verdict: Leftover) -> None:
+        """Of what is staged on a device that is no primary of it any more, so that nobody else tells it: when the primaries will not
+        need it."""
+        needless = verdict is Leftover.COMMIT and found.whole(self._reach, self._coding)
+        if needless or verdict is Leftover.DROP:
+            await self._store.staging.refuse(staged.version)
+            await self._store.staging.forget(staged.version)

@@ -1,0 +1,62 @@
+"""What writers of an erasure-coded policy left staged, and nobody of them comes back for: finished with all that belongs to it, or let
+go of everywhere."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+
+from ring.errors import Unavailable
+from ring.service.overlap import Overlap
+from storage.client.interface import Query, Row
+from tests.storage.client.ground import Ground, make_ring
+from tests.storage.client.test_coded import CONTAINER, all_lines, get, make, noise, put, reconstruct, seen
+
+pytestmark = pytest.mark.usefixtures("autojump_clock")
+
+
+async def leave_staged(ground: Ground, data: bytes) -> None:
+    """All primaries stage it, none hears that it is to commit."""
+
+    def rule(name: str) -> None:
+        if name == "commit":
+            raise Unavailable("the writer is dead")
+
+    for line in all_lines(ground):
+        line.rule = rule
+    with pytest.raises(Unavailable):
+        await put(ground, data)
+    for line in all_lines(ground):
+        line.rule = lambda name: None
+    await trio.sleep(30)
+
+
+@pytest.mark.parametrize("size", [100, 9000])
+async def test_what_is_finished_for_its_writer_is_listed(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, size: int
+) -> None:
+    """It was there and in no listing: nobody had committed it, so nobody owed its row."""
+    ground, _ = await make(nursery)
+    await leave_staged(ground, noise(size))
+    await reconstruct(ground, 3, leftover_s=0)
+    assert await get(ground) == noise(size)
+    page = await ground.storage.list_container(CONTAINER, Query())
+    assert [(row.name, row.size) for row in page.items if isinstance(row, Row)] == [("o", size)]
+
+
+@pytest.mark.parametrize("size", [100, 9000])
+async def test_a_device_that_left_the_ring_lets_go_of_what_it_has_staged(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, size: int
+) -> None:
+    """Its primaries are told by any of them; what it has itself was nobody's to tell."""
+    ground, _ = await make(nursery)
+    await put(ground, noise(size, 1))
+    await leave_staged(ground, noise(size, 2))
+    ground.rings.objects = {**ground.rings.objects, 1: Overlap.of(make_ring(8, 6, shift=3))}
+    await put(ground, noise(size, 3))
+    for part in ground.parts:
+        part.mark_paid([key for key, _, _ in part.unpaid(10)])
+    await reconstruct(ground, 6, leftover_s=0)
+    assert await get(ground) == noise(size, 3)
+    left = {line.device.id: [one for one in await seen(line) if not one.committed] for line in all_lines(ground)}
+    assert not any(left.values()), left
