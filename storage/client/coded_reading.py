@@ -22,6 +22,7 @@ from ring.names import Path, partition_of
 from ring.wire.message import Piece
 from ring.world.interface import Buffer
 from storage.client.bodies import aclose, loaded
+from storage.client.errors import Doubted
 from storage.client.fanout import Progress
 from storage.client.fragments import FragmentNode, LocalFragments, Seen
 from storage.client.node import Node, Version
@@ -72,7 +73,8 @@ def holders_of(coding: Coding, replicas: Replicas, path: Path) -> Holders:
 async def gather(
     reach: Reach, replicas: Replicas, holders: Holders, path: Path, *, everybody: bool = False
 ) -> tuple[FragmentRead, dict[int, Sequence[Seen]]]:
-    """What the primaries have of a name.  ``everybody``: wait for all that answer in time; else until it is settled."""
+    """What the primaries have of a name.  ``everybody``: wait for all that answer in time; else until it is settled.  One that has
+    lost what it had counts as silent, and as one that lacks whatever is newest."""
     read = FragmentRead(holders)
     seen: dict[int, Sequence[Seen]] = {}
     nodes = [node.fragments() for node in replicas.nodes]
@@ -84,6 +86,9 @@ async def gather(
             try:
                 seen[index] = await node.sightings(path)
                 read.receive(index, [one.sighting for one in seen[index]])
+            except Doubted:
+                read.fail(index)
+                seen[index] = ()  # it takes what it lost, or newer
             except (Unavailable, DiskFault):
                 read.fail(index)
     if not rest or (read.settled() is not None and not everybody):
@@ -95,6 +100,8 @@ async def gather(
             return Progress.SETTLED
         if isinstance(reply, RingfortError):
             read.fail(rest[at])
+            if isinstance(reply, Doubted):
+                seen[rest[at]] = ()
         else:
             seen[rest[at]] = reply
             read.receive(rest[at], [one.sighting for one in reply])

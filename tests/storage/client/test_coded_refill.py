@@ -17,7 +17,7 @@ from ring.service.overlap import Claim, Overlap
 from ring.timestamp import Timestamp
 from ring.wire.message import BytesBody
 from storage.client.bodies import drained
-from storage.client.errors import ObjectNotFound
+from storage.client.errors import Doubted, ObjectNotFound
 from storage.client.filling import Filler
 from storage.client.interface import NewObject
 from storage.client.local import LocalNode
@@ -30,6 +30,7 @@ from storage.erasure.quorum import Data
 from storage.object.filling import DeviceFiller
 from storage.object.noting import Noter
 from storage.object.reconstructor import Reconstructor
+from storage.object.record import RecordKind
 from storage.object.refill import AGAIN_S, Refiller
 from tests.storage.client.ground import HASHER, PART_POWER, Distant, Ground, distant, make_device, open_engines, open_part
 
@@ -198,3 +199,27 @@ async def test_what_it_is_asked_by_an_edition_is_refused(nursery: trio.Nursery) 
     with pytest.raises(Unavailable, match="refilled"):
         await fragments.commit(version, None)
     await fragments.commit(version, None, seen=True)
+
+
+@pytest.mark.parametrize("noted", [True, False])
+async def test_a_copy_that_rots_is_known_and_brought_back(nursery: trio.Nursery, noted: bool) -> None:
+    """By a note; where even its description is damaged, the device gives no answer of the name."""
+    rig = await replaced(nursery, 1000, refills=True)
+    rig.lines[1].cut = False
+    await rig.refill()
+    await rig.reconstruct()
+    part = rig.ground.parts[rig.lines[1].device.id]
+    part.removal.notes = noted
+    held = part.newest(HASHER.hash(OBJECT))
+    assert held is not None
+    assert held.entry.kind is RecordKind.OBJECT_INLINE
+    assert await part.quarantine(held.key)
+    if noted:
+        (one,) = await part.staging.sightings(OBJECT)
+        assert (one.committed, one.data) == (True, Data.NONE)
+    else:
+        with pytest.raises(Doubted):
+            await part.staging.sightings(OBJECT)
+    await rig.reconstruct()
+    (one,) = await part.staging.sightings(OBJECT)
+    assert (one.committed, one.data) == (True, Data.COPY)
