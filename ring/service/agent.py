@@ -30,7 +30,7 @@ from ring.service.keeper import Keeper, checked
 from ring.service.overlap import Overlap, RingSource
 from ring.service.register import Register, Report
 from ring.service.settling import may_do_without, waiting
-from ring.timestamp import TICKS_PER_SECOND
+from ring.timestamp import TICKS_PER_SECOND, Timestamp
 from ring.world.interface import Disk, World
 
 Horizons = Callable[[Edition, Mapping[str, Overlap], Mapping[str, Mapping[int, Report]], int], Mapping[str, Horizon]]
@@ -199,7 +199,12 @@ class RingAgent:
         after = edition.at_horizons(horizons)
         if await self._register.advance(edition, after):
             await self._keeper.adopt(after, {})
-            self._note("rings", f"horizons {dict(horizons)}, edition {after.number}")
+            moved = [
+                f"{name} closed at {Timestamp(one.closed)}, reclaimed to {Timestamp(one.reclaimed)}"
+                for name, one in sorted(horizons.items())
+                if one != edition.horizons.get(name)
+            ]
+            self._note("rings", f"horizons: {'; '.join(moved)}; edition {after.number}")
 
     def _still_waits(self, name: str, overlap: Overlap, confirmed: set[int]) -> bool:
         left = waiting(overlap, confirmed)
