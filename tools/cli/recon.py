@@ -16,6 +16,7 @@ import msgspec
 import trio
 
 from ring.daemon.runner import State, WorkerState
+from ring.errors import BadInput
 from ring.world.interface import World
 from ring.world.real import make_world
 from tools.cli.bars import bar, duration, percent, size
@@ -200,6 +201,8 @@ def recon(world: World | None, sections: tuple[str, ...], data: Path, as_json: b
 
     Example: ringfort recon workers problems --data /srv/cloud
     """
+    if watch and (as_json or check):
+        raise BadInput("--watch is for people: it goes neither with --json nor with --check", hint="ask again and again without it")
     layout = Layout(data.absolute())
     open_cloud(layout)
     world = world or make_world()

@@ -19,6 +19,7 @@ from ring.errors import BadInput, NotFound, Unavailable
 from ring.world.interface import World
 from ring.world.real import make_world
 from tools.cli.bars import bar, duration, percent, size
+from tools.cli.node import number_of
 from tools.cli.recon import data_option, one_by_one
 from tools.deploy.layout import Layout
 from tools.deploy.publish import open_cloud
@@ -88,7 +89,8 @@ def _result(one: WorkerState, *, waited: bool) -> str:
 
 
 def chosen(cloud: Cloud, name: str, devices: tuple[str, ...]) -> dict[str, int]:
-    """Worker: its process.  NotFound, BadInput."""
+    """Worker: its process.  ``devices``: ``d3`` or ``3``.  NotFound, BadInput."""
+    devices = tuple(f"d{number_of(device)}" for device in devices)
     found: dict[str, int] = {}
     kinds = set()
     for number, process in cloud.processes.items():

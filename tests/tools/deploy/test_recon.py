@@ -29,6 +29,7 @@ from ring.world.interface import UnixAddress, World
 from ring.world.real import make_world
 from tools.cli import recon as words
 from tools.cli.bars import bar, duration, percent, size
+from tools.cli.main import run
 from tools.cli.worker import _ended, _run, chosen
 from tools.deploy.device_status import DEVICES_PATH, DeviceState, Refilling, WorkerDevices
 from tools.deploy.latency import Latency, latencies
@@ -119,6 +120,7 @@ async def test_processes_are_asked_and_a_pass_is_made_on_demand() -> None:
             assert all(abs(one.clock_off_s) < 1 for one in cloud.processes.values())
 
             assert chosen(cloud, "auditor", ()) == {"auditor d0": 0, "auditor d1": 1}
+            assert chosen(cloud, "auditor", ("1",)) == chosen(cloud, "auditor", ("d1",)) == {"auditor d1": 1}
             assert chosen(cloud, "sweeper", ()) == {"sweeper": 0}
             with pytest.raises(BadInput, match="d7"):
                 chosen(cloud, "auditor", ("d0", "d7"))
@@ -243,3 +245,9 @@ def test_words_for_amounts() -> None:
     assert [size(count) for count in (0, 1023, 1024, 3 << 30, 1 << 50)] == ["0 B", "1023 B", "1.0 KiB", "3.0 GiB", "1024.0 TiB"]
     assert (bar(0.5, 4), bar(None, 4), bar(2.0, 4)) == ("[##  ]", "[    ]", "[####]")
     assert (percent(0.999), percent(1.0), percent(None)) == (" 99%", "100%", "   ?")
+
+
+@pytest.mark.parametrize("other", ["--json", "--check"])
+def test_what_does_not_go_with_watching(other: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["recon", "--watch", other, "--data", str(tmp_path)]) == 2
+    assert "goes neither with --json nor with --check" in capsys.readouterr().err
