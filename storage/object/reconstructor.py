@@ -340,8 +340,7 @@ class Reconstructor:
                 self.unanswered += 1
 
     async def _let_go(self, found: Look, staged: Seen, verdict: Leftover) -> None:
-        """Of what is staged on a device that is no primary of it any more, so that nobody else tells it: when the primaries will not
-        need it."""
+        """Of what a device has staged that is no primary any more: nobody else tells it.  If the primaries do not need it."""
         needless = verdict is Leftover.COMMIT and found.whole(self._reach, self._coding)
         if needless or verdict is Leftover.DROP:
             await self._store.staging.refuse(staged.version)

@@ -51,6 +51,7 @@ from storage.object.watch import DeviceWatch
 from storage.rows.books import Books
 from storage.sync.moving import Watcher
 from storage.sync.proposal import Proposal
+from tests.sim import coded
 from tests.sim.control import HostedKV, SharedKV
 from tests.sim.direct import Answer, DirectNode
 from tests.sim.door import serve_door
@@ -90,6 +91,7 @@ class Member:
         self.medium = self.node.disk(ROOT)
         self.local: LocalNode | None = None  # the device, while it serves
         self.store: ObjectStore | None = None  # its engines
+        self.coded: ObjectStore | None = None  # ... of the erasure-coded policy
         self.books: Books | None = None
         self.facade: ClusterStorage | None = None
         self.audit = trio.Event()  # set: a pass is wanted
@@ -121,7 +123,7 @@ class Member:
         while True:
             await self.node.run(self._main)
             self._stop_control()
-            self.local = self.store = self.books = self.facade = self._nursery = self.keeper = None
+            self.local = self.store = self.coded = self.books = self.facade = self._nursery = self.keeper = None
             await self.may_start.wait()
             self.node.restart()
             self.silent = False
@@ -131,7 +133,7 @@ class Member:
         self.silent = silent
         self.node.crash(power=power, silent=silent)
         self._stop_control()
-        self.local = self.store = self.books = self.facade = self._nursery = self.keeper = None
+        self.local = self.store = self.coded = self.books = self.facade = self._nursery = self.keeper = None
 
     def start(self) -> None:
         self.may_start.set()
@@ -182,6 +184,7 @@ class Member:
                 timestamps,
                 settings=cluster.options.settings,
                 write_quorum=cluster.options.write_quorum,
+                policies=coded.policies(cluster.options.coded) if cluster.options.coded is not None else None,
                 renew=Renewal(keeper, timeout_s=3.0),
             )
             if cluster.options.door:
@@ -195,7 +198,7 @@ class Member:
         keeper = Keeper(world, disk, HASHER)
 
         async def first() -> dict[str, bytes]:
-            return dict.fromkeys(NAMES, encode(self.cluster.first))
+            return {name: encode(ring) for name, ring in self.cluster.firsts.items()}
 
         await keeper.load(first)
         self.keeper = keeper
@@ -231,23 +234,32 @@ class Member:
             store = self.cluster.ledger.watched(options.store)(world, opened, HASHER, segment_bytes_max=SEGMENT_BYTES)
             store.standing.horizon = lambda name: keeper.overlaps[name].horizon
             books = options.books(world, opened, HASHER)
+            part: ObjectStore | None = None
             try:
+                if options.coded is not None:
+                    watched = self.cluster.ledger.watched(options.store)
+                    part = await coded.open_part(world, opened, watched, keeper, SEGMENT_BYTES)
                 async with trio.open_nursery() as nursery:
                     await nursery.start(store.run)
+                    if part is not None:
+                        await nursery.start(part.run)
                     await nursery.start(books.run)
                     payer = options.payer(nursery, self.reach, primaries=keeper_primaries(keeper))
-                    self.store, self.books = store, books
+                    self.store, self.books, self.coded = store, books, part
                     self._start_workers(nursery, world, store, books, keeper, confirmations)
                     self.local = self._served[self.device.id] = LocalNode(
-                        self.device, store, books, payer, options.gate(keeper.gate)
+                        self.device, store, books, payer, options.gate(keeper.gate), stores={} if part is None else {1: part}
                     )
                     trace(f"{self.name} serves, {store.report}")
                     running()
             finally:
-                self.local = self.store = self.books = None
+                self.local = self.store = self.coded = self.books = None
                 self._served.clear()
                 with trio.CancelScope(shield=True):
                     await store.close()
+                    if part is not None:
+                        await part.close()
+                        await part.device.close()
                     await books.close()
                     await opened.close()
 
@@ -317,8 +329,24 @@ class Member:
             workers.append(
                 cluster.options.sharder(world, device, books, lambda: overlap("container"), sharding, self.kv, limits=limits)
             )
+        auditors = [Auditor(world, store)]
+        if self.coded is not None:
+            assert self.facade is not None
+            workers += coded.workers_of(
+                cluster.options,
+                world,
+                device,
+                self.coded,
+                self.facade,
+                overlap,
+                nodes,
+                watcher(coded.RING),
+                promise_s=SETTLE_AFTER_S,
+                segment_bytes=SEGMENT_BYTES,
+            )
+            auditors.append(Auditor(world, self.coded))
         self._run(nursery, world, workers)
-        nursery.start_soon(self._audit, Auditor(world, store))
+        nursery.start_soon(self._audit, auditors)
 
     async def _settle(self, path: Path) -> None:
         if self.facade is None:
@@ -330,12 +358,13 @@ class Member:
         for worker in workers:
             nursery.start_soon(Runner(worker, Pacing(), world.clock, log, Registry()).run)
 
-    async def _audit(self, auditor: Auditor) -> None:
+    async def _audit(self, auditors: Sequence[Auditor]) -> None:
         """One pass when the faults have ended: it is what finds rot that nobody read."""
         await self.audit.wait()
         while True:
             try:
-                await once(auditor)
+                for auditor in auditors:
+                    await once(auditor)
             except RingfortError as error:
                 self.cluster.simulation.trace(f"{self.name} audit: {error}")
                 await trio.sleep(AUDIT_AGAIN_S)
@@ -414,8 +443,12 @@ class Cluster:
         self.options = options
         self.hosted = HostedKV() if options.control else None
         self.kv: KV = self.hosted if self.hosted is not None else MemoryKV()
-        self.first = first_ring(options.in_first_ring)
         self.ledger = Ledger(simulation)
+        self.first = first_ring(options.in_first_ring)
+        self.firsts = dict.fromkeys(NAMES, self.first)
+        if options.coded is not None:
+            self.ledger.fragments = options.coded.k
+            self.firsts[coded.RING] = coded.first_coded_ring(options.coded, options.members)
         self.members = [Member(self, device_of(number)) for number in range(options.members)]
 
     def control_reachable(self, member: Member) -> bool:

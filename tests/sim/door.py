@@ -31,6 +31,7 @@ from storage.client.bodies import aclose, loaded
 from storage.client.cluster import ClusterStorage
 from storage.client.errors import ContainerNotFound, ObjectNotFound, PreconditionFailed
 from storage.client.interface import Condition, NewObject, Query, Row
+from tests.sim.coded import NAMES as POLICIES
 
 ACCOUNT = "AUTH_sim"
 PORT = 8080
@@ -64,7 +65,7 @@ class Door(Protocol):
 
     async def post(self, path: Path, metadata: Mapping[str, str]) -> None: ...
 
-    async def make_container(self, path: Path) -> None: ...
+    async def make_container(self, path: Path, policy: int) -> None: ...
 
     async def page(self, container: Path, marker: str, limit: int) -> tuple[list[Item], bool]:
         """Items behind ``marker``, and whether there are more."""
@@ -106,8 +107,8 @@ class DirectDoor:
     async def post(self, path: Path, metadata: Mapping[str, str]) -> None:
         await self._facade.post_object(path, metadata)
 
-    async def make_container(self, path: Path) -> None:
-        await self._facade.put_container(path, {})
+    async def make_container(self, path: Path, policy: int) -> None:
+        await self._facade.put_container(path, {}, policy=policy)
 
     async def page(self, container: Path, marker: str, limit: int) -> tuple[list[Item], bool]:
         page = await self._facade.list_container(container, Query(marker=marker, limit=limit))
@@ -153,8 +154,9 @@ class HttpDoor:
     async def post(self, path: Path, metadata: Mapping[str, str]) -> None:
         _expect(await self._ask("POST", path, metadata), 202)
 
-    async def make_container(self, path: Path) -> None:
-        _expect(await self._ask("PUT", path), 201, 202)
+    async def make_container(self, path: Path, policy: int) -> None:
+        headers = {"x-storage-policy": POLICIES[policy]} if policy else {}
+        _expect(await self._ask("PUT", path, headers), 201, 202)
 
     async def page(self, container: Path, marker: str, limit: int) -> tuple[list[Item], bool]:
         query = f"?format=json&limit={limit}&marker={quote(marker)}"
@@ -209,6 +211,7 @@ async def serve_door(world: World, nursery: trio.Nursery, host: str, facade: Clu
     """The front door of a machine.  Started when it returns."""
     identity = FakeIdentity()
     identity.add("ann", project=ACCOUNT.removeprefix("AUTH_"))
-    app = make_app(facade, identity, kv, world, FrontDoorConfig(Limits(object_bytes_max=1 << 20)))
+    config = FrontDoorConfig(Limits(object_bytes_max=1 << 20), policies=POLICIES)
+    app = make_app(facade, identity, kv, world, config)
     listener = await world.net.listen(TcpAddress(host, PORT))
     nursery.start_soon(serve, world, [listener], app)

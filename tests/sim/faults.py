@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from ring.world.sim.medium import FolderNode
 from tests.sim.cluster import Cluster, Member
+from tests.sim.coded import RING
 
 CLOCK_STEP_MAX_S = 20.0
 DRIFT_MAX = 0.01
@@ -251,7 +252,7 @@ def deaf(scene: Scene, rng: random.Random) -> End:
 def rot(scene: Scene, rng: random.Random) -> End:
     medium = scene.unlucky.medium
     if _at_home(scene):
-        files = [path for path in medium.files() if path.startswith(("packs/", "files/"))]
+        files = [path for path in medium.files() if path.removeprefix(f"{RING}/").startswith(("packs/", "files/"))]
         if files:
             medium.rot(rng.choice(files), rng)
     return _nothing

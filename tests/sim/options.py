@@ -18,8 +18,10 @@ from storage.client.reach import Settings
 from storage.container.replicator import BookReplicator
 from storage.container.sharder import Limits, Sharder
 from storage.container.updater import ContainerUpdater
+from storage.erasure.interface import Coding
 from storage.object.compaction import Compactor
 from storage.object.reclaimer import ObjectReclaimer
+from storage.object.reconstructor import Reconstructor
 from storage.object.replicator import ObjectReplicator
 from storage.object.store import ObjectStore
 from storage.rows.books import Books
@@ -69,3 +71,5 @@ class Options:
     reclaimer: type[ObjectReclaimer] = ObjectReclaimer
     shards: Limits | None = None  # listings larger than that are cut; None: they stay whole
     sharder: type[Sharder] = Sharder
+    coded: Coding | None = None  # how the objects of policy 1 are coded; None: there is no such policy
+    reconstructor: type[Reconstructor] = Reconstructor

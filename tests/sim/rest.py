@@ -15,10 +15,12 @@ import trio
 
 from ring.errors import FormatError, RingfortError
 from ring.names import Path, Span
+from ring.service.keeper import Keeper
 from ring.service.register import Register
 from storage.object.device import LABEL_PATH, Label
 from tests.sim import checkers
 from tests.sim.cluster import Cluster, Member
+from tests.sim.coded import RING, left_staged, misplaced
 from tests.sim.door import ACCOUNT
 from tests.sim.history import Operation, Outcome
 from tests.sim.workload import CONTAINERS, Workload
@@ -31,20 +33,30 @@ TRIES = 3
 
 async def replace_disks(cluster: Cluster) -> None:
     for member in cluster.members:
-        while not member.node.up:
-            await trio.sleep(1)
+        await _up(member)
         if not await _has_label(member):
             cluster.simulation.trace(f"{member.name} gets a new disk")
+            if member.local is not None:  # it serves what it has, until it starts again
+                member.crash(power=True, silent=False)
             member.medium.empty()
+            member.start()
+            await _up(member)
             await member.format()
+
+
+async def _up(member: Member) -> None:
+    while not member.node.up:
+        await trio.sleep(1)
 
 
 async def _has_label(member: Member) -> bool:
     """Also when it is another device's: that one is to be looked for, and not to be formatted."""
     if member.medium.root is None:
         return True
+    made = f"{RING}.made" in member.medium.root.entries
     try:
-        Label.decode(bytes(member.medium.file(LABEL_PATH).durable))
+        for path in (LABEL_PATH, f"{RING}/{LABEL_PATH}") if made else (LABEL_PATH,):
+            Label.decode(bytes(member.medium.file(path).durable))
     except (FileNotFoundError, FormatError):
         return False
     return True
@@ -86,13 +98,17 @@ async def _differences(cluster: Cluster) -> list[str]:
         if store is None or books is None:
             return [f"{member.name} does not serve"]
         try:
-            owed = store.unpaid(10)
-            if owed:
-                found.append(f"{member.name} owes {owed}")
+            stores = {"object": store, RING: member.coded}
+            for one in stores.values():
+                if one is not None and (owed := one.unpaid(10)):
+                    found.append(f"{member.name} owes {owed}")
+            if member.coded is not None:
+                found += [f"{member.name} has staged: {one}" for one in await left_staged(member.coded)]
             for kind, overlap in keeper.overlaps.items():
                 for partition in range(overlap.ring.partition_count):
                     span = Span(overlap.ring.part_power, partition)
-                    held = await (store.digests(span) if kind == "object" else books.digests(kind, span))
+                    engine = stores.get(kind)
+                    held = await (engine.digests(span) if engine is not None else books.digests(kind, span))
                     roots.setdefault((kind, partition), {})[member.name] = held.root
         except RingfortError as error:
             return [f"{member.name}: {error}"]
@@ -102,7 +118,23 @@ async def _differences(cluster: Cluster) -> list[str]:
             if name not in primaries and any(root):
                 found.append(f"{kind} partition {partition}: {name} is no primary and still holds something")
         roots[kind, partition] = {name: root for name, root in answers.items() if name in primaries}
-    return found + checkers.replicas_agree(roots)
+    return found + checkers.replicas_agree(roots) + _misplaced(cluster, keeper)
+
+
+def _misplaced(cluster: Cluster, keeper: Keeper) -> list[str]:
+    """Fragments that are not where they belong."""
+    coding = cluster.options.coded
+    if coding is None:
+        return []
+    found, ring = [], keeper.overlaps[RING].ring
+    for partition in range(ring.partition_count):
+        for place, device in enumerate(ring.primaries(partition)):
+            member = cluster.members[device.id]
+            if member.coded is not None:
+                cut = cluster.options.settings.pack_cut_bytes
+                wrong = misplaced(member.coded, Span(ring.part_power, partition), place, coding, cut)
+                found += [f"{member.name} has not fragment {place} of {key}" for key in wrong]
+    return found
 
 
 async def _totals(cluster: Cluster, workload: Workload) -> list[str]:

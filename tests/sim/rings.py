@@ -83,7 +83,8 @@ class Operator:
         self._losing = losing  # a device will be gone for good
         self._changes = changes
         self._rng = cluster.simulation.derive("operator")
-        self.plans = {name: Plan.of(cluster.first) for name in NAMES}
+        self.plans = {name: Plan.of(ring) for name, ring in cluster.firsts.items()}
+        self._coded = [name for name in self.plans if name not in NAMES]
         self.lost: Member | None = None  # a device that is gone for good
         self.removed: list[int] = []  # the last ones that left
         self.published = 0
@@ -99,11 +100,13 @@ class Operator:
             self._more_replicas,
             self._fewer_replicas,
         )
+        coded_deeds = deeds[: deeds.index(self._more_replicas)]  # as many replicas as there are fragments
         for change in self._changes:
             await trio.sleep_until(begin + change.at_s)
             self._rng = rng = self._cluster.simulation.derive(f"change/{change.number}")
-            for name in rng.choice((NAMES, ("object",), ("container",), ("object", "container"))):
-                self._change(name, rng.choice(deeds))
+            names = rng.choice((NAMES, ("object",), ("container",), ("object", "container")))
+            for name in (*names, *self._coded):
+                self._change(name, rng.choice(deeds if name in NAMES else coded_deeds))
                 if rng.random() < 0.8:
                     await self._publish(name)
 
@@ -126,7 +129,7 @@ class Operator:
         """Its device will not come back; the rings go without it."""
         self.lost = member
         member.lost = True
-        for name in NAMES:
+        for name in self.plans:
             self._change(name, lambda plan: plan.inside.remove(member.device.id) if member.device.id in plan.inside else None)
 
     def _change(self, name: str, change: Callable[[Plan], None]) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import trio
 
 from ring.world.sim import Simulation, run
+from storage.erasure.interface import Coding
 from tests.sim import checkers, rest
 from tests.sim.cluster import Cluster, Member
 from tests.sim.history import History, Kind
@@ -74,6 +75,9 @@ def play(seed: int, mutant: str = "", keep: Keep = WHOLE, *, keep_trace: bool = 
         options.reclaim_age_s = RECLAIM_AGE_S
     if seed % SHARDS_EVERY == SHARDS_EVERY - 1 and not mutant:
         options.shards = SHARDS
+    if script.coded is not None and (options.traits.coded or not mutant):
+        options.coded = Coding(script.coded.k, script.coded.m)
+        simulation.trace(f"container {script.coded.container} is coded {options.coded}")
     simulation.trace(str(script))
     try:
         run(seed * 1000 + keep.salt, _play, simulation, options, script, report)

@@ -30,6 +30,8 @@ PLAIN_VERBS = {"put": 45, "get": 35, "delete": 13, "post": 4, "list": 3}
 RACING_VERBS = {"put": 8, "get": 30, "delete": 7, "create": 20, "replace": 25, "remove": 10}
 PLAIN_NAMES = ("c0/x", "c0/y", "c0/z", "c1/x", "c1/y", "c1/z")
 RACING_NAMES = ("r/p", "r/q")
+CODED_EVERY = 5  # the last of so many seeds has an erasure-coded container
+CODINGS = ((2, 1), (2, 1), (4, 2))
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,16 @@ class Traits:
     destructive: float = 0.4
     racing: float = 0.35
     kinds: Mapping[str, float] | None = None  # weights of the faults, in place of the seed's choice
+    coded: bool = False  # whatever the seed says
+
+
+@dataclass(frozen=True, slots=True)
+class Coded:
+    """A container of the run has an erasure-coded policy."""
+
+    container: str
+    k: int
+    m: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +117,7 @@ class Script:
     faults: tuple[Fault, ...]
     changes: tuple[Change, ...]
     clients: tuple[tuple[Request, ...], ...]
+    coded: Coded | None = None
     salt: int = 0
 
     def kept(self, keep: Keep) -> Script:
@@ -138,6 +151,8 @@ def draw(seed: int, members: int, traits: Traits, *, faults_s: float = 0.0) -> S
     losing = changing and not destructive and rng.random() < 0.3
     racing = rng.random() < traits.racing
     kinds = _kinds(rng, destructive, traits)
+    faults, changes = _faults(rng, kinds, faults_s), _changes(rng, faults_s) if changing else ()
+    clients = tuple(_clients(rng, members, racing))
     return Script(
         seed=seed,
         faults_s=faults_s,
@@ -149,10 +164,18 @@ def draw(seed: int, members: int, traits: Traits, *, faults_s: float = 0.0) -> S
         audits=destructive or rng.random() < 0.25,
         reclaims=seed % 8 in (1, 6),
         kinds=tuple(sorted(kinds)),
-        faults=_faults(rng, kinds, faults_s),
-        changes=_changes(rng, faults_s) if changing else (),
-        clients=tuple(_clients(rng, members, racing)),
+        faults=faults,
+        changes=changes,
+        clients=clients,
+        coded=_coded(seed, clients) if traits.coded or seed % CODED_EVERY == CODED_EVERY - 1 else None,
     )
+
+
+def _coded(seed: int, clients: Sequence[Sequence[Request]]) -> Coded:
+    """Of the containers that are written to."""
+    rng = random.Random(f"{seed}/coded")
+    containers = sorted({request.name.partition("/")[0] for requests in clients for request in requests})
+    return Coded(rng.choice(containers), *rng.choice(CODINGS))
 
 
 def _kinds(rng: random.Random, destructive: bool, traits: Traits) -> Mapping[str, float]:

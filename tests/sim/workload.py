@@ -22,6 +22,7 @@ from storage.client.errors import ContainerNotFound, ObjectNotFound, Preconditio
 from storage.client.interface import Condition
 from tests.sim.bodies import body_of, value_of
 from tests.sim.cluster import Cluster, Member
+from tests.sim.coded import POLICY
 from tests.sim.direct import Answer
 from tests.sim.door import ACCOUNT, NO_CONDITION, Damaged, DirectDoor, Door, HttpDoor, Item, ServerError
 from tests.sim.history import History, Kind, Operation, Outcome
@@ -62,7 +63,9 @@ class Workload:
                 await trio.sleep(1)
 
     async def _make(self, member: Member, path: Path) -> object:
-        return await self._ask(member, lambda door: door.make_container(path))
+        coded = self._script.coded if self.cluster.options.coded is not None else None
+        policy = POLICY if coded is not None and coded.container == path.container else 0
+        return await self._ask(member, lambda door: door.make_container(path, policy))
 
     async def hang_up(self) -> None:
         """Connections that the faults left behind."""

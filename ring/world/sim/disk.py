@@ -128,8 +128,10 @@ class SimFile:
 
 
 class SimDisk:
-    def __init__(self, root: str, life: Life, medium: Medium, now: Callable[[], float]) -> None:
+    def __init__(self, root: str, life: Life, medium: Medium, now: Callable[[], float], below: Sequence[str] = ()) -> None:
+        """``below``: of which folder of the medium it is, as a file system has many."""
         self.root = root
+        self._below = tuple(below)
         self._life = life
         self._medium = medium
         self._now = now
@@ -139,9 +141,10 @@ class SimDisk:
 
     async def anchor(self) -> None:
         def look() -> None:
-            if self._medium.root is None:
+            top = self._top()
+            if top is None:
                 raise _error(errno.ENOENT, self.root)
-            self._anchored, self._anchor = True, self._medium.root
+            self._anchored, self._anchor = True, top
 
         await self._do(READ_S, look)
 
@@ -235,12 +238,13 @@ class SimDisk:
 
         def make() -> None:
             for parts in all_parts:
-                if not parts:
-                    if self._medium.root is None:
-                        self._medium.root = FolderNode(modified=self._now())
-                    continue
-                folder = self._folder([])
-                for part in parts:
+                if parts:
+                    self._folder([])
+                elif self._medium.root is None:
+                    self._medium.root = FolderNode(modified=self._now())
+                folder = self._medium.root
+                assert folder is not None
+                for part in (*self._below, *parts):
                     inner = folder.entries.get(part)
                     if inner is None:
                         self._medium.take_room(1)
@@ -332,8 +336,15 @@ class SimDisk:
     async def _do(self, seconds: float, action: Callable[[], T]) -> T:
         return await self._medium.perform(self._life, seconds, action)
 
+    def _top(self) -> FolderNode | None:
+        found = self._medium.root
+        for part in self._below:
+            inner = found.entries.get(part) if found is not None else None
+            found = inner if isinstance(inner, FolderNode) else None
+        return found
+
     def _folder(self, parts: Sequence[str]) -> FolderNode:
-        found: FileNode | FolderNode | None = self._medium.root
+        found: FileNode | FolderNode | None = self._top()
         if self._anchored and (found is None or found is not self._anchor):
             raise _error(errno.ENODEV, self.root)
         if found is None:

@@ -99,7 +99,9 @@ class SimNode:
 
         def open_disk(root: str) -> Disk:
             if root not in disks:
-                disks[root] = SimDisk(root, life, self.disk(root), self.clock.now)
+                mount = next((mount for mount in self._media if root.startswith(f"{mount}/")), root)
+                below = [part for part in root.removeprefix(mount).split("/") if part]
+                disks[root] = SimDisk(root, life, self.disk(mount), self.clock.now, below)
             return disks[root]
 
         self.world = World(

@@ -2,6 +2,7 @@
 
     table     which there are, what they break, and a seed that catches each
     asking    broken front doors and agents: quorums, rings, timeouts, repair
+    coding    broken erasure-coded policies: staging, fragments, leftovers
     keeping   broken devices and their workers: logs, indexes, compaction, quarantine, listings
 
 Each is a subclass or a wrapper that the cluster hands to production code in place of the real thing (``cluster.Options``); the

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.sim.mutants import asking, keeping
+from tests.sim.mutants import asking, coding, keeping
 from tests.sim.options import Options
 
 
@@ -17,7 +17,9 @@ class Mutant:
 
 MUTANTS: dict[str, Mutant] = {
     "ack-at-one-replica": Mutant(asking.ack_at_one_replica, 2),
+    "believe-a-corrupt-fragment": Mutant(coding.believe_a_corrupt_fragment, 4),
     "blank-disk-is-new": Mutant(keeping.blank_disk_is_new, 5),
+    "commit-before-enough-are-staged": Mutant(coding.commit_before_enough_are_staged, 5),
     "compaction-drops-live": Mutant(keeping.compaction_drops_live, 9),
     "delete-on-timeout": Mutant(asking.delete_on_timeout, 2),
     "drop-before-all-have-it": Mutant(keeping.drop_before_all_have_it, 33),
@@ -27,6 +29,7 @@ MUTANTS: dict[str, Mutant] = {
     "forget-what-a-shard-replaced": Mutant(keeping.forget_what_a_shard_replaced, 3),
     "handoff-counts": Mutant(asking.handoff_counts, 0),
     "let-go-of-rows-in-transit": Mutant(keeping.let_go_of_rows_in_transit, 3),
+    "leftovers-by-a-minority": Mutant(coding.leftovers_by_a_minority, 2),
     "position-too-far": Mutant(keeping.position_too_far, 1),
     "quarantine-on-timeout": Mutant(keeping.quarantine_on_timeout, 6),
     "read-one-replica": Mutant(asking.read_one_replica, 1),

@@ -1,5 +1,5 @@
-"""What writers of an erasure-coded policy left staged, and nobody of them comes back for: finished with all that belongs to it, or let
-go of everywhere."""
+"""What writers of an erasure-coded policy left staged, and do not come back for: finished with all that belongs to it, or let go of
+everywhere."""
 
 from __future__ import annotations
 
