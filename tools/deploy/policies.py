@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
 from ring.errors import BadInput, Conflict
 from ring.policy import Consistency, Policies, Policy
 from storage.erasure.interface import Coding
@@ -88,7 +90,7 @@ def added(record: CloudRecord, asked: Sequence[PolicyRecord]) -> list[PolicyReco
     new: list[PolicyRecord] = []
     for one in asked:
         if one.name.lower() in known:
-            if known[one.name.lower()] != one:
+            if not _same(known[one.name.lower()], one):
                 raise Conflict(f"the cloud has another policy {one.name}", hint="a policy never changes: give a new one a new name")
             continue
         if one.replicas > record.devices:
@@ -102,6 +104,11 @@ def added(record: CloudRecord, asked: Sequence[PolicyRecord]) -> list[PolicyReco
     if sum(one.default for one in (*record.policies, *new)) > 1:
         raise Conflict("one policy is the default, not two", hint="which one it is, is said when it is made, and stays")
     return new
+
+
+def _same(known: PolicyRecord | None, asked: PolicyRecord) -> bool:
+    """Names are compared without case; that it is the default need not be said again."""
+    return known is not None and known == msgspec.structs.replace(asked, name=known.name, default=asked.default or known.default)
 
 
 def _number(text: str, key: str, value: str) -> int:

@@ -42,6 +42,7 @@ from storage.sync.proposal import RECLAIM_AGE_S
 
 FILE = "ringfort.toml"
 RECLAIM_AGE_LEAST_S = 300.0
+SHARD_ROWS_LEAST = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +114,6 @@ def load_settings(root: Path) -> Settings:
         ("background.repair_items_per_s", settings.background.repair_items_per_s),
         ("background.refill_items_per_s", settings.background.refill_items_per_s),
         ("background.sweep_items_per_s", settings.background.sweep_items_per_s),
-        ("background.shard_rows", settings.background.shard_rows),
         ("background.shard_rows_per_s", settings.background.shard_rows_per_s),
         ("devices.reserve_bytes", settings.devices.reserve_bytes),
         ("devices.reserve_share", settings.devices.reserve_share),
@@ -134,6 +134,11 @@ def load_settings(root: Path) -> Settings:
         raise ConfigError(
             f"{path}: background.reclaim_age_s is {settings.background.reclaim_age_s}",
             hint=f"it must be {RECLAIM_AGE_LEAST_S:.0f} or more: requests may be under way that long",
+        )
+    if settings.background.shard_rows < SHARD_ROWS_LEAST:
+        raise ConfigError(
+            f"{path}: background.shard_rows is {settings.background.shard_rows}",
+            hint=f"it must be {SHARD_ROWS_LEAST} or more: a container in many tiny shards is slow to list and slow to join again",
         )
     if settings.devices.reserve_share > 0.5:
         raise ConfigError(f"{path}: devices.reserve_share is {settings.devices.reserve_share}", hint="it must be 0.5 or less")

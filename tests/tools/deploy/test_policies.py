@@ -63,7 +63,11 @@ def test_what_can_be_added() -> None:
         added(record(COLD), [PolicyRecord(name="cold", replicas=3, k=2, m=1)])
     with pytest.raises(BadInput, match="needs 6 devices, the cloud has 5"):
         added(record(devices=5), [COLD])
+    assert added(record(COLD), [PolicyRecord(name="COLD", replicas=COLD.replicas, k=COLD.k, m=COLD.m)]) == []
     default = PolicyRecord(name="a", replicas=1, default=True)
+    assert added(record(default), [PolicyRecord(name="A", replicas=1)]) == [], "that it is the default need not be said again"
+    with pytest.raises(Conflict, match="another policy"):
+        added(record(TWO), [PolicyRecord(name="two", replicas=TWO.replicas, default=True)])
     with pytest.raises(Conflict, match="one policy is the default"):
         added(record(default), [PolicyRecord(name="b", replicas=1, default=True)])
 

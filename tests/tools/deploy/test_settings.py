@@ -29,6 +29,7 @@ def test_values_replace_defaults(tmp_path: Path) -> None:
         ("[objects]\nmemory_bytes = 0\n", "memory_bytes"),
         ("[identity]\ntoken_ttl_s = nan\n", "token_ttl_s"),
         ("[background]\nreap_delay_s = -1\n", "reap_delay_s"),
+        ("[background]\nshard_rows = 1\n", "shard_rows"),
         ("[background]\nyield_floor = 0\n", "yield_floor"),
         ("[background]\nyield_floor_urgent = 1.5\n", "yield_floor_urgent"),
         ("[background]\nyield_slowdown = nan\n", "yield_slowdown"),
