@@ -28,8 +28,8 @@ from tools.deploy.supervisor import up as run
     "policies",
     multiple=True,
     metavar="name=NAME,type=ec,k=K,m=M",
-    help="A storage policy beside policy 0, made if it is not there; or name=NAME,type=replication,replicas=N[,consistency=available]; with"
-    " ,default it is that of containers that name none.  May be given again and again.",
+    help="A storage policy beside policy 0, made if it is not there; or name=NAME,type=replication,replicas=N"
+    "[,consistency=available]; with ,default it is that of containers that name none.  May be given again and again.",
 )
 @click.option("--public-host", default="", help="Host name in the catalog and the client files (default: --bind).")
 def up(
