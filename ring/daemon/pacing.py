@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-
 WAIT_LEAST_S = 1e-6  # what rounding leaves of a debt that was waited for: a clock may not even tell it
 
 
