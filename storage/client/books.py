@@ -65,8 +65,8 @@ class BookOperations:
         return known
 
     def listed_at(self, path: Path) -> Replicas:
-        """Where the row of an object goes, by the rings in force now and by the map of shards that was seen last.  An old map does no
-        harm: a shard that was replaced refuses rows, and whoever pays them turns to the root."""
+        """Where the row of an object goes, by the rings in force now and by the map of shards that was seen last.  An old map does
+        no harm: a shard that was replaced refuses rows, and whoever pays them turns to the root."""
         known = self._known.get(path.parent)
         shard = known.shards.place(path.object) if known is not None and known.shards is not None else None
         if shard is None or not shard.active:
