@@ -6,6 +6,9 @@ In: the fragments that devices report, who the primaries are, and who did not an
 - A fragment that exists is pushed to where it belongs; only one that does not is rebuilt, from k others.
 - A primary that did not answer may have its fragment: it is not rebuilt elsewhere, unless fewer fragments than a write leaves
   behind (quorum.py) are known to be there; then handoffs get the missing ones.
+- A device has one fragment of a version, and another one takes its place.  So a device gets the one that belongs to it only when
+  the one that it has is known to be elsewhere too, or enough others are without it: while rings move, every device may have
+  another's.  When nothing else can be done and everybody answered, one such step is taken as long as k stay.
 - What is where it does not belong goes when the primary that it belongs to has said that it has it, not before; and what is older,
   or staged and older, goes only by quorum.py's ``leftover``.
 - With fewer than k fragments known nothing is done at all, and nothing goes: the rest may come back.
@@ -110,7 +113,8 @@ def plan(
             steps += [Drop(index, device) for device in devices if device != primary]
         elif primary not in silent:
             steps.append(Push(index, devices[0], primary))
-    steps += _stand_ins(coding, primaries, places, silent, handoffs, sources)
+    steps, there = _one_in_place_of_another(coding, steps, places, silent)
+    steps += _stand_ins(coding, primaries, places, there, silent, handoffs, sources)
     return Plan(stamp, redundancy, missing, tuple(steps))
 
 
@@ -129,18 +133,47 @@ def _sources(coding: Coding, primaries: Sequence[int], current: Sequence[Held]) 
     return tuple(best[index] for index in sorted(best))
 
 
+def _one_in_place_of_another(
+    coding: Coding, steps: Sequence[Step], places: dict[int, list[int]], silent: Collection[int]
+) -> tuple[list[Step], set[int]]:
+    """Without those steps that would leave too few different fragments, whatever becomes of the other steps; and which fragments
+    there are after them."""
+    own = {device: index for index, devices in places.items() for device in devices}
+    left = {index: set(devices) for index, devices in places.items()}
+    safe: list[Step] = []
+    unsafe: list[Push | Rebuild] = []
+
+    def different_without(device: int) -> int:
+        return sum(bool(devices - {device}) for devices in left.values())
+
+    for step in steps:
+        if isinstance(step, Drop) or step.target_id not in own:
+            safe.append(step)
+        elif different_without(step.target_id) >= min(different_without(-1), durable_fragments(coding.k, coding.m)):
+            left[own[step.target_id]].discard(step.target_id)
+            safe.append(step)
+        else:
+            unsafe.append(step)
+    if not silent and all(isinstance(step, Drop) for step in safe):
+        for step in [step for step in unsafe if different_without(step.target_id) >= coding.k][:1]:
+            left[own[step.target_id]].discard(step.target_id)
+            safe.append(step)
+    there = {index for index, devices in left.items() if devices}
+    return safe, there | {step.index for step in safe if not isinstance(step, Drop)}
+
+
 def _stand_ins(
     coding: Coding,
     primaries: Sequence[int],
     places: dict[int, list[int]],
+    there: Collection[int],
     silent: Collection[int],
     handoffs: Sequence[int],
     sources: tuple[Held, ...],
 ) -> list[Step]:
     """Handoffs for primaries that are silent, when the others' fragments are fewer than a write leaves behind."""
-    absent = [index for index in range(coding.count) if index not in places and primaries[index] in silent]
-    others = coding.count - len(absent)  # here, or about to be rebuilt
-    short = max(durable_fragments(coding.k, coding.m) - others, 0)
+    absent = [index for index in range(coding.count) if index not in there]
+    short = max(durable_fragments(coding.k, coding.m) - len(there), 0)
     busy = {device for devices in places.values() for device in devices} | set(primaries)
     free = [device for device in handoffs if device not in busy and device not in silent]
     return [Rebuild(index, device, sources) for index, device in zip(absent[:short], free, strict=False)]

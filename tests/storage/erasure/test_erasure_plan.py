@@ -56,7 +56,26 @@ def test_a_fragment_on_a_handoff_is_pushed_and_then_dropped() -> None:
 def test_fragments_that_changed_places() -> None:
     """As a new ring has it: primaries 14 and 15 hold each other's."""
     have = [*ALL[:4], Held(14, 5, NEW), Held(15, 4, NEW)]
-    assert plan(FOUR, PRIMARIES, have) == Plan(NEW, 2, (), (Push(4, 15, 14), Push(5, 14, 15)))
+    assert plan(FOUR, PRIMARIES, have) == Plan(NEW, 2, (), (Push(4, 15, 14),)), "the other one when a copy of it may go"
+    after = [*ALL[:5], Held(15, 4, NEW)]
+    assert plan(FOUR, PRIMARIES, after) == Plan(NEW, 1, (5,), (Rebuild(5, 15, tuple(ALL[:5])), Drop(4, 15)))
+
+
+def test_a_fragment_gives_way_only_when_enough_others_stay() -> None:
+    """A ring moved every fragment by one place, and one device does not answer."""
+    moved = [Held(10 + (index + 1) % 6, index, NEW) for index in range(5)]  # 5 lay on what is now primary 10
+    assert plan(FOUR, PRIMARIES, moved, silent=[10]) == Plan(NEW, 1, (5,), ())
+    found = plan(FOUR, PRIMARIES, moved)
+    assert found is not None and found.steps == (Push(0, 11, 10),), "there is room at 10: nothing gives way yet"
+    found = plan(FOUR, PRIMARIES, [*moved, Held(10, 0, NEW)])
+    assert found is not None and Push(1, 12, 11) in found.steps, "0 is elsewhere by now"
+
+
+def test_what_has_no_spare_fragment_is_moved_one_at_a_time() -> None:
+    swapped = [Held(10, 1, NEW), Held(11, 0, NEW), Held(12, 2, NEW)]
+    found = plan(Coding(2, 1), PRIMARIES[:3], swapped)
+    assert found is not None and found.steps == (Push(0, 11, 10),)
+    assert plan(Coding(2, 1), PRIMARIES[:3], swapped, silent=[12]) == Plan(NEW, 0, (2,), ()), "it may not come back"
 
 
 def test_a_silent_primary_may_have_its_fragment() -> None:
@@ -106,19 +125,18 @@ def test_the_most_urgent_first() -> None:
 # ---- any state
 
 
-def perform(step: Push | Rebuild | Drop, state: set[Held], stamp: Stamp, k: int, silent: set[int]) -> None:
-    """As the reconstructor does it; what a step relies on must be there."""
+def perform(step: Push | Rebuild | Drop, state: set[Held], stamp: Stamp, k: int) -> None:
+    """As the reconstructor does it: a device has one fragment of a version; what is there no more is rebuilt, if it can be."""
     match step:
-        case Push(index, source, target):
-            assert Held(source, index, stamp) in state
-            state.add(Held(target, index, stamp))
-        case Rebuild(index, target, sources):
-            assert state.issuperset(sources) and {one.stamp for one in sources} == {stamp}
-            assert len({one.index for one in sources}) == len(sources) >= k
-            assert index not in indexes({one for one in state if one.device_id not in silent}, stamp), "it was there"
-            state.add(Held(target, index, stamp))
+        case Push(index, _, target) | Rebuild(index, target, _):
+            if isinstance(step, Rebuild):
+                assert {one.stamp for one in step.sources} == {stamp}
+                assert len({one.index for one in step.sources}) == len(step.sources) >= k
+            if (isinstance(step, Push) and Held(step.source_id, index, stamp) in state) or len(indexes(state, stamp)) >= k:
+                state -= {one for one in state if (one.device_id, one.stamp) == (target, stamp)}
+                state.add(Held(target, index, stamp))
         case Drop(index, device):
-            state.remove(Held(device, index, stamp))
+            state.discard(Held(device, index, stamp))  # its own may have taken the place meanwhile
 
 
 def indexes(state: set[Held], stamp: Stamp) -> set[int]:
@@ -132,13 +150,14 @@ def test_from_any_state_it_ends_well(k: int, m: int, rng: random.Random) -> None
     devices = list(range(100, 100 + coding.count + 4))
     primaries, handoffs = devices[: coding.count], devices[coding.count :]
     rng.shuffle(devices)
-    state = {Held(rng.choice(devices), rng.randrange(coding.count), rng.choice([OLD, NEW])) for _ in range(rng.randrange(20))}
-    state |= {Held(primary, index, NEW) for index, primary in enumerate(primaries) if rng.random() < 0.6}
+    lies = {(rng.choice(devices), rng.choice([OLD, NEW])): rng.randrange(coding.count) for _ in range(rng.randrange(20))}
+    lies |= {(primary, NEW): index for index, primary in enumerate(primaries) if rng.random() < 0.6}
+    state = {Held(device, index, stamp) for (device, stamp), index in lies.items()}
     silent = {device for device in devices if rng.random() < rng.choice([0, 0.2])}
     known = {one for one in state if one.device_id not in silent}
     before = set(state)
     awake = [device for device in handoffs if device not in silent]
-    for _ in range(2 + coding.count):  # a fragment may have to make room before another can come to its place
+    for _ in range(2 + 2 * coding.count):  # a fragment may have to make room before another can come to its place
         found = plan(coding, primaries, [one for one in state if one.device_id not in silent], silent, awake)
         if found is None:
             assert not known
@@ -149,20 +168,26 @@ def test_from_any_state_it_ends_well(k: int, m: int, rng: random.Random) -> None
         for step in found.steps:
             touched = {step.device_id} if isinstance(step, Drop) else {step.target_id}
             assert not touched & silent
-            there = indexes(state, stamp)
-            perform(step, state, stamp, k, silent)
-            assert there <= indexes(state, stamp), "a step lost the last of a fragment"
+            there = len(indexes(state, stamp))
+            perform(step, state, stamp, k)
+            least = k if not silent else durable_fragments(k, m)
+            assert len(indexes(state, stamp)) >= min(there, least), "a step left too few different fragments"
     assert {one for one in before if one.stamp != stamp} <= state, "other versions are not its business"
     if redundancy < 0:
         assert state == before
         return
     assert steps == (), "it does not come to an end"
     for index, primary in enumerate(primaries):
-        if primary not in silent:
-            assert Held(primary, index, stamp) in state
-            assert all(
-                one.device_id == primary or one.device_id in silent for one in state if (one.index, one.stamp) == (index, stamp)
-            )
+        if primary in silent:
+            continue
+        if Held(primary, index, stamp) in state:
+            others = {one for one in state if (one.index, one.stamp) == (index, stamp) and one.device_id not in silent}
+            assert not {one.device_id for one in others} - {primary} & set(handoffs)
+            continue
+        assert silent, "all answered, and it does not have its own"
+        own = [one.index for one in state if (one.device_id, one.stamp) == (primary, stamp)]
+        assert own, "nothing was in the way"
+        assert [one.index for one in state if one.stamp == stamp and one.device_id not in silent].count(own[0]) == 1
     placed = len(indexes({one for one in state if one.device_id not in silent}, stamp))
     free = len([device for device in awake if all(one.device_id != device for one in state)])
     assert placed >= min(durable_fragments(k, m), placed + free)
