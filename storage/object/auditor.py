@@ -20,8 +20,8 @@ from storage.object.entry import Held
 from storage.object.files import block_problem, disk_fault, file_path, hash_of, remove, version_in
 from storage.object.record import FileInfo
 from storage.object.scan import Damaged, Scanner
+from storage.object.state import STATE
 from storage.object.store import ObjectStore
-from storage.object.weights import STATE
 
 STATE_KEY = b"audit"
 UNIT_BYTES = 1 << 20

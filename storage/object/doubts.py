@@ -21,7 +21,6 @@ from collections.abc import Iterable
 
 import msgspec
 
-from ring.errors import FormatError
 from ring.names import Path, Span
 from ring.timestamp import Timestamp
 from ring.world.interface import Tables, Write
@@ -29,11 +28,10 @@ from storage.client.errors import Doubted
 from storage.client.node import Kind, Version
 from storage.object.entry import Held, rank_of_drop
 from storage.object.record import Info, Record, RecordKind
+from storage.object.state import STATE, under
 from storage.sync.tree import digest
 
-STATE = "state"
 PREFIX = b"doubt"  # and the hash
-_END = b"doubu"
 QUARANTINED = "quarantined"  # the reason of such a drop
 
 Rank = tuple[Timestamp, bool, str]
@@ -153,14 +151,7 @@ class Doubts:
     def load(self, tables: Tables) -> None:
         """FormatError when they are damaged."""
         self.clear()
-        start = PREFIX
-        while pairs := tables.scan(STATE, start, _END, limit=1000):
-            for key, value in pairs:
-                try:
-                    self._open[key[len(PREFIX) :]] = _decode(value)
-                except msgspec.DecodeError as error:
-                    raise FormatError("a doubt in the tables is damaged") from error
-            start = pairs[-1][0] + b"\0"
+        self._open.update(under(tables, PREFIX, _decode, "a doubt in the tables is damaged"))
 
     def take_changed(self) -> set[bytes]:
         changed, self.changed = self.changed, set()

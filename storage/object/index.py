@@ -33,8 +33,9 @@ from storage.object.segment import LOG_START, Position
 from storage.object.segments import Place
 from storage.object.staged import PREFIX as STAGED_PREFIX
 from storage.object.staged import STAGED_KINDS, Staged, StagedVersions, etag_in, key_of, timestamp_in
+from storage.object.state import STATE
 from storage.object.weights import PREFIX as WEIGHT_PREFIX
-from storage.object.weights import STATE, Weights
+from storage.object.weights import Weights
 from storage.sync.tree import Toggles
 
 TABLE = "index"

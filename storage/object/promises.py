@@ -18,16 +18,14 @@ from collections.abc import Callable, Iterable, Iterator, Set
 
 import msgspec
 
-from ring.errors import FormatError
 from ring.names import Path
 from ring.timestamp import Timestamp
 from ring.world.interface import Tables, Write
 from storage.object.record import Record
 from storage.object.segments import Place
+from storage.object.state import STATE, under
 
-STATE = "state"
 PREFIX = b"promise"  # and hash | inverted ballot
-_END = b"promisf"
 OPEN_MAX = 64  # of one name
 
 
@@ -132,16 +130,9 @@ class Promises:
     def load(self, tables: Tables) -> None:
         """FormatError when they are damaged."""
         self._open.clear()
-        start = PREFIX
-        while pairs := tables.scan(STATE, start, _END, limit=1000):
-            for key, value in pairs:
-                try:
-                    promise = _decode(value)
-                except msgspec.DecodeError as error:
-                    raise FormatError("a promise in the tables is damaged") from error
-                name_hash = key[len(PREFIX) : len(PREFIX) + 16]
-                self._open[name_hash] = (promise, *self._open.get(name_hash, ()))  # the keys of a name: the greatest ballot first
-            start = pairs[-1][0] + b"\0"
+        for rest, promise in under(tables, PREFIX, _decode, "a promise in the tables is damaged"):
+            name_hash = rest[:16]
+            self._open[name_hash] = (promise, *self._open.get(name_hash, ()))  # the keys of a name: the greatest ballot first
 
     def writes(self, hashes_and_ballots: Iterable[tuple[bytes, bytes]]) -> list[Write]:
         """What makes the tables say the same of these."""

@@ -25,16 +25,14 @@ from collections.abc import Iterable, Iterator, Set
 
 import msgspec
 
-from ring.errors import FormatError
 from ring.timestamp import Timestamp
 from ring.world.interface import Tables, Write
 from storage.erasure.fragment import decode_fragment
 from storage.object.record import STAGED_KINDS, Record, RecordKind
 from storage.object.segments import Place
+from storage.object.state import STATE, under
 
-STATE = "state"
 PREFIX = b"staged"  # and hash | inverted timestamp | ETag
-_END = b"stagee"
 KEY_BYTES = 28  # of hash and inverted timestamp
 
 
@@ -178,14 +176,8 @@ class StagedVersions:
     def load(self, tables: Tables) -> None:
         """FormatError when they are damaged."""
         self.clear()
-        start = PREFIX
-        while pairs := tables.scan(STATE, start, _END, limit=1000):
-            for key, value in pairs:
-                try:
-                    self._by_hash.setdefault(key[len(PREFIX) :][:16], {})[key[len(PREFIX) :]] = _decode(value)
-                except msgspec.DecodeError as error:
-                    raise FormatError("what the tables say of a staged version is damaged") from error
-            start = pairs[-1][0] + b"\0"
+        for key, staged in under(tables, PREFIX, _decode, "what the tables say of a staged version is damaged"):
+            self._by_hash.setdefault(key[:16], {})[key] = staged
 
     def take_changed(self) -> set[bytes]:
         taken, self.changed = self.changed, set()

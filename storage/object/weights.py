@@ -11,13 +11,11 @@ from collections.abc import Iterable
 
 import msgspec
 
-from ring.errors import FormatError
 from ring.world.interface import Tables, Write
 from storage.object.segments import Place
+from storage.object.state import STATE, under
 
-STATE = "state"
 PREFIX = b"weight"  # and the segment's sequence
-_END = b"weighu"
 
 
 class Weight(msgspec.Struct, array_like=True):
@@ -65,14 +63,8 @@ class Weights:
     def load(self, tables: Tables) -> None:
         """FormatError when they are damaged."""
         self._by_segment.clear()
-        start = PREFIX
-        while pairs := tables.scan(STATE, start, _END, limit=1000):
-            for key, value in pairs:
-                try:
-                    self._by_segment[int.from_bytes(key[len(PREFIX) :], "big")] = _decode(value)
-                except msgspec.DecodeError as error:
-                    raise FormatError("the weight of a segment is damaged") from error
-            start = pairs[-1][0] + b"\0"
+        for sequence, weight in under(tables, PREFIX, _decode, "the weight of a segment is damaged"):
+            self._by_segment[int.from_bytes(sequence, "big")] = weight
 
     def writes(self, sequences: Iterable[int]) -> list[Write]:
         """What makes the tables say the same of these segments."""

@@ -39,9 +39,9 @@ from storage.object.reconstructor import Reconstructor
 from storage.object.refill import Refiller
 from storage.object.replicator import ObjectReplicator
 from storage.object.settler import Settler, release_old
+from storage.object.state import STATE
 from storage.object.store import ObjectStore
 from storage.object.updater import ObjectUpdater
-from storage.object.weights import STATE
 from storage.sync.moving import Watcher
 from storage.sync.proposal import Proposal
 from tools.deploy.devices import OwnDevice, devices_named

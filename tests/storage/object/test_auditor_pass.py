@@ -13,7 +13,7 @@ from ring.daemon.worker import Busy, Idle, once
 from ring.world.interface import Write
 from ring.world.sim import SimWorld
 from storage.object.auditor import SAVE_BYTES, STATE_KEY, Auditor
-from storage.object.weights import STATE
+from storage.object.state import STATE
 from tests.storage.object.object_rig import noise, path, prepare, put, put_file, serving
 from tools.deploy.background import DeviceMemory
 
