@@ -1,23 +1,26 @@
 """Many seeds, as many at a time as there are cores, with a progress line.
 
-A pool's processes are replaced after some seeds, so that memory stays bounded: a simulated run leaves cycles, and the garbage
-collector is off while one is played.
+A simulated run leaves cycles, and the garbage collector is off while one is played: each process collects after each seed.  A seed
+that comes to no end (a loop without an await, which no virtual time limit ends) shows where it is, and ends the hunt.
 """
 
 from __future__ import annotations
 
+import faulthandler
+import gc
 import multiprocessing
 import os
 import sys
 import time
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from itertools import islice
 
 from tests.sim.run import Report, play
 
-SEEDS_A_PROCESS = 40
+HANGS_S = 600.0  # of this machine: a seed takes seconds
 MUTANT_SEEDS = 200  # within so many each mutant must be caught
 Job = tuple[int, str]  # seed, mutant
 
@@ -26,18 +29,33 @@ def reports(jobs: Sequence[Job], *, cores: int = 0) -> Generator[Report, None, N
     """As they are ready, without their traces.  Closing the iterator ends it: what runs is waited for, the rest is not begun."""
     cores = cores or os.cpu_count() or 1
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(cores, mp_context=context, max_tasks_per_child=SEEDS_A_PROCESS) as pool:
+    with ProcessPoolExecutor(cores, mp_context=context) as pool:
         left = iter(jobs)
-        running = {pool.submit(_play, *job) for job in islice(left, 2 * cores)}
+        running: dict[Future[Report], Job] = {}
+
+        def begin(count: int) -> None:
+            running.update((pool.submit(_play, *job), job) for job in islice(left, count))
+
+        begin(2 * cores)
         while running:
-            done, running = wait(running, return_when=FIRST_COMPLETED)
-            running |= {pool.submit(_play, *job) for job in islice(left, len(done))}
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            try:
+                found = [future.result() for future in done]
+            except BrokenProcessPool as error:
+                raise RuntimeError(f"a process ended while these (seed, mutant) ran: {[*running.values()]}") from error
             for future in done:
-                yield future.result()
+                del running[future]
+            begin(len(done))
+            yield from found
 
 
 def _play(seed: int, mutant: str) -> Report:
-    return play(seed, mutant, keep_trace=False)
+    faulthandler.dump_traceback_later(HANGS_S, exit=True)
+    try:
+        return play(seed, mutant, keep_trace=False)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+        gc.collect()
 
 
 @dataclass

@@ -130,7 +130,15 @@ class Operator:
         self.lost = member
         member.lost = True
         for name in self.plans:
-            self._change(name, lambda plan: plan.inside.remove(member.device.id) if member.device.id in plan.inside else None)
+            self._change(name, self._go_without)
+
+    def _go_without(self, plan: Plan) -> None:
+        """The device that is lost; another one comes where too few would be left for the replicas."""
+        assert self.lost is not None
+        if self.lost.device.id in plan.inside:
+            plan.inside.remove(self.lost.device.id)
+            if len(plan.inside) < plan.replicas:
+                self._add(plan)
 
     def _change(self, name: str, change: Callable[[Plan], None]) -> None:
         plan = self.plans[name]

@@ -26,6 +26,7 @@ from tests.sim.workload import Workload
 WHOLE = Keep()
 TASK_FAILED = "a task failed"
 RECLAIM_AGE_S = 8.0
+ENDS_WITHIN_S = 3600.0  # virtual: faults, rest and checks together take a few hundred
 SHARDS_EVERY = 4  # the last of so many seeds cuts listings into shards
 # Switched on with what they check: conditional writes as a register, and plain writes that take effect once.
 RACING_NAMES_ARE_REGISTERS = True
@@ -62,7 +63,9 @@ def script_of(seed: int, mutant: str = "") -> Script:
     return draw(seed, options.members, options.traits)
 
 
-def play(seed: int, mutant: str = "", keep: Keep = WHOLE, *, keep_trace: bool = True) -> Report:
+def play(
+    seed: int, mutant: str = "", keep: Keep = WHOLE, *, keep_trace: bool = True, ends_within_s: float = ENDS_WITHIN_S
+) -> Report:
     report = Report(seed, mutant, keep)
     begun = time.process_time()
     simulation = Simulation(seed)
@@ -80,7 +83,7 @@ def play(seed: int, mutant: str = "", keep: Keep = WHOLE, *, keep_trace: bool = 
         simulation.trace(f"container {script.coded.container} is coded {options.coded}")
     simulation.trace(str(script))
     try:
-        run(seed * 1000 + keep.salt, _play, simulation, options, script, report)
+        run(seed * 1000 + keep.salt, _play, simulation, options, script, report, ends_within_s)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is a finding
         report.violations.append(f"{TASK_FAILED}:\n" + "".join(traceback.format_exception(error)))
     if keep_trace:
@@ -89,7 +92,14 @@ def play(seed: int, mutant: str = "", keep: Keep = WHOLE, *, keep_trace: bool = 
     return report
 
 
-async def _play(simulation: Simulation, options: Options, script: Script, report: Report) -> None:
+async def _play(simulation: Simulation, options: Options, script: Script, report: Report, ends_within_s: float) -> None:
+    with trio.move_on_after(ends_within_s) as limit:
+        await _play_script(simulation, options, script, report)
+    if limit.cancelled_caught:
+        report.violations.append(f"no end after {ends_within_s:.0f} virtual s; last: {simulation.lines[-1]}")
+
+
+async def _play_script(simulation: Simulation, options: Options, script: Script, report: Report) -> None:
     cluster = Cluster(simulation, options)
     await cluster.format()
     async with trio.open_nursery() as nursery:
