@@ -26,7 +26,8 @@ import trio
 from ring.world.real import make_world
 from tools.bench.load import Job, cpu_s, run
 from tools.bench.objects import Swift, body_of, name_of
-from tools.deploy.device_status import DeviceState, ask_workers
+from tools.deploy.asking import ask_each
+from tools.deploy.device_status import DEVICES_PATH, DeviceState, WorkerDevices
 from tools.deploy.layout import Layout
 from tools.deploy.publish import open_cloud
 from tools.deploy.replace import replace
@@ -81,7 +82,8 @@ async def measure(cloud: RunningCloud) -> Figures:
     began: float | None = None
     cpu = 0.0
     while True:
-        states = [one for worker in (await ask_workers(world, layout)).values() if worker is not None for one in worker.devices]
+        workers = await ask_each(world, layout, DEVICES_PATH, WorkerDevices)
+        states = [one for worker in workers.values() if worker is not None for one in worker.devices]
         device: DeviceState | None = next((one for one in states if one.id == DEVICE and one.disk_id == disk_id), None)
         if began is None and device is not None:
             began, cpu = time.perf_counter(), cpu_s(cloud.pids())

@@ -21,14 +21,14 @@ from ring.errors import BadInput, Unavailable
 from ring.world.interface import World
 from ring.world.real import make_world
 from tools.cli.bars import bar, duration, percent, size
-from tools.deploy.device_status import DeviceState, WorkerDevices, ask_workers
+from tools.deploy.asking import ask_each, no_cloud
+from tools.deploy.device_status import DEVICES_PATH, DeviceState, WorkerDevices
 from tools.deploy.drain import check_devices, step
 from tools.deploy.layout import CloudRecord, Layout
-from tools.deploy.publish import ask_workers as ask_rings
 from tools.deploy.publish import open_cloud, settled_share
 from tools.deploy.replace import replace as replace_disk
 from tools.deploy.replace import trust as trust_device
-from tools.deploy.ring_status import WorkerRings
+from tools.deploy.ring_status import RINGS_PATH, WorkerRings
 from tools.deploy.supervisor import lock
 
 LOOK_S = 0.5
@@ -63,9 +63,9 @@ def status(world: World | None, data: Path, as_json: bool) -> int:
     world = world or make_world()
     layout = Layout(data.absolute())
     open_cloud(layout)
-    workers = trio.run(ask_workers, world, layout)
+    workers = trio.run(ask_each, world, layout, DEVICES_PATH, WorkerDevices)
     if not workers:
-        raise Unavailable(f"no cloud runs in {layout.root}", hint=f"ringfort up --data {layout.root}")
+        raise no_cloud(layout)
     devices = sorted((one for state in workers.values() if state is not None for one in state.devices), key=lambda one: one.id)
     silent = [number for number, state in workers.items() if state is None]
     if as_json:
@@ -146,7 +146,8 @@ async def _drain(
     stepped = trio.current_time()
     try:
         while True:
-            rings, workers = await ask_rings(world, layout), await ask_workers(world, layout)
+            rings = await ask_each(world, layout, RINGS_PATH, WorkerRings)
+            workers = await ask_each(world, layout, DEVICES_PATH, WorkerDevices)
             if not rings or no_wait:
                 return False, done.left
             settled, share = _settled(list(rings.values()), record)
@@ -256,7 +257,7 @@ async def _wait_refill(world: World, layout: Layout, number: int, disk_id: str) 
     began, line = trio.current_time(), progress_line()
     try:
         while True:
-            workers = await ask_workers(world, layout)
+            workers = await ask_each(world, layout, DEVICES_PATH, WorkerDevices)
             if not workers:
                 return False
             one = next((one for state in workers.values() if state is not None for one in state.devices if one.id == number), None)

@@ -8,6 +8,7 @@ supervisor  the main process: locks DIR, binds the sockets, starts workers and r
 worker      one worker process: composes every room and serves
 rooms       the rooms of a worker, put together
 beside      disks of the logs that lie beside objects on a device: not used while the device is not there
+asking      what each worker process says over its own socket: device_status, ring_status, recon
 storage     the devices of a worker and its view of the cluster's storage
 logfile     bounded logs
 iscsi       accepts initiators and hands each to the worker that owns its volume

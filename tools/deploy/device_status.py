@@ -11,17 +11,14 @@ import msgspec
 import trio
 
 from ring.daemon.metrics import Registry
-from ring.errors import DiskFault, Unavailable
-from ring.wire.client import Client
+from ring.errors import DiskFault
 from ring.wire.message import Handler, Headers, Request, Response
-from ring.world.interface import UnixAddress, World
+from ring.world.interface import World
 from storage.object.health import State
 from tools.deploy.devices import Devices, OwnDevice
-from tools.deploy.layout import Layout
 from tools.deploy.storage import StorageRoom
 
 DEVICES_PATH = "/devices"
-ASK_S = 2.0
 
 
 class Refilling(msgspec.Struct, frozen=True):
@@ -123,23 +120,3 @@ def follow_devices(registry: Registry, devices: Devices) -> None:
 
     for state in State:
         states.follow(count(state), state.value)
-
-
-async def ask_workers(world: World, layout: Layout) -> dict[int, WorkerDevices | None]:
-    """By worker; None of one that does not answer.  Empty when no cloud runs."""
-    found: dict[int, WorkerDevices | None] = {}
-    client = Client(world.net)
-
-    async def ask(worker: int) -> None:
-        try:
-            address = UnixAddress(layout.worker_socket(worker))
-            reply = await client.call(address, "GET", DEVICES_PATH, connect_s=ASK_S, reply_s=ASK_S)
-            found[worker] = msgspec.json.decode(reply.body, type=WorkerDevices)
-        except (Unavailable, msgspec.DecodeError):
-            found[worker] = None
-
-    async with trio.open_nursery() as nursery:
-        for path in sorted(layout.run.glob("worker-*.sock")):
-            nursery.start_soon(ask, int(path.stem.partition("-")[2]))
-    await client.aclose()
-    return dict(sorted(found.items())) if any(found.values()) else {}

@@ -2,24 +2,20 @@
 
 Decides whether a builder's ring may follow the one in force: the same ring's (its builder's id), a newer version, devices that
 this machine can open.  Never touches the edition: that is the worker's (ring.service.agent).  Neighbours: tools.cli.ring.publish
-(words), ring_status (what workers say), layout.
+(words; asks), ring_status (what workers say), layout.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
-import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import msgspec
-import trio
-
 from ring.builder.builder import Builder
 from ring.builder.builderfile import decode_builder, encode_builder
-from ring.errors import BadInput, Conflict, NotFound, Unavailable
+from ring.errors import BadInput, Conflict, NotFound
 from ring.kv.local import LOGS_MAX
 from ring.names import NameHasher
 from ring.placement import Ring
@@ -29,14 +25,12 @@ from ring.service.edition import file_name
 from ring.service.keeper import EDITION
 from ring.service.overlap import Overlap
 from ring.service.voters import majority_of
-from ring.wire.client import Client
-from ring.world.interface import UnixAddress, World
+from ring.world.interface import World
 from storage.object.device import LABEL_PATH, format_device
 from tools.deploy.layout import RINGS, CloudRecord, Layout
-from tools.deploy.ring_status import RINGS_PATH, WorkerRings
+from tools.deploy.ring_status import WorkerRings
 
 NO_SECRETS = NameHasher(b"", b"")  # a ring file holds none
-ASK_S = 2.0
 TAKE_UP_S = 60.0
 LOOK_S = 0.25
 
@@ -197,39 +191,6 @@ def _check_name(layout: Layout, ring: Ring, device_id: int) -> None:
 
 
 # ---- how far it is
-
-
-def in_use(layout: Layout) -> bool:
-    """Whether a main process holds the folder's lock (supervisor.lock); asks, and takes nothing."""
-    asked = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)  # struct flock of 64-bit Linux
-    try:
-        with layout.lock.open("rb") as file:
-            (found,) = struct.unpack_from("h", fcntl.fcntl(file, fcntl.F_GETLK, asked))
-    except FileNotFoundError:
-        return False
-    return bool(found != fcntl.F_UNLCK)
-
-
-async def ask_workers(world: World, layout: Layout) -> dict[int, WorkerRings | None]:
-    """By worker; None of one that does not answer (yet).  Empty when no cloud runs."""
-    found: dict[int, WorkerRings | None] = {}
-    client = Client(world.net)
-
-    async def ask(worker: int) -> None:
-        try:
-            address = UnixAddress(layout.worker_socket(worker))
-            reply = await client.call(address, "GET", RINGS_PATH, connect_s=ASK_S, reply_s=ASK_S)
-            found[worker] = msgspec.json.decode(reply.body, type=WorkerRings)
-        except (Unavailable, msgspec.DecodeError):
-            found[worker] = None
-
-    async with trio.open_nursery() as nursery:
-        for path in sorted(layout.run.glob("worker-*.sock")):
-            nursery.start_soon(ask, int(path.stem.partition("-")[2]))
-    await client.aclose()
-    if not any(found.values()) and not in_use(layout):
-        return {}
-    return dict(sorted(found.items()))
 
 
 def taken_up(states: Sequence[WorkerRings | None], name: str, version: int) -> int:

@@ -3,15 +3,14 @@
 ``/recon`` tells, ``/recon/run?name=...`` asks a worker for a pass now.  ``gather`` asks every process for that and for what it says
 of its rings, its devices and its requests; ``Cloud.problems`` says what of it an operator should look at.
 
-Neighbours: worker (serves it), background (the Roster), ring_status and device_status (the other pages), tools.cli.recon and
-tools.cli.worker (which print).
+Neighbours: worker (serves it), background (the Roster), asking (the sockets), ring_status and device_status (the other pages),
+tools.cli.recon and tools.cli.worker (which print).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
 from urllib.parse import parse_qs, quote
 
 import msgspec
@@ -24,22 +23,19 @@ from ring.wire.message import Headers, Request, Response
 from ring.wire.router import Router
 from ring.world.interface import UnixAddress, World
 from storage.object.health import State as DeviceHealth
+from tools.deploy.asking import ASK_S, ask, in_use, no_cloud, worker_numbers
 from tools.deploy.device_status import DEVICES_PATH, DeviceState, WorkerDevices
 from tools.deploy.latency import Latency, latencies
 from tools.deploy.layout import Layout
 from tools.deploy.load import SharedSpeed
-from tools.deploy.publish import in_use
 from tools.deploy.ring_status import RINGS_PATH, WorkerRings
 
 RECON_PATH = "/recon"
 RUN_PATH = "/recon/run"
-ASK_S = 2.0
 CLOCK_MAX_S = 1.0  # by which clocks may differ
 LAG_MAX_S = 3600.0  # since a replicator's last pass ended
 BEHIND_MAX_S = 3600.0  # of expirers
 OWED_MAX = 10_000  # rows, of one device
-
-S = TypeVar("S")
 
 
 class WorkerRecon(msgspec.Struct, frozen=True):
@@ -176,43 +172,30 @@ def ended_at(one: WorkerState) -> float:
 
 async def gather(world: World, layout: Layout) -> Cloud:
     """All worker processes at once.  Unavailable when no cloud runs."""
-    numbers = sorted(int(path.stem.partition("-")[2]) for path in layout.run.glob("worker-*.sock"))
-    found = dict.fromkeys(numbers, Process())
+    found = dict.fromkeys(worker_numbers(layout), Process())
 
-    async def ask(number: int) -> None:
+    async def one(number: int) -> None:
         found[number] = await _process(world, layout, number)
 
     async with trio.open_nursery() as nursery:
-        for number in numbers:
-            nursery.start_soon(ask, number)
+        for number in found:
+            nursery.start_soon(one, number)
     if not any(process.recon for process in found.values()) and not in_use(layout):
         raise no_cloud(layout)
     return Cloud(found)
 
 
-def no_cloud(layout: Layout) -> Unavailable:
-    return Unavailable(f"no cloud runs in {layout.root}", hint=f"ringfort up --data {layout.root}")
-
-
 async def _process(world: World, layout: Layout, number: int) -> Process:
-    client, address = Client(world.net), UnixAddress(layout.worker_socket(number))
-
-    async def ask(target: str, decode: Callable[[bytes], S]) -> S | None:
-        try:
-            reply = await client.call(address, "GET", target, connect_s=ASK_S, reply_s=ASK_S)
-            return decode(reply.body)
-        except (Unavailable, msgspec.MsgspecError):
-            return None
-
+    client = Client(world.net)
     try:
         before = world.clock.now()
-        recon = await ask(RECON_PATH, msgspec.json.Decoder(WorkerRecon).decode)
-        off_s = 0.0 if recon is None else recon.now - (before + world.clock.now()) / 2
+        recon = await ask(client, layout, number, RECON_PATH, msgspec.json.Decoder(WorkerRecon).decode)
         if recon is None:
             return Process()
-        rings = await ask(RINGS_PATH, msgspec.json.Decoder(WorkerRings).decode)
-        devices = await ask(DEVICES_PATH, msgspec.json.Decoder(WorkerDevices).decode)
-        metrics = await ask("/metrics", bytes.decode)
+        off_s = recon.now - (before + world.clock.now()) / 2
+        rings = await ask(client, layout, number, RINGS_PATH, msgspec.json.Decoder(WorkerRings).decode)
+        devices = await ask(client, layout, number, DEVICES_PATH, msgspec.json.Decoder(WorkerDevices).decode)
+        metrics = await ask(client, layout, number, "/metrics", bytes.decode)
         return Process(recon, rings, devices, latencies(metrics or ""), off_s)
     finally:
         await client.aclose()

@@ -6,8 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tools.deploy.asking import in_use
 from tools.deploy.layout import Layout
-from tools.deploy.publish import in_use, settled_share, taken_up
+from tools.deploy.publish import settled_share, taken_up
 from tools.deploy.ring_status import RingState, WorkerRings
 
 HOLD = """

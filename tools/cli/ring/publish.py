@@ -15,19 +15,19 @@ import trio
 
 from ring.errors import Unavailable
 from tools.cli.ring.group import CHANGED, UNCHANGED, RingFile, json_option, verb
+from tools.deploy.asking import ask_each, no_cloud
 from tools.deploy.layout import Layout
 from tools.deploy.publish import (
     LOOK_S,
     TAKE_UP_S,
     Published,
-    ask_workers,
     name_of,
     open_cloud,
     publish,
     settled_share,
     taken_up,
 )
-from tools.deploy.ring_status import WorkerRings
+from tools.deploy.ring_status import RINGS_PATH, WorkerRings
 
 data_option = click.option(
     "--data", required=True, type=click.Path(path_type=Path), envvar="RINGFORT_DATA", help="The cloud's folder ($RINGFORT_DATA)."
@@ -58,7 +58,7 @@ def publish_verb(
 
     async def go() -> tuple[Published | None, dict[int, WorkerRings | None]]:
         done = await publish(file.world, layout, name, builder, force=force, format_new=format_new)
-        states = await ask_workers(file.world, layout)
+        states = await ask_each(file.world, layout, RINGS_PATH, WorkerRings)
         if states and not no_wait:
             states = await _wait(file, layout, name, builder.version, settle=settle)
         return done, states
@@ -83,9 +83,9 @@ def status(file: RingFile, data: Path, name: str, as_json: bool) -> int:
     """
     layout = Layout(data.absolute())
     name = name_of(Path(file.name).stem, name, open_cloud(layout).rings)
-    states = trio.run(ask_workers, file.world, layout)
+    states = trio.run(ask_each, file.world, layout, RINGS_PATH, WorkerRings)
     if not states:
-        raise Unavailable(f"no cloud runs in {layout.root}", hint=f"ringfort up --data {layout.root}")
+        raise no_cloud(layout)
     if as_json:
         click.echo(json.dumps(_states(name, states), indent=2))
         return CHANGED
@@ -106,7 +106,7 @@ async def _wait(file: RingFile, layout: Layout, name: str, version: int, *, sett
     line = _line()
     try:
         while True:
-            states = await ask_workers(file.world, layout)
+            states = await ask_each(file.world, layout, RINGS_PATH, WorkerRings)
             known = list(states.values())
             count = taken_up(known, name, version)
             now = trio.current_time() - began
