@@ -113,6 +113,11 @@ class OpenDevice:
             self.health.stays_out = True  # opened anew it would say "never heard of it"
         self.fail(reason)
 
+    async def lacks(self, reason: str) -> None:
+        """A start found that some of what was acknowledged is not here any more: no voter until others have brought it back.  To be
+        written down before that is out of sight.  OSError."""
+        await mark_refill(self.disk, reason)
+
     def erred(self, error: BaseException | None, place: str) -> None:
         """An operation failed; that may be too much for the device.  ``place``: what it was done to."""
         if isinstance(error, OSError) and not self.health.out:

@@ -30,10 +30,18 @@ from ring.names import Span
 from ring.service.overlap import Overlap
 from storage.client.filling import Filled, Filler
 from storage.client.trust import Trust
+from storage.object.device import is_to_be_refilled
+from storage.object.store import ObjectStore
 
 PARTITIONS_AT_ONCE = 64  # in one question
 UNIT_S = 1.0  # each peer is kept busy for about so long in one unit
 AGAIN_S = 2.0  # until a peer that did not answer, or did not vouch, is asked again
+
+
+async def has_lost(stores: Mapping[int, ObjectStore]) -> bool:
+    """Whether a device may lack what it acknowledged: its disk is new, or what it lost was found by a start, this one or one
+    before.  ``stores``: its engines that were opened, by policy, its books being opened too.  OSError."""
+    return any([await is_to_be_refilled(store.device.disk) for store in stores.values()])
 
 
 @dataclass(slots=True, eq=False)

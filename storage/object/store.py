@@ -141,6 +141,8 @@ class ObjectStore:
         except NewerFormat:
             raise  # the index is all right
         except FormatError:
+            if cut_short:
+                await self.device.lacks("its log ends before what it once had")
             await self.index.clear()
             await self._replay()
         self.index.past.clear()
@@ -166,15 +168,21 @@ class ObjectStore:
             elif finding.to_end and sequence == self.segments.order[-1].sequence:
                 torn = finding
             else:
-                self.report.damaged.append((sequence, finding.offset, finding.end))
+                await self._damaged(sequence, finding.offset, finding.end)
         if torn is None:
             return
         if torn.end - torn.offset <= TORN_BYTES_MAX:
             self.report.torn_bytes = torn.end - torn.offset
             await self.packs.cut(torn.offset)
         else:  # more than one append can leave: it was acknowledged and has rotted
-            self.report.damaged.append((self.segments.order[-1].sequence, torn.offset, torn.end))
+            await self._damaged(self.segments.order[-1].sequence, torn.offset, torn.end)
             self.packs.seal()
+
+    async def _damaged(self, sequence: int, offset: int, end: int) -> None:
+        """Written down before the index knows of what comes after it: the next start would not see it."""
+        if not self.report.damaged:
+            await self.device.lacks(f"its log is damaged at byte {offset} of segment {sequence}")
+        self.report.damaged.append((sequence, offset, end))
 
     async def _commit_loop(self) -> None:
         while True:

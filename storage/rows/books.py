@@ -472,7 +472,7 @@ class Books:
             if batch.writes or tree_writes:
                 await self._tables.commit([*batch.writes, *tree_writes])
             self._applied()
-            await put_away(disk, sequences, damaged)
+            await put_away(self._device, sequences, damaged)
         except OSError as error:
             raise as_fault(error, "the books of this device cannot be opened") from error
         return sequences[-1] if sequences else 0

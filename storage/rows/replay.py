@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Collection, Sequence
 
 from ring.world.interface import Disk
 from storage.rows.log import FOLDER, Decoded, decode_segment, log_path, sequence_of
+from storage.rows.tables import BooksDevice
 
 QUARANTINED = ".damaged"  # appended to the name of a log segment that is kept for people to look at
 
@@ -21,8 +22,12 @@ async def read_log(disk: Disk) -> AsyncIterator[tuple[int, Decoded]]:
         yield sequence, decode_segment(data, sequence, last=sequence == sequences[-1])
 
 
-async def put_away(disk: Disk, sequences: Sequence[int], damaged: Collection[int]) -> None:
-    """Remove the segments that were applied; keep the damaged ones under another name."""
+async def put_away(device: BooksDevice, sequences: Sequence[int], damaged: Collection[int]) -> None:
+    """Remove the segments that were applied; keep the damaged ones under another name.  That the device lacks something is written
+    down first: the next start would not see it."""
+    disk = device.disk
+    if damaged:
+        await device.lacks(f"{len(damaged)} segments of its books' log are damaged")
     for sequence in sequences:
         if sequence in damaged:
             await disk.rename(log_path(sequence), log_path(sequence) + QUARANTINED)

@@ -9,77 +9,53 @@ machine runs, and starts it again after a crash once the nemesis lets it.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
+from collections.abc import Awaitable, Callable
 
 import trio
 
-from ring.daemon.log import Level, Log
-from ring.daemon.metrics import Registry
-from ring.daemon.pacing import Pacing
-from ring.daemon.runner import Runner
-from ring.daemon.worker import Worker, once
+from ring.daemon.worker import Worker
 from ring.device import Device
-from ring.errors import Conflict, RingfortError, Unavailable
+from ring.errors import Conflict, Unavailable
 from ring.kv.interface import KV
 from ring.kv.memory import MemoryKV
-from ring.names import Path
 from ring.ringfile import encode
 from ring.service.agent import AgentSettings, Confirmations, RingAgent
 from ring.service.follow import Renewal
 from ring.service.horizon import closed_at
 from ring.service.keeper import Keeper
-from ring.service.overlap import Overlap, RingSource
+from ring.service.overlap import RingSource
 from ring.service.register import Register
 from ring.timestamp import TimestampSource
 from ring.world.interface import TcpAddress, World
-from ring.world.sim import SimNode, Simulation
+from ring.world.sim import NodeCrashed, SimNode, Simulation
 from storage.client.cluster import ClusterStorage
+from storage.client.filling import Filler
 from storage.client.local import LocalNode
 from storage.client.node import Node
 from storage.client.peer import Peer, PeerLimits
 from storage.client.reach import Rings
 from storage.client.remote import RemoteNode
+from storage.client.remote_filler import RemoteFiller
 from storage.client.server import NodeServer
-from storage.object.auditor import Auditor
-from storage.object.device import OpenDevice, format_device
-from storage.object.health import Change, Reserve
-from storage.object.settler import Settler
+from storage.client.trust import Trust
+from storage.object.device import format_device
 from storage.object.store import ObjectStore
-from storage.object.updater import ObjectUpdater
-from storage.object.watch import DeviceWatch
 from storage.rows.books import Books
-from storage.sync.moving import Watcher
-from storage.sync.proposal import Proposal
 from tests.sim import coded
 from tests.sim.control import HostedKV, SharedKV
-from tests.sim.direct import Answer, DirectNode
+from tests.sim.direct import Answer, DirectFiller, DirectNode
 from tests.sim.door import serve_door
 from tests.sim.ledger import Ledger
 from tests.sim.options import Options
 from tests.sim.rings import HASHER, NAMES, device_of, first_ring
+from tests.sim.serving import CLUSTER_ID, ROOT, Serving
 
-CLUSTER_ID = "simulated"
 SECRET = b"cluster key"
-LOOK_S = 2.0  # at a device
-RESERVE = Reserve(size_bytes=10_000)
-AUDIT_AGAIN_S = 5.0
-REPLICATE_EVERY_S = 10.0
-COMPACT_EVERY_S = 3.0
-SETTLE_AFTER_S = 15.0
-SEGMENT_BYTES = 8 << 10  # of a pack: small, so that packs are compacted while they are used
-ROOT = "/srv/disk"
+INSTALL_AGAIN_S = 1.0
 RINGS = "/srv/rings"  # on the machine's own disk
 PUBLISHED = "/srv/published"
 AGENT = AgentSettings(look_s=2.0, patience_s=30.0, horizon_look_s=4.0, horizon_step_s=5.0)
-RECLAIM_EVERY_S = 4.0
-
-
 LIMITS = PeerLimits(connect_s=1.0, answer_s=5.0, stall_s=2.0)
-
-
-def keeper_primaries(keeper: Keeper) -> Callable[[Path], list[int]]:
-    return lambda container: [device.id for device in keeper.overlaps["container"].places(container).devices]
 
 
 class Member:
@@ -93,27 +69,52 @@ class Member:
         self.store: ObjectStore | None = None  # its engines
         self.coded: ObjectStore | None = None  # ... of the erasure-coded policy
         self.books: Books | None = None
+        self.trust: Trust | None = None  # whether what it lacks counts
+        self.disk_id = ""  # of the disk that took the place of another
         self.facade: ClusterStorage | None = None
         self.audit = trio.Event()  # set: a pass is wanted
         self.audited = trio.Event()
         self.may_start = trio.Event()
         self.silent = False  # it lost its power: callers hear nothing
         self.lost = False  # its device is gone for good
+        self.replaced = 0  # disks
         self.kv = SharedKV(cluster.kv, lambda: cluster.control_reachable(self))
         self.keeper: Keeper | None = None  # the rings, while it is up
         self._nursery: trio.Nursery | None = None
         self._peers: dict[int, Node] = {}  # the other devices, as this life reaches them
-        self._served: dict[int, Node] = {}  # our own, for the others
+        self._connections: dict[int, Peer] = {}  # ... where that is the node protocol
+        self.served: dict[int, Node] = {}  # our own, for the others
+        self.fillers: dict[int, Filler] = {}  # likewise
 
     # ---- the machine
 
     async def format(self) -> None:
-        """A new disk, made a device of the cluster."""
-        disk = self.node.world.open_disk(ROOT)
+        """A new disk, made a device of the cluster: by a process of its own."""
+        disk = self.node.open_disk(ROOT)
         await disk.make_dirs("")
-        await format_device(disk, CLUSTER_ID, self.device.id)
+        await format_device(disk, CLUSTER_ID, self.device.id, disk_id=self.disk_id)
 
-    async def _take_for_new(self) -> None:
+    def exchange_disk(self) -> None:
+        """An empty one in place of the one that is there, which will not be taken again.  Then ``install`` it."""
+        self.replaced += 1
+        self.disk_id = f"{self.name}-{self.replaced}"
+        self.medium.empty()
+        self.cluster.ledger.lost(self.device.id)
+
+    async def install(self) -> None:
+        """As an operator does (``ringfort node replace``): try until the new disk is a device."""
+        while True:
+            await trio.sleep(INSTALL_AGAIN_S)
+            try:
+                await self.format()
+            except Conflict:  # what was interrupted had happened
+                return
+            except (NodeCrashed, OSError):
+                continue
+            self.cluster.ledger.lost(self.device.id)
+            return
+
+    async def take_for_new(self) -> None:
         try:
             await self.format()
         except (Conflict, OSError):
@@ -122,8 +123,7 @@ class Member:
     async def run(self) -> None:
         while True:
             await self.node.run(self._main)
-            self._stop_control()
-            self.local = self.store = self.coded = self.books = self.facade = self._nursery = self.keeper = None
+            self._down()
             await self.may_start.wait()
             self.node.restart()
             self.silent = False
@@ -132,13 +132,20 @@ class Member:
         self.may_start = trio.Event()
         self.silent = silent
         self.node.crash(power=power, silent=silent)
-        self._stop_control()
-        self.local = self.store = self.coded = self.books = self.facade = self._nursery = self.keeper = None
+        self._down()
 
     def start(self) -> None:
         self.may_start.set()
 
-    def _stop_control(self) -> None:
+    def stop_serving(self) -> None:
+        """The device; the machine stays a front door."""
+        self.local = self.store = self.coded = self.books = self.trust = None
+        self.served.clear()
+        self.fillers.clear()
+
+    def _down(self) -> None:
+        self.stop_serving()
+        self.facade = self._nursery = self.keeper = None
         if self.cluster.hosted is not None and self.cluster.hosted.host is self:
             self.cluster.hosted.stop()
 
@@ -147,12 +154,15 @@ class Member:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             self._peers.clear()
+            self._connections.clear()
             keeper = await self._load_rings(world)
             if cluster.hosted is not None and self is cluster.members[0]:
                 await cluster.hosted.start(nursery, world, self)
             if cluster.options.wire:
                 listener = await world.net.listen(TcpAddress(self.name, self.device.port))
-                server = NodeServer(world, self._served, SECRET, rings=keeper, ring_version=lambda: keeper.edition.number)
+                server = NodeServer(
+                    world, self.served, SECRET, rings=keeper, ring_version=lambda: keeper.edition.number, fillers=self.fillers
+                )
                 nursery.start_soon(server.serve, listener)
             register = Register(self.kv)
             confirmations = Confirmations(keeper, register)
@@ -170,7 +180,7 @@ class Member:
                 horizons=cluster.options.horizons,
             )
             nursery.start_soon(agent.run)
-            nursery.start_soon(self._keep_device, world, keeper, confirmations)
+            nursery.start_soon(Serving(self, world, keeper, confirmations).keep)
             see = cluster.options.see_ring
             rings = Rings.of(keeper.overlaps)
             keeper.tell(lambda overlaps: rings.take({name: see(overlap) for name, overlap in overlaps.items()}))
@@ -223,154 +233,9 @@ class Member:
         self._nursery.start_soon(disk.replace_file, f"{name}.ring", data)
         return True
 
-    async def _keep_device(self, world: World, keeper: Keeper, confirmations: Confirmations) -> None:
-        """Serve the device while it is good for something."""
-        if self.lost:
-            return
-        options, trace = self.cluster.options, self.cluster.simulation.trace
-        world = options.world(world)
-
-        async def serve(opened: OpenDevice, running: Callable[[], None]) -> None:
-            store = self.cluster.ledger.watched(options.store)(world, opened, HASHER, segment_bytes_max=SEGMENT_BYTES)
-            store.standing.horizon = lambda name: keeper.overlaps[name].horizon
-            books = options.books(world, opened, HASHER)
-            part: ObjectStore | None = None
-            try:
-                if options.coded is not None:
-                    watched = self.cluster.ledger.watched(options.store)
-                    part = await coded.open_part(world, opened, watched, keeper, SEGMENT_BYTES)
-                async with trio.open_nursery() as nursery:
-                    await nursery.start(store.run)
-                    if part is not None:
-                        await nursery.start(part.run)
-                    await nursery.start(books.run)
-                    payer = options.payer(nursery, self.reach, primaries=keeper_primaries(keeper))
-                    self.store, self.books, self.coded = store, books, part
-                    self._start_workers(nursery, world, store, books, keeper, confirmations)
-                    self.local = self._served[self.device.id] = LocalNode(
-                        self.device, store, books, payer, options.gate(keeper.gate), stores={} if part is None else {1: part}
-                    )
-                    trace(f"{self.name} serves, {store.report}")
-                    running()
-            finally:
-                self.local = self.store = self.coded = self.books = None
-                self._served.clear()
-                with trio.CancelScope(shield=True):
-                    await store.close()
-                    if part is not None:
-                        await part.close()
-                        await part.device.close()
-                    await books.close()
-                    await opened.close()
-
-        def note(change: Change) -> None:
-            trace(f"{self.name} device is {change.after.value}: {change.reason}")
-
-        watch = DeviceWatch(world, ROOT, CLUSTER_ID, self.device.id, reserve=RESERVE, look_s=LOOK_S, note=note)
-        if options.formats_anything:
-            await self._take_for_new()
-        await watch.keep(serve)
-
-    def _start_workers(
-        self,
-        nursery: trio.Nursery,
-        world: World,
-        store: ObjectStore,
-        books: Books,
-        keeper: Keeper,
-        confirmations: Confirmations,
-    ) -> None:
-        cluster, device = self.cluster, self.device
-
-        def overlap(name: str) -> Overlap:
-            return keeper.overlaps[name]
-
-        def nodes(device: Device) -> Node:
-            return self.reach(device.id)
-
-        def watcher(name: str) -> Watcher:
-            return Watcher(keeper.gate.clear, lambda overlap: confirmations.confirm(name, device.id, overlap))
-
-        cut = cluster.options.settings.pack_cut_bytes
-        workers: list[Worker] = [
-            cluster.options.replicator(
-                device,
-                store,
-                lambda: overlap("object"),
-                nodes,
-                interval_s=REPLICATE_EVERY_S,
-                pack_cut_bytes=cut,
-                watcher=watcher("object"),
-            ),
-            ObjectUpdater(world, store, lambda: overlap("container"), nodes),
-            Settler(world, store, lambda: overlap("object"), self._settle, interval_s=3.0, age_s=SETTLE_AFTER_S, turn_s=4.0),
-            cluster.options.book_replicator(device, books, overlap, nodes, interval_s=REPLICATE_EVERY_S, watchers=watcher),
-            cluster.options.container_updater(device, books, lambda: overlap("account"), nodes),
-            cluster.options.compactor(world, store, interval_s=COMPACT_EVERY_S, grace_s=1.0, headroom_bytes=SEGMENT_BYTES),
-        ]
-        if age_s := cluster.options.reclaim_age_s:
-            proposal = Proposal(world.clock, partial(confirmations.clean, "object", device.id), age_s=age_s, every_s=5.0)
-            workers.append(
-                cluster.options.reclaimer(
-                    world.clock,
-                    device,
-                    store,
-                    lambda: overlap("object"),
-                    nodes,
-                    proposal,
-                    clear=keeper.gate.clear,
-                    interval_s=RECLAIM_EVERY_S,
-                    forget_again_s=4 * RECLAIM_EVERY_S,
-                )
-            )
-        if limits := cluster.options.shards:
-            assert self.facade is not None
-            sharding = self.facade.sharding
-            workers.append(
-                cluster.options.sharder(world, device, books, lambda: overlap("container"), sharding, self.kv, limits=limits)
-            )
-        auditors = [Auditor(world, store)]
-        if self.coded is not None:
-            assert self.facade is not None
-            workers += coded.workers_of(
-                cluster.options,
-                world,
-                device,
-                self.coded,
-                self.facade,
-                overlap,
-                nodes,
-                watcher(coded.RING),
-                promise_s=SETTLE_AFTER_S,
-                segment_bytes=SEGMENT_BYTES,
-            )
-            auditors.append(Auditor(world, self.coded))
-        self._run(nursery, world, workers)
-        nursery.start_soon(self._audit, auditors)
-
-    async def _settle(self, path: Path) -> None:
-        if self.facade is None:
-            raise Unavailable(f"{self.name} is down")
-        await self.facade.settle_object(0, path)
-
-    def _run(self, nursery: trio.Nursery, world: World, workers: Sequence[Worker]) -> None:
-        log = Log(lambda line: self.cluster.simulation.trace(f"{self.name} {line}"), world.clock, level=Level.WARNING)
-        for worker in workers:
-            nursery.start_soon(Runner(worker, Pacing(), world.clock, log, Registry()).run)
-
-    async def _audit(self, auditors: Sequence[Auditor]) -> None:
-        """One pass when the faults have ended: it is what finds rot that nobody read."""
-        await self.audit.wait()
-        while True:
-            try:
-                for auditor in auditors:
-                    await once(auditor)
-            except RingfortError as error:
-                self.cluster.simulation.trace(f"{self.name} audit: {error}")
-                await trio.sleep(AUDIT_AGAIN_S)
-            else:
-                self.audited.set()
-                return
+    def further_workers(self, world: World, store: ObjectStore, books: Books) -> list[Worker]:
+        """Of its device, besides those of every run."""
+        return []
 
     # ---- calls
 
@@ -384,10 +249,28 @@ class Member:
         return found
 
     def _connect(self, target: Member) -> Node:
-        if not self.cluster.options.wire or target is self or self._nursery is None:
+        if self._direct(target):
             return DirectNode(self, target, target.device)
-        address = TcpAddress(target.name, target.device.port)
-        return RemoteNode(target.device, Peer(self.node.world, self._nursery, address, SECRET, limits=LIMITS))
+        return RemoteNode(target.device, self._peer(target))
+
+    def filler_of(self, device_id: int) -> Filler:
+        """How the device's machine is asked to bring another what it holds."""
+        target = self.cluster.members[device_id]
+        if self._direct(target):
+            return DirectFiller(DirectNode(self, target, target.device))
+        return RemoteFiller(device_id, self._peer(target))
+
+    def _direct(self, target: Member) -> bool:
+        return not self.cluster.options.wire or target is self or self._nursery is None
+
+    def _peer(self, target: Member) -> Peer:
+        assert self._nursery is not None
+        found = self._connections.get(target.device.id)
+        if found is None:
+            address = TcpAddress(target.name, target.device.port)
+            found = Peer(self.node.world, self._nursery, address, SECRET, limits=LIMITS)
+            self._connections[target.device.id] = found
+        return found
 
     def serve(self, device_id: int, call: Callable[[Node], Awaitable[object]]) -> Answer:
         """Start a call on the device, as a request that came in."""

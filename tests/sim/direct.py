@@ -22,6 +22,7 @@ from ring.wire.message import Piece
 from ring.world.interface import Buffer
 from ring.world.sim import NodeCrashed, timer
 from storage.client.bodies import aclose, loaded
+from storage.client.filling import Filled
 from storage.client.fragments import FragmentNode, FragmentUpload, Seen
 from storage.client.interface import Row
 from storage.client.node import (
@@ -201,6 +202,23 @@ class Answer:
             raise
         finally:
             self.done.set()
+
+
+class DirectFiller:
+    """Implements storage.client.filling.Filler, on the way of ``node``."""
+
+    def __init__(self, node: DirectNode) -> None:
+        self._node = node
+
+    async def fill(self, ring: str, part_power: int, partitions: Sequence[int], target: int) -> Filled:
+        async def fill(_: Node) -> Filled:
+            member = self._node._target
+            filler = member.fillers.get(member.device.id)
+            if filler is None:
+                raise Unavailable(f"{member.name} does not serve its device")
+            return await filler.fill(ring, part_power, partitions, target)
+
+        return await self._node._call(fill)
 
 
 class _DirectFragments:

@@ -15,6 +15,7 @@ from storage.client.node import Node
 from storage.client.payer import RowPayer
 from storage.client.quorum import WriteQuorum
 from storage.client.reach import Settings
+from storage.client.trust import Trust
 from storage.container.replicator import BookReplicator
 from storage.container.sharder import Limits, Sharder
 from storage.container.updater import ContainerUpdater
@@ -63,6 +64,7 @@ class Options:
     book_replicator: type[BookReplicator] = BookReplicator
     container_updater: type[ContainerUpdater] = ContainerUpdater
     compactor: type[Compactor] = Compactor
+    trust: type[Trust] = Trust
     gate: Callable[[Gate], Gate] = lambda gate: gate  # how a device sees that of its process
     formats_anything: bool = False  # an operator who takes a device without a label for a new one
     waits_for: Callable[[str, Overlap, set[int]], bool] | None = None  # in place of the agent's rule

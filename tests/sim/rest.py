@@ -38,10 +38,10 @@ async def replace_disks(cluster: Cluster) -> None:
             cluster.simulation.trace(f"{member.name} gets a new disk")
             if member.local is not None:  # it serves what it has, until it starts again
                 member.crash(power=True, silent=False)
-            member.medium.empty()
+            member.exchange_disk()
             member.start()
             await _up(member)
-            await member.format()
+            await member.install()
 
 
 async def _up(member: Member) -> None:
@@ -83,6 +83,7 @@ async def _differences(cluster: Cluster) -> list[str]:
     except RingfortError as error:
         return [f"control state: {error}"]
     found = [f"{m.name} does not serve" for m in cluster.members if m.keeper is None or (m.local is None and not m.lost)]
+    found += [f"{m.name} is not refilled" for m in cluster.members if m.trust is not None and m.trust.waits]
     found += [f"{m.name} is not audited" for m in cluster.members if m.audit.is_set() and not m.audited.is_set()]
     found += [f"{m.name} has another edition" for m in cluster.members if m.keeper is not None and m.keeper.edition != newest]
     if newest is not None:

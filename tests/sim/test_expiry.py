@@ -17,8 +17,6 @@ import trio
 from ring.daemon.worker import Worker
 from ring.errors import Unavailable
 from ring.names import Path
-from ring.service.agent import Confirmations
-from ring.service.keeper import Keeper
 from ring.wire.message import BytesBody
 from ring.world.interface import World
 from ring.world.sim import Simulation, run
@@ -54,23 +52,14 @@ Call = Callable[[ClusterStorage], Awaitable[object]]
 class KeepingMember(Member):
     """With an expirer and a reaper that are in a hurry."""
 
-    def _start_workers(
-        self,
-        nursery: trio.Nursery,
-        world: World,
-        store: ObjectStore,
-        books: Books,
-        keeper: Keeper,
-        confirmations: Confirmations,
-    ) -> None:
-        super()._start_workers(nursery, world, store, books, keeper, confirmations)
-        facade = self.facade
-        assert facade is not None
+    def further_workers(self, world: World, store: ObjectStore, books: Books) -> list[Worker]:
+        facade, keeper = self.facade, self.keeper
+        assert facade is not None and keeper is not None
 
         async def expire(path: Path, due: int) -> bool:
             return await facade.expire_object(0, path, due)
 
-        workers: list[Worker] = [
+        return [
             Expirer(world, store, lambda: keeper.overlaps["object"], expire, interval_s=3.0, delay_s=DELAY_S, turn_s=TURN_S),
             Reaper(
                 world,
@@ -85,7 +74,6 @@ class KeepingMember(Member):
                 page_rows=3,
             ),
         ]
-        self._run(nursery, world, workers)
 
 
 def making(container: Path) -> Call:

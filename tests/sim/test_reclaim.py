@@ -26,12 +26,13 @@ from storage.client.node import Kind
 from storage.object.reclaimer import ObjectReclaimer
 from storage.object.returned import Returned, listing
 from tests.sim import checkers, rest
-from tests.sim.cluster import ROOT, Cluster, Member
+from tests.sim.cluster import Cluster, Member
 from tests.sim.history import Outcome
 from tests.sim.nemesis import Nemesis
 from tests.sim.options import Options
 from tests.sim.rings import NAMES, Plan
 from tests.sim.script import Traits, draw
+from tests.sim.serving import ROOT
 from tests.sim.workload import Workload
 
 AGE_S = 10.0

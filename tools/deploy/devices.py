@@ -33,10 +33,10 @@ from storage.client.peer import Peer
 from storage.client.remote import RemoteNode
 from storage.client.remote_filler import RemoteFiller
 from storage.client.trust import Trust
-from storage.object.device import OpenDevice, clear_refill, is_to_be_refilled, mark_refill
+from storage.object.device import OpenDevice, clear_refill
 from storage.object.health import Change, Health, Reserve, State
 from storage.object.policy_device import open_policy
-from storage.object.refill import Refiller
+from storage.object.refill import Refiller, has_lost
 from storage.object.store import ObjectStore
 from storage.object.watch import DeviceWatch
 from storage.rows.books import Books
@@ -205,7 +205,7 @@ class Devices:
                 for store in stores.values():
                     await nursery.start(store.run)
                 await nursery.start(books.run)
-                trust = Trust(self._hasher, refills=await self._has_lost(opened, books, stores))
+                trust = Trust(self._hasher, refills=await has_lost(stores))
                 node = LocalNode(device, stores[0], books, self._payer, self._keeper.gate, stores=stores, trust=trust)
                 own = OwnDevice(device, opened, stores[0], books, node, stores, trust)
                 serves()
@@ -222,13 +222,6 @@ class Devices:
                 if own is not None:
                     await own.stop_background()
                 await self._close(device, opened, books, stores)
-
-    async def _has_lost(self, opened: OpenDevice, books: Books, stores: Mapping[int, ObjectStore]) -> bool:
-        """Whether it may lack what it acknowledged: its disk is new, or some of its logs is damaged, now or before.  OSError."""
-        damaged = sum(len(store.report.damaged) for store in stores.values()) + len(books.damage)
-        if damaged:
-            await mark_refill(opened.disk, f"{damaged} places of its logs are damaged")
-        return any([await is_to_be_refilled(store.device.disk) for store in stores.values()])
 
     def _horizon(self, ring: str, name: str) -> Horizon:
         """``name``: as a store calls its ring."""

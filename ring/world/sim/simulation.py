@@ -99,9 +99,7 @@ class SimNode:
 
         def open_disk(root: str) -> Disk:
             if root not in disks:
-                mount = next((mount for mount in self._media if root.startswith(f"{mount}/")), root)
-                below = [part for part in root.removeprefix(mount).split("/") if part]
-                disks[root] = SimDisk(root, life, self.disk(mount), self.clock.now, below)
+                disks[root] = self.open_disk(root)
             return disks[root]
 
         self.world = World(
@@ -114,6 +112,12 @@ class SimNode:
             open_disk=open_disk,
         )
         simulation.trace(f"{self.name} starts life {self._lives}")
+
+    def open_disk(self, root: str) -> Disk:
+        """A handle of its own, as another process of the machine has it."""
+        mount = next((mount for mount in self._media if root.startswith(f"{mount}/")), root)
+        below = [part for part in root.removeprefix(mount).split("/") if part]
+        return SimDisk(root, self.life, self.disk(mount), self.clock.now, below)
 
     async def run(self, main: Callable[[World], Awaitable[None]]) -> None:
         """Run ``main`` with this life's world until it returns or the node crashes."""
