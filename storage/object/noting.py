@@ -18,8 +18,8 @@ from ring.device import Device
 from ring.names import Span
 from storage.client.node import Kind, Node
 from storage.client.quorum import rank
-from storage.object.comparing import HASH_BYTES, by_hash
 from storage.object.store import SYSTEM_METADATA, ObjectStore
+from storage.sync.comparing import HASH_BYTES, by_hash
 from storage.sync.tree import differing
 
 

@@ -1,15 +1,18 @@
 """The reclaimer of a device's objects: says how far the device is clean, lets go of tombstones that everybody may forget, and
 compares what a device holds that was away.
 
-A Worker: one partition at a time, in one of three walks (ring.service.horizon has the two steps that they belong to):
+The walks are those of storage.sync.reclaimer:
 
-- **look**: the ring has closed at C and the device is not known to be clean up to there.  It is, when of every partition, of what
-  is not above C: a primary holds exactly what every other primary holds; another device holds nothing; nothing is staged, and no
-  row is owed for it.  Then the device's mark moves to C, durably, and it is reported.  Tombstones that may be forgotten already do
-  not count.
-- **forget**: the ring may forget what is not above H.  A tombstone goes when every other primary answers, is clean up to H itself,
-  and holds this very tombstone or nothing of the name.
-- **compare**: the device is behind (storage.sync.standing): returning.py.
+- **look**: the device is clean up to C when of every partition, of what is not above C: a primary holds exactly what every other
+  primary holds; another device holds nothing; nothing is staged, and no row is owed for it.  Tombstones that may be forgotten
+  already do not count.
+- **forget**: a tombstone goes when every other primary answers, is clean up to H itself, and holds this very tombstone or nothing
+  of the name.
+- **compare**: returning.py.
+
+Of an erasure-coded policy what counts is which versions a device knows of, not which fragment it has of them: digests leave that
+out.  A fragment lies at primaries, or its device is not clean; so where all of them hold the tombstone or nothing, no fragment of
+what it hid is left to be put together with others.
 
 Why no deletion comes back.  Let T be a tombstone at or below H, and v an older version of its name.  Before H was agreed upon,
 each device of the ring was found clean up to H, after a time from which nobody could write at or below H.  So no device that is
@@ -22,59 +25,38 @@ What stands in the way (a device that is out of service, a row that cannot be pa
 they are.  It costs room and nothing else.
 
 Pushing what differs is the replicator's, dropping is a record of the log (store.drop), so a crash at any point leaves a tombstone
-or none.  Neighbours: comparing (asks the others), returning, replicator, storage.sync.proposal (reports).
+or none.  Neighbours: storage.sync.reclaimer (when), storage.sync.comparing (asks the others), returning, replicator, reconstructor.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from enum import Enum
+from collections.abc import Callable, Mapping
 
 import trio
 
-from ring.daemon.worker import Busy, Idle, Progress, walked
 from ring.device import Device
 from ring.errors import Conflict
 from ring.names import Span
-from ring.placement import Ring
 from ring.service.overlap import Overlap
 from ring.timestamp import Timestamp
 from ring.world.interface import Clock
 from storage.client.node import Kind, Node
-from storage.object.comparing import ask, holders
 from storage.object.entry import Held
 from storage.object.returning import Returning
 from storage.object.store import ObjectStore
+from storage.sync.comparing import ask, holders
 from storage.sync.proposal import Proposal
+from storage.sync.reclaimer import FORGET_AGAIN_S, INTERVAL_S, Reclaimer
 from storage.sync.standing import OBJECTS
 from storage.sync.tree import leaf_of
 
-INTERVAL_S = 60.0
-FORGET_AGAIN_S = 6 * 3600.0  # a tombstone that was brought back meanwhile (a read repairs with it) goes then
 DEBTS_MAX = 10_000
 PAGE = 1000
 
 
-class Task(Enum):
-    LOOK = "look"
-    FORGET = "forget"
-    COMPARE = "compare"
-
-
-@dataclass(slots=True)
-class _Walk:
-    task: Task
-    ticks: int  # up to here
-    ring: Ring
-    settled: Ring
-    start: bytes | None = b""  # hashes from here on are to be looked at; None: all were
-    failed: int = 0  # partitions of which it could not be said
-
-
-class ObjectReclaimer:
-    """``overlap`` gives the object ring in force, ``nodes`` the node of a device, for this store's policy; ``clear``: whether no
-    write by an edition older than this is under way (ring.service.gate)."""
+class ObjectReclaimer(Reclaimer):
+    """``overlap`` gives the object ring in force, ``nodes`` the node of a device, for this store's policy; ``clear`` as of
+    Reclaimer."""
 
     def __init__(
         self,
@@ -89,106 +71,37 @@ class ObjectReclaimer:
         interval_s: float = INTERVAL_S,
         forget_again_s: float = FORGET_AGAIN_S,
     ) -> None:
-        self.name = f"object-reclaimer d{device.id}"
-        self.reclaimed = 0  # tombstones, since the start
-        self.kept = 0  # ... that could not go in the last walk
-        self._device = device
+        super().__init__(
+            f"object-reclaimer d{device.id}",
+            OBJECTS,
+            device,
+            store.standing,
+            overlap,
+            proposal,
+            clear=clear,
+            interval_s=interval_s,
+            forget_again_s=forget_again_s,
+        )
         self._store = store
-        self._overlap = overlap
         self._nodes = nodes
-        self._proposal = proposal
-        self._clear = clear
-        self._interval_s = interval_s
-        self._forget_again_s = forget_again_s
         self._returning = Returning(clock, device, store, nodes)
-        self._walk: _Walk | None = None
-        self._forgotten = 0  # up to here, by a whole walk of this life
-        self._forget_at = 0.0  # then once more
 
-    def progress(self) -> Progress:
-        walk, horizon, standing = self._walk, self._overlap().horizon, self._store.standing
-        facts = {
-            "reclaimed": self.reclaimed,
-            "kept": self.kept,
-            "behind": int(standing.behind(OBJECTS)),
-            "put_aside": self._returning.put_aside,
-            "horizon": Timestamp(horizon.reclaimed).seconds,
-            "clean": Timestamp(standing.mark(OBJECTS)).seconds,
-        }
-        return Progress(walked(walk.start) if walk is not None else 1.0, facts=facts)
+    def _facts(self) -> Mapping[str, int]:
+        return {"put_aside": self._returning.put_aside}
 
-    def begin(self) -> None:
-        """Called again, it looks at what there is to do."""
-
-    async def work(self) -> Busy | Idle:
-        overlap = self._overlap()
-        walk = self._walk
-        if walk is None or walk.ring is not overlap.ring or walk.settled is not overlap.settled:
-            walk = self._walk = self._begin(overlap)
-        if walk is None:
-            self._proposal.say(overlap, self._store.standing.mark(OBJECTS))
-            return Idle.after(self._interval_s)
-        if walk.start is None:
-            self._walk = None
-            await self._end(overlap, walk)
-            return Idle.after(self._interval_s) if walk.failed else Busy(0)
-        span = await self._store.partition_from(walk.start, overlap.ring.part_power)
-        if span is None:
-            walk.start = None
-            return Busy(0)
-        walk.start = span.bounds[1]
-        try:
-            good = await self._partition(overlap, walk, span)
-        except BaseException:
-            walk.failed += 1
-            raise
-        walk.failed += not good
-        return Busy(1)
-
-    def _begin(self, overlap: Overlap) -> _Walk | None:
-        """What is to be done by the horizon in force."""
-        horizon, mark = overlap.horizon, self._store.standing.mark(OBJECTS)
-        if mark < horizon.reclaimed:
-            return _Walk(Task.COMPARE, horizon.reclaimed, overlap.ring, overlap.settled)
-        if overlap.moving:
-            return None
-        if horizon.reclaimed and (horizon.reclaimed > self._forgotten or trio.current_time() >= self._forget_at):
-            self.kept = 0
-            return _Walk(Task.FORGET, horizon.reclaimed, overlap.ring, overlap.settled)
-        if mark < horizon.closed and self._clear(overlap.claim.edition):
-            return _Walk(Task.LOOK, horizon.closed, overlap.ring, overlap.settled)
-        return None
-
-    async def _end(self, overlap: Overlap, walk: _Walk) -> None:
-        match walk.task:
-            case Task.FORGET:
-                self._forgotten, self._forget_at = walk.ticks, trio.current_time() + self._forget_again_s
-                if walk.failed:
-                    self._forget_at = trio.current_time() + self._interval_s
-            case Task.LOOK | Task.COMPARE:
-                if walk.task is Task.LOOK and not self._nothing_pending(walk.ticks):
-                    walk.failed += 1
-                if not walk.failed:
-                    await self._store.standing.move(OBJECTS, walk.ticks)
-                self._proposal.say(overlap, self._store.standing.mark(OBJECTS))
+    async def _next(self, start: bytes, part_power: int) -> Span | None:
+        return await self._store.partition_from(start, part_power)
 
     def _nothing_pending(self, ticks: int) -> bool:
         """No row is owed, and nothing staged, for what is not above it."""
         until = Timestamp(ticks)
-        if self._store.index.staged.before(until):
+        if self._store.index.staged.before(Timestamp(ticks + 1)):
             return False
         debts = self._store.unpaid(DEBTS_MAX)
         return len(debts) < DEBTS_MAX and all(version.timestamp > until for _, version, _ in debts)
 
-    async def _partition(self, overlap: Overlap, walk: _Walk, span: Span) -> bool:
-        """True when nothing is left to do, or to be waited for, in it."""
-        match walk.task:
-            case Task.LOOK:
-                return await self._look(overlap, span, walk.ticks)
-            case Task.FORGET:
-                return await self._forget(overlap, span, walk.ticks)
-            case Task.COMPARE:
-                return await self._returning.look(overlap, span, walk.ticks)
+    async def _compare(self, overlap: Overlap, span: Span, until: int) -> bool:
+        return await self._returning.look(overlap, span, until)
 
     # ---- look
 

@@ -27,9 +27,9 @@ from ring.service.overlap import Overlap
 from ring.timestamp import Timestamp
 from ring.world.interface import Clock
 from storage.client.node import Kind, Node
-from storage.object.comparing import KeyDigest, ask, holders
 from storage.object.returned import put_aside
 from storage.object.store import ObjectStore
+from storage.sync.comparing import KeyDigest, ask, holders
 
 
 class Returning:

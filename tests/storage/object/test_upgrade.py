@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import struct
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import pytest
 import trio
@@ -22,6 +20,7 @@ from storage.object.errors import DeviceOutOfService
 from storage.object.record import Record, RecordKind, encode_record, info_of
 from storage.object.segment import SegmentHead
 from storage.rows.log import encode_head
+from tests.storage.faults import FAULTS, Trip
 from tests.storage.object.compaction_rig import compactor
 from tests.storage.object.object_rig import CLUSTER, GOLDEN, HASHER, path, put, read, serving, version
 
@@ -89,7 +88,7 @@ async def test_an_old_device_is_upgraded_where_it_lies(autojump_clock: trio.test
 
 
 def test_a_crash_at_every_step_of_it() -> None:
-    for fault in ("kill", "power", "error"):
+    for fault in FAULTS:
         at = 1
         while run(at, _play, fault, at):
             at += 1
@@ -100,15 +99,7 @@ async def _play(fault: str, at: int) -> bool:
     world = SimWorld(1)
     node, medium = world.node, world.node.disk(ROOT)
     await make_old(world.open_disk(ROOT))
-    count = 0
-
-    def trip(done: Callable[[], object]) -> None:
-        nonlocal count
-        count += 1
-        if count == at:
-            if fault == "error":
-                raise OSError(errno.EIO, os.strerror(errno.EIO))
-            node.crash(power=fault == "power")
+    trip = Trip(node, fault, at)
 
     async def open_it(world: World) -> None:
         medium.trip = trip
@@ -124,7 +115,7 @@ async def _play(fault: str, at: int) -> bool:
         node.crash(power=True)
     node.restart()
     await assert_all_there(node.world)
-    return count >= at
+    return trip.tripped
 
 
 # ---- newer ones

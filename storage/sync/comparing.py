@@ -4,7 +4,7 @@ Asks every other device that is to hold the partition: the primaries of the ring
 One that does not answer has said nothing.  One that is behind (storage.sync.standing) speaks for nobody: what it holds may have
 been deleted, and what it lacks it may not have been brought yet.
 
-Neighbours: reclaimer and returning (ask), storage.sync.tree (what is compared).
+Neighbours: the reclaimers of storage.object and storage.container (ask), storage.sync.tree (what is compared).
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ class Others:
 
     answers: Sequence[Answer]
     silent: int
+    kind: str = "object"
 
     @property
     def count(self) -> int:
@@ -54,7 +55,7 @@ class Others:
     async def leaf(self, span: Span, leaf: int) -> list[Mapping[bytes, KeyDigest]] | None:
         """What each of them holds of a leaf, by the hash of the name; None when one does not answer."""
         try:
-            return [by_hash(await answer.node.leaf("object", span, leaf)) for answer in self.answers]
+            return [by_hash(await answer.node.leaf(self.kind, span, leaf)) for answer in self.answers]
         except (Unavailable, DiskFault, NotFound):
             return None
 
@@ -68,8 +69,10 @@ def holders(overlap: Overlap, span: Span) -> list[Device]:
     return list(found.values())
 
 
-async def ask(devices: Iterable[Device], nodes: Callable[[Device], Node], overlap: Overlap, span: Span, *, clean: int) -> Others:
-    """``clean``: those that are not clean up to there (ticks) count as silent."""
+async def ask(
+    devices: Iterable[Device], nodes: Callable[[Device], Node], overlap: Overlap, span: Span, *, clean: int, kind: str = "object"
+) -> Others:
+    """``clean``: those that are not clean up to there (ticks) count as silent.  ``kind``: of what they hold, as of Node.digests."""
     answers: list[Answer] = []
     silent = 0
     for device in devices:
@@ -77,7 +80,7 @@ async def ask(devices: Iterable[Device], nodes: Callable[[Device], Node], overla
             node = nodes(device)
             if overlap.claim.edition:
                 node = node.under(overlap.claim)
-            digests = await node.digests("object", span)
+            digests = await node.digests(kind, span)
         except (Unavailable, DiskFault, NotFound):
             silent += 1
             continue
@@ -85,11 +88,11 @@ async def ask(devices: Iterable[Device], nodes: Callable[[Device], Node], overla
             silent += 1
         else:
             answers.append(Answer(node, digests))
-    return Others(answers, silent)
+    return Others(answers, silent, kind)
 
 
 def by_hash(keys: Sequence[KeyDigest]) -> Mapping[bytes, KeyDigest]:
-    """The newest version of each name: its key is the least, versions being inverted timestamps."""
+    """The newest version of each name: its key is the least, versions being inverted timestamps.  A book's key is its hash."""
     newest: dict[bytes, KeyDigest] = {}
     for key, digest in sorted(keys, reverse=True):
         newest[key[:HASH_BYTES]] = (key, digest)
