@@ -7,8 +7,8 @@ the last one), compaction.py (puts one in the place of others), reader.py and au
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -195,13 +195,15 @@ class Segments:
 
     # ---- reading
 
-    async def scan(self, start: Position) -> AsyncIterator[tuple[Segment, Finding]]:
+    async def scan(self, start: Position) -> AsyncGenerator[tuple[Segment, Finding], None]:
         """Every finding from ``start`` (LOG_START, or in a plain segment of the log) to the end of the log."""
         for name in self.order[self.place_in_log(start.segment) or 0 :]:
             async with self.reading(name.sequence) as segment:
                 at = start.offset if name.sequence == start.segment else 0
-                async for finding in scan(segment.file, segment.head.salt, max(at, segment.head.length), segment.size):
-                    yield segment, finding
+                findings = scan(segment.file, segment.head.salt, max(at, segment.head.length), segment.size)
+                async with aclosing(findings):
+                    async for finding in findings:
+                        yield segment, finding
 
     def read_now(self, place: Place, length: int) -> tuple[bytes, int] | None:
         """The first ``length`` bytes of a record and its segment's salt, if they can be had without waiting."""

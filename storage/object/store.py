@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 
 import trio
 
@@ -158,17 +158,18 @@ class ObjectStore:
     async def _replay(self) -> None:
         self.report = StartReport(rebuilt=self.index.position == LOG_START and bool(self.segments.order))
         torn: Damaged | None = None
-        async for segment, finding in self.segments.scan(self.index.position):
-            sequence = segment.head.sequence
-            if isinstance(finding, Found):
-                self._land(finding.record, Place(sequence, finding.offset, finding.length, finding.meta_length))
-                self.report.replayed += 1
-                if self.index.backlog >= REPLAY_BATCH:
-                    await self.index.commit()
-            elif finding.to_end and sequence == self.segments.order[-1].sequence:
-                torn = finding
-            else:
-                await self._damaged(sequence, finding.offset, finding.end)
+        async with aclosing(self.segments.scan(self.index.position)) as findings:
+            async for segment, finding in findings:
+                sequence = segment.head.sequence
+                if isinstance(finding, Found):
+                    self._land(finding.record, Place(sequence, finding.offset, finding.length, finding.meta_length))
+                    self.report.replayed += 1
+                    if self.index.backlog >= REPLAY_BATCH:
+                        await self.index.commit()
+                elif finding.to_end and sequence == self.segments.order[-1].sequence:
+                    torn = finding
+                else:
+                    await self._damaged(sequence, finding.offset, finding.end)
         if torn is None:
             return
         if torn.end - torn.offset <= TORN_BYTES_MAX:

@@ -14,6 +14,7 @@ from ring.world.sim import Medium, SimWorld
 from ring.world.sim.medium import FolderNode
 from storage.client.interface import Row
 from storage.client.node import BookHeader
+from storage.object.device import REFILL_PATH
 from storage.object.errors import DeviceOutOfService
 from storage.rows.apply import OVERLAY_ROWS_MAX
 from storage.rows.books import Books
@@ -347,6 +348,7 @@ async def test_a_damaged_log_loses_only_what_was_harmed_and_is_kept(autojump_clo
         async with open_books(world) as books:
             assert await names(books) == (["b"], True)
             assert len(books.damage) == 1
+            assert medium.file(REFILL_PATH)
             assert logs(medium) == ["rows/00000001.log.damaged"]
 
     await node.run(first)
