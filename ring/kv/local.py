@@ -158,7 +158,13 @@ class _Log:
         except OSError as error:
             self._drop(str(error))
         else:
-            self.durable = sequence
+            if self.accepting:  # else its disk is gone meanwhile
+                self.durable = sequence
+
+    def leave(self) -> None:
+        """What is written to now lies elsewhere than where the next start will look."""
+        if not self.trouble:
+            self._drop("another disk is in the place of its own, or none")
 
     def _drop(self, reason: str) -> None:
         self.reset()
@@ -203,6 +209,13 @@ class LocalStore:
     def troubles(self) -> list[str]:
         """For each log why it is out of use, or empty."""
         return [log.trouble for log in self._logs]
+
+    def leave(self, disk: Disk) -> None:
+        """The disk is not the one any more that its log was opened on: the log does not count until it was written anew there."""
+        for log in self._logs:
+            if log.disk is disk:
+                log.leave()
+        self._note_progress()
 
     # ---- the KV interface
 

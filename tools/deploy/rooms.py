@@ -38,7 +38,7 @@ from ring.kv.interface import KV
 from ring.kv.view import View
 from ring.wire.message import Handler
 from ring.world.interface import World
-from tools.deploy.beside import keep_admitted, open_beside
+from tools.deploy.beside import Beside
 from tools.deploy.clients import Endpoints
 from tools.deploy.layout import Admin, Layout, read_secret
 from tools.deploy.settings import Settings
@@ -121,8 +121,9 @@ async def make_rooms(
         await nursery.start(view.run)
     volumes = LocalVolumes(world, kv, gateway_view, images, identity.sealer, portal=endpoints.iscsi)
     me = Owner(spec.cloud, spec.worker, spec.incarnation)
-    log_disks = [await open_beside(world, str(layout.device(number))) for number in sorted(storage.devices.nodes)]
-    nursery.start_soon(keep_admitted, world, log_disks)
+    beside = Beside(world, layout, storage.cluster_id)
+    log_disks = [await beside.open(number) for number in sorted(storage.devices.nodes)]
+    nursery.start_soon(beside.keep)
     agent = VolumeAgent(
         kv,
         gateway_view,

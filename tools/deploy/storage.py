@@ -30,7 +30,7 @@ from storage.client.reach import Rings
 from storage.client.server import NodeServer
 from storage.object.device import LABEL_PATH
 from storage.object.health import Reserve
-from tools.deploy.beside import open_beside
+from tools.deploy.beside import Beside
 from tools.deploy.devices import Devices
 from tools.deploy.layout import CloudRecord, HashSecrets, Layout, read_secret
 from tools.deploy.policies import policies_of
@@ -49,14 +49,15 @@ class StorageRoom:
     devices: Devices
     policies: Policies
     kv: KV
+    cluster_id: str
 
 
-async def control_disks(world: World, layout: Layout, record: CloudRecord) -> list[Disk]:
+async def control_disks(beside: Beside, record: CloudRecord) -> list[Disk]:
     """Where the logs of control state are: on the first devices.
 
     Unavailable when no log is there and devices are missing: then the disks that hold them are not mounted, and a control state
     that begins anew would have forgotten every user and bucket."""
-    disks = [await open_beside(world, str(layout.device(number))) for number in range(min(LOGS_MAX, record.devices))]
+    disks = [await beside.open(number) for number in range(min(LOGS_MAX, record.devices))]
     if any([await _is_there(disk, f"{LOG_FOLDER}/{LOG_FILE}") for disk in disks]):
         return disks
     missing = [disk.root for disk in disks if not await _is_there(disk, LABEL_PATH)]
@@ -121,7 +122,7 @@ async def start_storage(
     listener = await world.net.listen(UnixAddress(layout.node_socket(worker)))
     server = NodeServer(world, devices.served, secret, rings=keeper, ring_version=devices.edition, fillers=devices.fillers)
     await nursery.start(server.serve, listener)
-    return StorageRoom(client, rings, timestamps, keeper, confirmations, devices, policies, kv)
+    return StorageRoom(client, rings, timestamps, keeper, confirmations, devices, policies, kv, record.cluster_id)
 
 
 async def _load_rings(world: World, layout: Layout, record: CloudRecord, hasher: NameHasher, *, writes: bool) -> Keeper:

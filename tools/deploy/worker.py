@@ -41,7 +41,7 @@ from ring.world.real import make_world
 from ring.world.real.net import listener_from_socket
 from tools.deploy import recon
 from tools.deploy.background import start_background
-from tools.deploy.beside import keep_admitted
+from tools.deploy.beside import Beside
 from tools.deploy.clients import Endpoints
 from tools.deploy.device_status import DEVICES_PATH, devices_handler, follow_devices
 from tools.deploy.iscsi import Portal
@@ -192,10 +192,10 @@ class Worker:
             remote = RemoteKV(self._world, UnixAddress(layout.kv_socket))
             await nursery.start(remote.run)
             return remote
-        disks = await control_disks(self._world, layout, self._record)
-        store = LocalStore(self._world, disks, LOG_FOLDER)
+        beside = Beside(self._world, layout, self._record.cluster_id)
+        store = LocalStore(self._world, await control_disks(beside, self._record), LOG_FOLDER)
         await nursery.start(store.run)
-        nursery.start_soon(keep_admitted, self._world, disks)
+        nursery.start_soon(beside.keep, store.leave)
         listener = await self._world.net.listen(UnixAddress(layout.kv_socket))
         await nursery.start(kv_server.serve, store, listener)
         return store
@@ -278,7 +278,7 @@ class Worker:
     def _checks(self, storage: StorageRoom) -> dict[str, Check]:
         async def devices() -> str:
             unwell = {number: health for number, health in storage.devices.health().items() if health.reason}
-            return "; ".join(f"device {number} is {health.state.value}: {health.reason}" for number, health in unwell.items())
+            return "; ".join(f"d{number} is {health.state.value}: {health.reason}" for number, health in unwell.items())
 
         return {"devices": devices}
 
