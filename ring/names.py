@@ -10,14 +10,15 @@ import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
 
+import msgspec
+
 from ring.errors import BadInput
 
 NAME_BYTES_MAX = {"account": 256, "container": 256, "object": 1024}
 HIDDEN = "\0"  # first character of containers and accounts that the system keeps for itself; no client can name one
 
 
-@dataclass(frozen=True, slots=True)
-class Path:
+class Path(msgspec.Struct, frozen=True):
     """An account, a container (``object`` empty) or an object.  Names are text; UTF-8 when hashed."""
 
     account: str

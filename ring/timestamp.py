@@ -7,8 +7,8 @@ is 10 microseconds.  Pure apart from ``TimestampSource``, which reads the wall c
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from functools import total_ordering
+
+import msgspec
 
 from ring.errors import BadInput
 from ring.world.interface import Clock
@@ -20,9 +20,7 @@ AHEAD_MAX_S = 60.0
 _FORM = re.compile(r"(\d{1,10})(?:\.(\d{1,9}))?(?:_([0-9a-f]{1,16}))?", re.ASCII)
 
 
-@total_ordering
-@dataclass(frozen=True, slots=True)
-class Timestamp:
+class Timestamp(msgspec.Struct, frozen=True, order=True, gc=False):
     ticks: int  # 10 microseconds since 1970
     offset: int = 0
 
@@ -74,9 +72,6 @@ class Timestamp:
 
     def __str__(self) -> str:
         return f"{self.normal}_{self.offset:016x}" if self.offset else self.normal
-
-    def __lt__(self, other: Timestamp) -> bool:
-        return (self.ticks, self.offset) < (other.ticks, other.offset)
 
 
 ZERO = Timestamp(0)

@@ -16,6 +16,8 @@ from enum import Enum
 from typing import Protocol, TypeVar
 from uuid import UUID
 
+import msgspec
+
 T = TypeVar("T")
 Buffer = bytes | bytearray | memoryview
 
@@ -139,8 +141,7 @@ class File(Protocol):
     async def close(self) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Write:
+class Write(msgspec.Struct, frozen=True):
     """One change of a batch: ``value`` None deletes."""
 
     table: str
@@ -155,6 +156,9 @@ class Tables(Protocol):
     Table names must be among those given at open."""
 
     def get(self, table: str, key: bytes) -> bytes | None: ...
+
+    def get_many(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        """``get`` of each, in one look."""
 
     def scan(
         self, table: str, start: bytes = b"", end: bytes | None = None, *, limit: int, reverse: bool = False

@@ -9,6 +9,8 @@ import hashlib
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field, replace
 
+import msgspec
+
 from ring.names import Path
 from ring.timestamp import Timestamp, TimestampSource
 from ring.wire.message import Piece
@@ -133,7 +135,7 @@ class FakeStorage:
         )
         self._objects[path] = (new, data)
         row = self._containers[path.parent].rows[path.object]
-        self._containers[path.parent].rows[path.object] = replace(row, content_type=new.content_type)
+        self._containers[path.parent].rows[path.object] = msgspec.structs.replace(row, content_type=new.content_type)
 
     async def put_container(self, path: Path, metadata: Mapping[str, str], *, policy: int | None = None, default: int = 0) -> bool:
         self._enter()

@@ -15,6 +15,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import msgspec
+
 from ring.names import Path
 from ring.timestamp import Timestamp
 from ring.wire.message import Piece
@@ -87,8 +89,7 @@ class Reading:
 # ---- books: containers list objects, accounts list containers
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(msgspec.Struct, frozen=True):
     """One line of a listing.  In a container's book ``name`` is an object; in an account's it is a container, ``size`` its bytes,
     ``count`` its objects."""
 

@@ -8,8 +8,6 @@ tests/golden/index-entry.bin.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import msgspec
 
 from ring.errors import FormatError
@@ -63,8 +61,7 @@ class Entry(msgspec.Struct, array_like=True, frozen=True):
         return self.file_bytes if self.kind is RecordKind.FRAGMENT else self.size
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(msgspec.Struct, frozen=True):
     """An entry and whose it is."""
 
     hash: bytes

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import struct
 import zlib
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -116,8 +115,7 @@ class Origin(NamedTuple):
     offset: int
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(msgspec.Struct, frozen=True):
     kind: RecordKind
     hash: bytes
     timestamp: Timestamp
@@ -127,8 +125,7 @@ class Record:
     origin: Origin | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(msgspec.Struct, frozen=True):
     """The fixed part of a record, as read; its checksum is not looked at yet."""
 
     length: int  # of the whole record

@@ -40,6 +40,12 @@ class BookTables:
         except (OSError, FormatError) as error:
             raise as_fault(error, _WHAT) from error
 
+    def get_many(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        try:
+            return self._tables.get_many(table, keys)
+        except (OSError, FormatError) as error:
+            raise as_fault(error, _WHAT) from error
+
     def scan(
         self, table: str, start: bytes = b"", end: bytes | None = None, *, limit: int, reverse: bool = False
     ) -> list[tuple[bytes, bytes]]:

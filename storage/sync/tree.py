@@ -52,13 +52,10 @@ class Toggles:
 
     def writes(self, tables: Tables) -> list[Write]:
         """In key order.  Reads the leaves as they are: nothing may commit to this kind's leaves until these are committed."""
+        changed = [(self._kind + leaf, change) for leaf, change in sorted(self._changes.items()) if change]
         writes = []
-        for leaf in sorted(self._changes):
-            change = self._changes[leaf]
-            if not change:
-                continue
-            key = self._kind + leaf
-            new = change ^ int.from_bytes(tables.get(TABLE, key) or b"", "big")
+        for (key, change), old in zip(changed, tables.get_many(TABLE, [key for key, _ in changed]), strict=True):
+            new = change ^ int.from_bytes(old or b"", "big")
             writes.append(Write(TABLE, key, new.to_bytes(DIGEST_BYTES, "big") if new else None))
         return writes
 

@@ -34,6 +34,8 @@ async def test_get_and_overwrite(disk: Disk) -> None:
     assert (tables.get("a", b"k"), tables.get("b", b"k"), tables.get("a", b"gone")) == (b"1", b"2", None)
     await tables.commit([Write("a", b"k", b""), Write("b", b"k", None), Write("b", b"never", None)])
     assert (tables.get("a", b"k"), tables.get("b", b"k")) == (b"", None)
+    assert tables.get_many("a", [b"no", b"k", b"gone", b"k"]) == [None, b"", None, b""]
+    assert tables.get_many("a", []) == []
     await tables.close()
 
 
@@ -53,6 +55,10 @@ async def test_get_and_overwrite(disk: Disk) -> None:
         (b"", b"z", 1, True, "h"),
         (b"", b"b", 1, True, ""),
         (b"da", b"da", 5, True, ""),
+        (b"", None, 1, False, "b"),
+        (b"c", b"d", 1, False, ""),
+        (b"c", b"da", 1, False, "d"),
+        (b"i", None, 1, False, ""),
     ],
 )
 async def test_scan(disk: Disk, start: bytes, end: bytes | None, limit: int, reverse: bool, expected: str) -> None:
@@ -73,6 +79,9 @@ async def test_keys_and_tables_are_checked(disk: Disk) -> None:
             await tables.commit([Write("a", b"whole", b""), write])
     with pytest.raises(BadInput):
         tables.get("z", b"k")
+    for table, keys in (("z", [b"k"]), ("a", [b"k", b""])):
+        with pytest.raises(BadInput):
+            tables.get_many(table, keys)
     with pytest.raises(BadInput):
         tables.scan("z", limit=1)
     assert tables.get("a", b"whole") is None

@@ -1,4 +1,5 @@
-"""RealDisk: the file system below one root, with one I/O thread for all of it.
+"""RealDisk: the file system below one root, with one I/O thread for its files and one for its tables: a log's sync does not wait
+until a commit to the tables has reached the disk.
 
 Paths are walked one component at a time from the root with O_NOFOLLOW, so that neither '..' nor a symbolic link leads out of
 it.  Folders are not kept open: a device that was unmounted is found missing, not served from a stale handle.
@@ -35,6 +36,7 @@ class RealDisk:
         self.root = root
         self._anchor: tuple[int, int] | None = None  # device and inode of the root
         self._thread = IoThread(f"disk {root}")
+        self._tables_thread = IoThread(f"tables {root}")
         self._cache = PageCacheReader()
 
     async def anchor(self) -> None:
@@ -216,7 +218,7 @@ class RealDisk:
 
     def _open_tables(self, path: str, tables: tuple[str, ...], map_bytes: int) -> LmdbTables:
         with self._folder(split(path)):  # LMDB goes by the name, so it is looked at just before
-            return LmdbTables.open(self._thread, os.path.join(self.root, path), tables, map_bytes)
+            return LmdbTables.open(self._tables_thread, os.path.join(self.root, path), tables, map_bytes)
 
     def _space(self) -> Space:
         with self._folder([]) as root:

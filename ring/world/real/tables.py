@@ -1,7 +1,8 @@
 """LmdbTables: a device's ordered store on LMDB.
 
-Reads are short read transactions on the caller's thread; commits run on the device's I/O thread, those that wait together in
-one transaction with one sync.  Always synchronous (no NOSYNC, no WRITEMAP): what ``commit`` returned from survives power loss.
+Reads are short read transactions on the caller's thread; commits run on a thread that the device has for them, those that wait
+together in one transaction with one sync.  Always synchronous (no NOSYNC, no WRITEMAP): what ``commit`` returned from survives
+power loss.
 
 One environment per path and process (LMDB's rule: its file locks do not survive a second open).
 """
@@ -48,7 +49,7 @@ class LmdbTables:
 
     @classmethod
     def open(cls, thread: IoThread, path: str, names: tuple[str, ...], map_bytes: int) -> LmdbTables:
-        """On the I/O thread.  The handle that is open already, if there is one."""
+        """Blocks.  The handle that is open already, if there is one; ``thread`` is for its commits."""
         path = os.path.realpath(path)
         with _open_lock:
             tables = _open.get(path)
@@ -79,6 +80,17 @@ class LmdbTables:
             raise _as_ours(error, self._path) from error
         return value
 
+    def get_many(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        db = self._db(table)
+        for key in keys:
+            _check_key(key)
+        try:
+            with self._resizing, self._env.begin(db=db, buffers=False) as transaction:
+                get = transaction.get
+                return [get(key) for key in keys]
+        except lmdb.Error as error:
+            raise _as_ours(error, self._path) from error
+
     def scan(
         self, table: str, start: bytes = b"", end: bytes | None = None, *, limit: int, reverse: bool = False
     ) -> list[tuple[bytes, bytes]]:
@@ -87,8 +99,14 @@ class LmdbTables:
         if limit <= 0 or (end is not None and end <= start):
             return found
         try:
-            with self._resizing, self._env.begin(db=db, buffers=False) as transaction, transaction.cursor() as cursor:
-                if reverse:
+            with self._resizing, self._env.begin(db=db, buffers=False) as transaction:
+                cursor = transaction.cursor()  # ends with its transaction
+                if limit == 1 and not reverse:  # every look-up in an index: a third of the time that an iterator takes
+                    if cursor.set_range(start):
+                        pair = cursor.item()
+                        if end is None or pair[0] < end:
+                            found.append(pair)
+                elif reverse:
                     if end is not None and cursor.set_range(end):
                         positioned = cursor.prev()
                     else:
@@ -135,7 +153,7 @@ class LmdbTables:
         except KeyError:
             raise BadInput(f"{self._path} has no table {table!r}") from None
 
-    # ---- on the I/O thread
+    # ---- on their thread
 
     def run_group(self, jobs: Sequence[CommitJob]) -> None:
         changes: dict[tuple[str, bytes], bytes | None] = {}

@@ -93,6 +93,9 @@ class SimTables:
         _check_key(key)
         return found.values.get(key)
 
+    def get_many(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        return [self.get(table, key) for key in keys]
+
     def scan(
         self, table: str, start: bytes = b"", end: bytes | None = None, *, limit: int, reverse: bool = False
     ) -> list[tuple[bytes, bytes]]:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
+import msgspec
+
 from ring.daemon.worker import Busy
 from ring.names import Path
 from ring.timestamp import Timestamp
@@ -70,6 +72,9 @@ class AheadTables:
     def get(self, table: str, key: bytes) -> bytes | None:
         late = self._late.get((table, key))
         return late.value if late is not None else self._tables.get(table, key)
+
+    def get_many(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        return [self.get(table, key) for key in keys]
 
     def scan(self, table: str, start: bytes = b"", end: bytes | None = None, **kwargs: Any) -> list[tuple[bytes, bytes]]:
         return self._tables.scan(table, start, end, **kwargs)
@@ -260,7 +265,9 @@ class TakesTheLast(Books):
         late = []
         for row in rows:
             there = self._rows_by_name(book, row.name)
-            late.append(replace(row, timestamp=Timestamp(there.timestamp.ticks + 1)) if there and there > row else row)
+            late.append(
+                msgspec.structs.replace(row, timestamp=Timestamp(there.timestamp.ticks + 1)) if there and there > row else row
+            )
         return super().begin_rows(book, late)
 
     def _rows_by_name(self, book: Path, name: str) -> Any:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
+import msgspec
 import trio
 
 from ring.daemon.worker import once
@@ -117,7 +116,7 @@ async def test_a_report_with_a_stamp_from_the_future_is_corrected(
     (row,) = (await ground.storage.list_account(ACCOUNT, Query())).items
     assert isinstance(row, Row)
     seconds = int(row.etag[:10]) + 20
-    wrong = replace(row, etag=f"{seconds:010d}{row.etag[10:]}", size=99, count=7)
+    wrong = msgspec.structs.replace(row, etag=f"{seconds:010d}{row.etag[10:]}", size=99, count=7)
     await ground.storage._books.merge_rows(ACCOUNT, [wrong])
     await put(ground, "b", b"1")
     await pass_all(ground)
@@ -142,7 +141,9 @@ async def test_what_a_replica_that_is_none_any_more_said_last_is_corrected(
     (row,) = (await ground.storage.list_account(ACCOUNT, Query())).items
     assert isinstance(row, Row)
     seconds = int(row.etag[:10]) + 20
-    await ground.storage._books.merge_rows(ACCOUNT, [replace(row, etag=f"{seconds:010d}{row.etag[10:]}", size=99, count=7)])
+    await ground.storage._books.merge_rows(
+        ACCOUNT, [msgspec.structs.replace(row, etag=f"{seconds:010d}{row.etag[10:]}", size=99, count=7)]
+    )
     await trio.sleep(1)  # virtual: until all replicas of the account have it
     assert (await ground.storage.head_account(ACCOUNT)).object_count == 7
     for one in updaters:

@@ -2,9 +2,9 @@
 
 import random
 import zlib
-from dataclasses import replace
 from pathlib import Path as FilePath
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -73,9 +73,9 @@ def _flagged_records() -> list[Record]:
     """A compressed one, and one that compaction moved."""
     first = _golden_records()[0]
     return [
-        replace(first, data=ZSTD_OF_HELLO, zstd=True),
-        replace(first, origin=Origin(3, 4096)),
-        replace(first, zstd=True, data=ZSTD_OF_HELLO, origin=Origin(1, 64)),
+        msgspec.structs.replace(first, data=ZSTD_OF_HELLO, zstd=True),
+        msgspec.structs.replace(first, origin=Origin(3, 4096)),
+        msgspec.structs.replace(first, zstd=True, data=ZSTD_OF_HELLO, origin=Origin(1, 64)),
     ]
 
 

@@ -16,6 +16,9 @@ class MemoryTables:
         assert 1 <= len(key) <= 511
         return self.data.get(table, {}).get(key)
 
+    def get_many(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        return [self.get(table, key) for key in keys]
+
     def scan(
         self, table: str, start: bytes = b"", end: bytes | None = None, *, limit: int, reverse: bool = False
     ) -> list[tuple[bytes, bytes]]:
