@@ -1,6 +1,6 @@
 """``ringfort recon``: what a running cloud is doing, and what is wrong with it.  Asks ``tools.deploy.recon``, prints.
 
-To add a section, add a line to SECTIONS.
+To add a section, add a line to SECTIONS, and one to those of recon_json.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import click
-import msgspec
 import trio
 
 from ring.daemon.runner import State, WorkerState
@@ -20,6 +19,7 @@ from ring.errors import BadInput
 from ring.world.interface import World
 from ring.world.real import make_world
 from tools.cli.bars import bar, duration, percent, size
+from tools.cli.recon_json import as_dict
 from tools.deploy.latency import Latency
 from tools.deploy.layout import Layout
 from tools.deploy.publish import open_cloud
@@ -210,7 +210,7 @@ def recon(world: World | None, sections: tuple[str, ...], data: Path, as_json: b
         trio.run(_watch, world, layout, sections or tuple(SECTIONS), every)
     cloud = trio.run(gather, world, layout)
     if as_json:
-        click.echo(json.dumps(as_dict(cloud), indent=2))
+        click.echo(json.dumps(as_dict(cloud, sections or tuple(SECTIONS)), indent=2))
     else:
         click.echo("\n".join(text(cloud, sections or tuple(SECTIONS))))
     return 1 if check and cloud.problems() else 0
@@ -239,39 +239,3 @@ async def _watch(world: World, layout: Layout, sections: tuple[str, ...], every_
         click.echo(clear + time.strftime("%Y-%m-%d %H:%M:%S") + "\n" + "\n".join(lines))
         before, at = requests, now
         await trio.sleep(every_s)
-
-
-def as_dict(cloud: Cloud) -> dict[str, object]:
-    """``workers`` as WorkerState, ``devices`` as DeviceState, ``rings`` as WorkerRings."""
-    return {
-        "processes": [
-            {
-                "worker": number,
-                "answers": process.recon is not None,
-                "clock_off_s": round(process.clock_off_s, 4),
-                "rings": msgspec.to_builtins(process.rings),
-                "load": None
-                if process.recon is None
-                else {
-                    "speed": process.recon.speed,
-                    "slowdown": process.recon.slowdown,
-                    "in_flight": process.recon.in_flight,
-                },
-            }
-            for number, process in cloud.processes.items()
-        ],
-        "requests": [
-            {
-                "api": api,
-                "method": method,
-                "count": latency.total,
-                "errors": latency.errors,
-                "p50_s": latency.percentile_s(50),
-                "p99_s": latency.percentile_s(99),
-            }
-            for (api, method), latency in sorted(cloud.requests.items())
-        ],
-        "devices": msgspec.to_builtins(cloud.devices, str_keys=True),
-        "workers": msgspec.to_builtins(cloud.workers),
-        "problems": cloud.problems(),
-    }

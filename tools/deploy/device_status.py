@@ -5,7 +5,7 @@ Neighbours: worker (serves it), devices (knows), tools.cli.node (asks and prints
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 import trio
@@ -14,7 +14,7 @@ from ring.daemon.metrics import Registry
 from ring.errors import DiskFault
 from ring.wire.message import Handler, Headers, Request, Response
 from ring.world.interface import World
-from storage.object.health import State
+from storage.object.health import Health, State
 from tools.deploy.devices import Devices, OwnDevice
 from tools.deploy.storage import StorageRoom
 
@@ -109,6 +109,11 @@ def devices_handler(world: World, worker: int, storage: StorageRoom) -> Handler:
         return Response(200, Headers([("Content-Type", "application/json")]), body)
 
     return handle
+
+
+def unwell(health: Mapping[int, Health]) -> str:
+    """What is wrong with devices; "" when nothing is."""
+    return "; ".join(f"d{number} is {one.state.value}: {one.reason}" for number, one in health.items() if one.reason)
 
 
 def follow_devices(registry: Registry, devices: Devices) -> None:

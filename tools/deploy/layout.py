@@ -1,6 +1,7 @@
 """What lies where below a cloud's folder, and ``cloud.json``, the record of what the folder is.
 
-cloud.json      magic, format version, cluster id, counts; written last on the first run
+cloud.json      magic, format version, cluster id, counts; written last on the first run, and raised by the first start of a newer
+                program, before it touches anything else: so an older one refuses the folder at once
 ringfort.toml   settings, if the operator wrote some (settings.py)
 lock            held (flock) by the main process and its workers
 ready           present while the cloud serves
@@ -27,7 +28,7 @@ import msgspec
 from ring.errors import BadInput, FormatError
 
 MAGIC = "ringfort-cloud"
-FORMAT = 1
+FORMAT = 2  # goes up with any format on disk below the folder: tests/tools/deploy/test_layout.py
 RINGS = ("account", "container", "object")
 SECRETS = ("root.key", "cluster.key", "hash.json", "admin.json")
 
@@ -177,6 +178,13 @@ class Layout:
             return msgspec.json.decode(data, type=CloudRecord)
         except msgspec.DecodeError as error:
             raise FormatError(f"{self.record} cannot be read: {error}", hint="restore it, or choose another --data") from error
+
+    def raised(self, record: CloudRecord) -> CloudRecord:
+        """The record says from now on that this program was here.  OSError."""
+        if record.format < FORMAT:
+            record = msgspec.structs.replace(record, format=FORMAT)
+            write_file(self.record, msgspec.json.encode(record), mode=0o644)
+        return record
 
     def make_private(self) -> None:
         """At every start: the folders that hold secrets, data and sockets are the cloud's alone."""

@@ -9,7 +9,7 @@ tools.cli.recon and tools.cli.worker (which print).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import parse_qs, quote
 
@@ -146,15 +146,9 @@ class Cloud:
         return found
 
     def _of_workers(self) -> list[str]:
-        found = []
+        found = [*self._short(), *self._failing()]
         for one in self.workers:
             facts = one.progress.facts
-            if one.state is State.FAILING:
-                found.append(f"{one.name} fails: {one.error}")
-            if facts.get("single_partitions"):
-                found.append(f"{one.name}: {facts['single_partitions']:.0f} partitions have one copy of something")
-            elif facts.get("short_partitions"):
-                found.append(f"{one.name}: {facts['short_partitions']:.0f} partitions have too few copies of something")
             if "replicator" in one.name and one.last is not None and (lag := self.now - ended_at(one)) > LAG_MAX_S:
                 found.append(f"{one.name}: its last pass ended {lag:.0f} s ago")
             if facts.get("behind_s", 0) > BEHIND_MAX_S:
@@ -162,6 +156,37 @@ class Cloud:
             if "updater" in one.name and (one.progress.left or 0) >= OWED_MAX:
                 found.append(f"{one.name}: {one.progress.left} rows are owed to listings")
         return found
+
+    def _short(self) -> list[str]:
+        """One line for all that lacks copies: each device counts what it holds.  A device that is out, or being refilled, is said
+        already, and that others miss its copies follows from it."""
+        found = []
+        absent = any(device.state == DeviceHealth.OUT.value or device.refilling is not None for device in self.devices)
+        for what, lack in (("single_partitions", "one copy"), ("short_partitions", "too few copies")):
+            counts = {one.name: one.progress.facts.get(what, 0) for one in self.workers}
+            names = [name for name, count in counts.items() if count]
+            if names and not (absent and what == "short_partitions"):
+                found.append(f"{together(names)}: {max(counts.values()):.0f} partitions have {lack} of something")
+                break
+        return found
+
+    def _failing(self) -> list[str]:
+        """One line for an error, whoever meets it."""
+        out = [f"device {device.id} is out of service" for device in self.devices if device.state == DeviceHealth.OUT.value]
+        by_error: dict[str, list[str]] = {}
+        for one in self.workers:
+            if one.state is State.FAILING and not any(said in one.error for said in out):
+                by_error.setdefault(one.error, []).append(one.name)
+        return [f"{together(names)} fail{'s' if len(names) == 1 else ''}: {error}" for error, names in by_error.items()]
+
+
+def together(names: Sequence[str]) -> str:
+    """Names of workers, each kind said once: ``object-replicator d0 d1, parts-sweeper``."""
+    kinds: dict[str, list[str]] = {}
+    for name in names:
+        kind, _, device = name.partition(" ")
+        kinds.setdefault(kind, []).append(device)
+    return ", ".join(" ".join([kind, *filter(None, devices)]) for kind, devices in kinds.items())
 
 
 def ended_at(one: WorkerState) -> float:

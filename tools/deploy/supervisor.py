@@ -182,8 +182,9 @@ async def _main(
 async def _extend(
     world: World, options: Options, layout: Layout, record: CloudRecord, say: Callable[[str], None]
 ) -> CloudRecord | RingfortError:
-    """With the policies that are new."""
+    """Raised to this program's format, with the policies that are new."""
     try:
+        record = layout.raised(record)
         new = added(record, options.policies)
         if not new:
             return record

@@ -43,7 +43,7 @@ from tools.deploy import recon
 from tools.deploy.background import start_background
 from tools.deploy.beside import Beside
 from tools.deploy.clients import Endpoints
-from tools.deploy.device_status import DEVICES_PATH, devices_handler, follow_devices
+from tools.deploy.device_status import DEVICES_PATH, devices_handler, follow_devices, unwell
 from tools.deploy.iscsi import Portal
 from tools.deploy.layout import Admin, CloudRecord, Layout, read_secret
 from tools.deploy.load import SharedSpeed
@@ -277,8 +277,7 @@ class Worker:
 
     def _checks(self, storage: StorageRoom) -> dict[str, Check]:
         async def devices() -> str:
-            unwell = {number: health for number, health in storage.devices.health().items() if health.reason}
-            return "; ".join(f"d{number} is {health.state.value}: {health.reason}" for number, health in unwell.items())
+            return unwell(storage.devices.health())
 
         return {"devices": devices}
 

@@ -27,11 +27,13 @@ from ring.wire.router import Router
 from ring.wire.server import LogLine, serve
 from ring.world.interface import UnixAddress, World
 from ring.world.real import make_world
+from storage.object.health import Health
 from tools.cli import recon as words
 from tools.cli.bars import bar, duration, percent, size
 from tools.cli.main import run
+from tools.cli.recon_json import as_dict
 from tools.cli.worker import _ended, _run, chosen
-from tools.deploy.device_status import DEVICES_PATH, DeviceState, Refilling, WorkerDevices
+from tools.deploy.device_status import DEVICES_PATH, DeviceState, Refilling, WorkerDevices, unwell
 from tools.deploy.latency import Latency, latencies
 from tools.deploy.layout import Layout
 from tools.deploy.load import SharedSpeed
@@ -144,7 +146,10 @@ async def test_processes_are_asked_and_a_pass_is_made_on_demand() -> None:
                 "worker process 2 does not answer",
             ):
                 assert line in text
-            told = json.loads(json.dumps(words.as_dict(cloud)))
+            told = json.loads(json.dumps(as_dict(cloud, tuple(words.SECTIONS))))
+            assert list(told) == list(words.SECTIONS)
+            assert told["rings"]["0"] == {"edition": 7, "object": {"version": 3, "settled": 2, "devices": {"0": 0.5}}}
+            assert list(as_dict(cloud, ("problems", "backlog"))) == ["problems", "backlog"]
             assert [one["name"] for one in told["workers"]] == ["auditor d0", "auditor d1", "sweeper"]
             assert told["processes"][2]["answers"] is False and told["devices"][0]["state"] == "in service"
             assert any("auditor d1" in line for line in words.one_by_one(cloud))
@@ -208,6 +213,34 @@ def test_what_is_wrong_is_said(cloud: Cloud, said: str) -> None:
     if said:
         assert said in problems[0]
     assert "\n".join(words.text(cloud, tuple(words.SECTIONS)))  # it can be printed
+
+
+def test_a_dead_device_is_one_line() -> None:
+    """Whatever its absence makes others say of themselves."""
+    short = Progress(facts={"short_partitions": 40})
+    gone = "Unavailable: device 3 is out of service: no label"
+    others = [
+        worker(f"{kind} d{number}", progress=short) for kind in ("object-replicator", "book-replicator") for number in range(3)
+    ]
+    others += [worker(f"object-updater d{number}", state=State.FAILING, error=gone) for number in range(3)]
+    assert cloud_of(*others, devices=(device(state="out", reason="no label"),)).problems() == ["device d3 is out: no label"]
+    filling = cloud_of(*others[:6], devices=(device(refilling=Refilling(0.25, 60.0)),))
+    assert filling.problems() == ["device d3 is being refilled, 25% is done"]
+    assert cloud_of(*others).problems() == [
+        "book-replicator d0 d1 d2, object-replicator d0 d1 d2: 40 partitions have too few copies of something",
+        f"object-updater d0 d1 d2 fail: {gone}",
+    ]
+    single = worker("object-replicator d5", progress=Progress(facts={"single_partitions": 2}))
+    assert cloud_of(*others, single, devices=(device(state="out", reason="no label"),)).problems()[1:] == [
+        "object-replicator d5: 2 partitions have one copy of something"
+    ]
+
+
+def test_health_calls_devices_as_all_else_does() -> None:
+    health = {2: Health(), 3: Health()}
+    assert unwell(health) == ""
+    health[2].missing("no label", 1.0)
+    assert unwell(health) == "d2 is out: no label"
 
 
 def test_passes_that_cannot_be_waited_for_are_an_error() -> None:
