@@ -1,14 +1,18 @@
 """Objects of erasure-coded policies: what storage.client.objects does for the others, by fragments and in two steps.
 
 Every write of such a key comes after a look, or its staging is one: when it is committed, whatever is newer on some device came at
-the same time, and the write counts as done and replaced there.  So a write is done anew, above what came first, only while nothing
-of it was committed.
+the same time, and the write counts as done and replaced there.  A write is done anew, above what came first, only when no device
+shows it or ever will (coded_writing.Round.may_stand); else what became of it is looked up, and when that does not tell, so the
+client is told.
 
 A conditional write takes a ballot, which is a timestamp: a majority promises to take nothing older of the key; then it looks, and
 what it finds is at a majority and can no longer be replaced by anything older; it evaluates its condition on that, and writes at
-the ballot.  A promise under which nothing was sent is released.  Whoever meets a promise waits for what becomes of it.
+the ballot.  Devices stage it only while they stand to their promise, and from then on they stand to it until it is known what
+became of the write (storage.object.staging).  So when enough have staged it, nothing older can come in before it, however late its
+commits come.  All of that goes by one edition of the rings: by newer ones it begins again with another ballot.  A promise under
+which nothing is shown is released.  A plain write goes above a promise that it meets, or waits when that would cost its body.
 
-Neighbours: objects (the caller), coded_reading, coded_writing, mending, books (the container).
+Neighbours: objects (the caller), coded_contents, coded_reading, coded_writing, mending, books (the container).
 """
 
 from __future__ import annotations
@@ -26,25 +30,26 @@ from ring.timestamp import OFFSET_MAX, ZERO, Timestamp
 from ring.wire.message import Piece
 from ring.world.interface import Buffer
 from storage.client.books import BookOperations
+from storage.client.coded_contents import Content, Deletion, LargeContent, SmallContent
 from storage.client.coded_reading import CodedFinding, find_coded, open_coded
-from storage.client.coded_writing import CodedBody, Round, replaced, send_coded, stage_copies
+from storage.client.coded_writing import BALLOT_OFFSET, send_coded
 from storage.client.errors import BadDigest, EntityTooLarge, NoQuorum, ObjectNotFound, PromisedAbove, Superseded
 from storage.client.expiry import expired
 from storage.client.fanout import Progress
+from storage.client.fragments import Seen
 from storage.client.interface import BodySource, NewObject, Stored
-from storage.client.large import PiecesSource
-from storage.client.mending import look, mend
+from storage.client.mending import look, mend, settle
 from storage.client.node import Debt, Kind, Node, Promised, Version, WriteReply
-from storage.client.quorum import Verdict
+from storage.client.quorum import Verdict, rank
 from storage.client.reach import Outdated, Reach, Replicas
 from storage.client.repair import Repairer
 from storage.client.shapes import meta_of, row_of, version_of
 from storage.client.writing import Send, Write, at_once, debts_of, post_one
 from storage.erasure.interface import Coding
+from storage.erasure.quorum import Leftover
 
 Check = Callable[[Version | None], None]  # what is there, if it is data; raises Conflict or NotFound when that will not do
 BALLOT_ATTEMPTS = 12
-PROMISE_S = 15.0  # for so long a promise is gone by; devices end it after a minute, and what is sent by then must be over
 
 
 class CodedObjects:
@@ -97,12 +102,12 @@ class CodedObjects:
             if new.etag and new.etag != etag:
                 raise BadDigest(f"the body's MD5 is {etag}, not {new.etag}")
             version = version_of(path, new, ZERO, len(start), etag)
-            return await self._store(policy, version, _Small(start), check, new.timestamp)
+            return await self._store(policy, version, SmallContent(start), check, new.timestamp)
         replicas = self._reach.objects(policy, path)
         large = await send_coded(self._reach, self._coding(policy), replicas, path, new, start, body)
-        async with aclosing(large):
+        async with aclosing(LargeContent(large)) as content:
             version = version_of(path, new, ZERO, large.size, large.etag)
-            return await self._store(policy, version, _Large(large), check, new.timestamp)
+            return await self._store(policy, version, content, check, new.timestamp)
 
     async def delete(self, policy: int, path: Path, check: Check | None) -> None:
         """ObjectNotFound."""
@@ -115,13 +120,14 @@ class CodedObjects:
 
         gone = Version(path, ZERO, Kind.TOMBSTONE)
         if check is not None:
-            await self._store(policy, gone, _Tombstone(), there, None)
+            await self._store_if(policy, gone, Deletion(), there)
             return
         found = await self.look(policy, path, shown=False)  # also of what cannot be read any more
         there(found.data)
         assert found.data is not None
         above = max(found.data.timestamp, found.data.metadata_timestamp or ZERO)
-        await self._write(policy, replace(gone, timestamp=self._reach.timestamps.next(above)), _Tombstone(), movable=False)
+        gone = replace(gone, timestamp=self._reach.timestamps.next(above))
+        await self._store_above(policy, gone, Deletion(), movable=True)
 
     async def post(self, policy: int, path: Path, metadata: Mapping[str, str], content_type: str) -> None:
         """ObjectNotFound."""
@@ -141,11 +147,10 @@ class CodedObjects:
             return replace(reply, newest=old.timestamp)
 
         for attempt in range(self._reach.settings.write_attempts):
-            write = Write(self._reach, replicas, old.timestamp, [None] * len(replicas.nodes), listed_at)
-            sends, promised = _noting(at_once(replicas, send))
-            if await write.run(sends, None) is Verdict.STORED:
+            write, met = Write(self._reach, replicas, old.timestamp, [None] * len(replicas.nodes), listed_at), _Met()
+            if await write.run(met.noting(at_once(replicas, send)), None) is Verdict.STORED:
                 break
-            if not promised:
+            if not met.any:
                 raise replicas.short(f"{path}: too few primaries took the metadata")
             await self._reach.step_aside(attempt)
         else:
@@ -163,63 +168,81 @@ class CodedObjects:
         return coding
 
     async def _store(
-        self, policy: int, version: Version, content: _Content, check: Check | None, timestamp: Timestamp | None
+        self, policy: int, version: Version, content: Content, check: Check | None, timestamp: Timestamp | None
     ) -> Stored:
         if check is not None:
             return await self._store_if(policy, version, content, check)
         floor = None
-        if timestamp is None and not isinstance(content, _Small):  # staging is a look, and what is small is soon staged again
+        if timestamp is None and not isinstance(content, SmallContent):  # staging is a look, and what is small is soon staged again
             found = await self.look(policy, version.path, shown=False)
             floor = found.version.timestamp if found.version is not None else None
         version = replace(version, timestamp=timestamp or self._reach.timestamps.next(floor))
+        return await self._store_above(policy, version, content, movable=timestamp is None)
+
+    async def _store_above(self, policy: int, version: Version, content: Content, *, movable: bool) -> Stored:
+        """At this timestamp, or (``movable``) above what comes first."""
         for attempt in range(self._reach.settings.write_attempts):
-            stored, newest, content = await self._write_above(policy, version, content, movable=timestamp is None)
-            if stored is not None:
-                return stored
-            version = replace(version, timestamp=self._reach.timestamps.next(newest))
+            try:
+                return await self._write(policy, version, content)
+            except _Undone as error:
+                if not movable:
+                    raise Superseded(f"{version.path}: a newer version is stored", error.above) from None
+                await content.again(self._reach, self._coding(policy), policy, version)
+                version = replace(version, timestamp=self._reach.timestamps.next(error.above))
             await self._reach.step_aside(attempt)
         raise NoQuorum(f"{version.path}: others keep writing newer versions")
 
-    async def _write_above(
-        self, policy: int, version: Version, content: _Content, *, movable: bool
-    ) -> tuple[Stored | None, Timestamp, _Content]:
-        """Stored; or what is newer, and the content to write again."""
-        try:
-            return await self._write(policy, version, content, movable=movable), ZERO, content
-        except _Superseded as error:
-            if not movable:
-                raise Superseded(f"{version.path}: a newer version is stored", error.newest) from None
-            return None, error.newest, await content.again(self._reach, self._coding(policy), policy, version)
+    async def _write(self, policy: int, version: Version, content: Content, *, promised: Replicas | None = None) -> Stored:
+        """One version, at its timestamp.  ``promised``: it is a ballot, for which a majority of these gave their promise, so it
+        is written by their rings and by no others.
 
-    async def _write(self, policy: int, version: Version, content: _Content, *, movable: bool) -> Stored:
-        """One version, at its timestamp.  _Superseded: nothing of it was committed; NoQuorum: it may stand or not."""
+        _Undone: no device shows it, or ever will: others came first.  NoQuorum: it may stand or not, or it does not and cannot."""
         path, deadline = version.path, trio.current_time() + self._reach.settings.write_timeout_s
+        patience = trio.current_time() + self._reach.settings.promise_wait_s
         attempt = 0
-        committing = False  # it may have been committed somewhere
+        may_stand = False
         while True:
-            replicas, listed_at = self._reach.objects(policy, path), self._books.listed_at(path)
+            replicas = self._reach.objects(policy, path) if promised is None else promised
+            listed_at = self._books.listed_at(path)
             debts = debts_of(row_of(version), path.parent, replicas, listed_at)
             write = Write(self._reach, replicas, version.timestamp, debts, listed_at)
-            round, sends = content.sends(self._reach, self._coding(policy), replicas, version)
-            noted, promised = _noting(sends)
-            if await write.run(noted, None) is Verdict.STORED:
+            round, sends = content.sends(self._reach, self._coding(policy), replicas, version, promised=promised is not None)
+            met = _Met()
+            if await write.run(met.noting(sends), None) is Verdict.STORED:
                 if len(write.stored) < len(replicas.nodes):
                     self._repairer.request(replicas, path)
                 return Stored(meta_of(version), write.listed)
-            if round is not None and round.verdict is Verdict.SUPERSEDED and not committing:
-                raise _Superseded(round.newest)
-            committing |= round is None or round.verdict is Verdict.STORED
-            known = "; whether it was done is not known" if committing else ""
-            short = write.refusal or replicas.short(f"{path}: too few primaries stored it{known}")
+            round.give_up()
+            may_stand |= round.may_stand
+            short = write.refusal or replicas.short(f"{path}: too few primaries stored it")
+            outdated = isinstance(short, Outdated)
+            if not may_stand:
+                above = max(round.newest, met.above)
+                waits = content.spent and round.newest <= version.timestamp and trio.current_time() < patience
+                if above > version.timestamp and not waits:
+                    raise _Undone(above)
+                if promised is not None and (outdated or met.any):
+                    raise _Undone(above, short)
             renewed = isinstance(short, Outdated) and await self._reach.renew(short.claim)
-            if not (renewed or promised) or trio.current_time() > deadline:
+            again = met.any or (renewed and promised is None)
+            if not again or trio.current_time() > deadline:
+                if may_stand:
+                    return await self._become_of(policy, version, short)
                 raise short
             attempt += 1
             await self._reach.step_aside(min(attempt, 7))
 
+    async def _become_of(self, policy: int, version: Version, short: RingfortError) -> Stored:
+        """Of what some devices may have come to show.  NoQuorum when it is not what is there."""
+        with suppress(Unavailable):
+            found = (await self.look(policy, version.path)).version
+            if found is not None and rank(found)[:3] == rank(version)[:3]:
+                return Stored(meta_of(found), False)
+        raise NoQuorum(f"{short.message}; whether it was done is not known", hint="read it, and decide by what is there")
+
     # ---- conditional writes
 
-    async def _store_if(self, policy: int, version: Version, content: _Content, check: Check) -> Stored:
+    async def _store_if(self, policy: int, version: Version, content: Content, check: Check) -> Stored:
         path = version.path
         floor = ZERO
         spent: Timestamp | None = None  # at which it was staged in vain
@@ -227,141 +250,110 @@ class CodedObjects:
             if attempt:
                 await self._reach.step_aside(min(attempt, 7))
             if spent is not None:  # takes as long as the body is large: not under a promise
-                content = await content.again(self._reach, self._coding(policy), policy, replace(version, timestamp=spent))
+                await content.again(self._reach, self._coding(policy), policy, replace(version, timestamp=spent))
                 spent = None
             found = await self.look(policy, path)  # brings what is there to a majority, which nobody can once it is promised
             check(found.data)
             known = found.version
             above = max(floor, max(known.timestamp, known.metadata_timestamp or ZERO) if known is not None else ZERO)
-            ballot = self._reach.timestamps.next(above)
-            ballot = Timestamp(ballot.ticks, max(ballot.offset, 1))  # no plain write has this timestamp
-            since = trio.current_time()
-            given, floor = await self._promise(policy, path, ballot)
-            if not given:
-                self._release(policy, path, ballot)
-                continue
-            sent = False
+            ballot = Timestamp(self._reach.timestamps.next(above).ticks, BALLOT_OFFSET)
+            replicas, given, floor = await self._promise(policy, path, ballot)
+            undone = True  # nothing is shown, or will be, at this ballot
             try:
+                if not given:
+                    continue
                 found = await self.look(policy, path)
                 check(found.data)
-                if trio.current_time() - since > PROMISE_S:
-                    continue  # it may have been ended already
-                sent = True
-                return await self._write(policy, replace(version, timestamp=ballot), content, movable=False)
-            except _Superseded as error:
-                floor, spent = max(floor, error.newest), ballot
+                if found.replicas.overlap is not replicas.overlap:
+                    continue  # by newer rings, whose primaries have promised nothing
+                undone = False
+                return await self._write(policy, replace(version, timestamp=ballot), content, promised=replicas)
+            except _Undone as error:
+                floor, undone = max(floor, error.above), True
+                spent = ballot if content.spent else None
+                if isinstance(error.short, Outdated) and not await self._reach.renew(error.short.claim):
+                    raise NoQuorum(error.short.message, hint="the devices go by newer rings, which cannot be fetched now") from None
             finally:
-                if not sent:
-                    self._release(policy, path, ballot)
+                if undone:
+                    self._release(replicas, path, ballot)
         raise NoQuorum(f"{path}: others keep writing it", hint="send it again")
 
-    async def _promise(self, policy: int, path: Path, ballot: Timestamp) -> tuple[bool, Timestamp]:
-        """Whether a majority gave it; what the next ballot has to be above."""
+    async def _promise(self, policy: int, path: Path, ballot: Timestamp) -> tuple[Replicas, bool, Timestamp]:
+        """Who was asked, and whether a majority gave it; what the next ballot has to be above.  NoQuorum."""
         replicas = self._reach.objects(policy, path)
         given = failed = 0
+        denied = False
         above = ballot
 
         async def ask(index: int, node: Node) -> Promised:
             return await node.promise(path, ballot, ())
 
         def receive(index: int, reply: Promised | RingfortError) -> Progress:
-            nonlocal given, failed, above
+            nonlocal given, failed, above, denied
             if isinstance(reply, Promised) and reply.given:
                 given |= 1 << index
             else:
                 failed |= 1 << index
-                above = max(above, reply.above) if isinstance(reply, Promised) else above
-            decided = replicas.voters.majority(given) or not replicas.voters.majority(~failed)
-            return Progress.SETTLED if decided else Progress.OPEN
+                if isinstance(reply, Promised):
+                    denied, above = True, max(above, reply.above)
+            if given | failed == replicas.voters.everybody or not replicas.voters.majority(~failed):
+                return Progress.SETTLED
+            return Progress.DECIDED if replicas.voters.majority(given) else Progress.OPEN
 
         settling = self._reach.fanout.start(replicas.nodes, ask, receive)
-        await settling.wait(self._reach.settings.write_timeout_s, 0)
-        if not replicas.voters.majority(given) and above == ballot:
-            raise replicas.short(f"{path}: too few primaries promised")
-        return replicas.voters.majority(given), above
+        await settling.wait(self._reach.settings.write_timeout_s, self._reach.settings.grace_s)
+        if not replicas.voters.majority(given) and not denied:
+            short = replicas.short(f"{path}: too few primaries promised")
+            if not (isinstance(short, Outdated) and await self._reach.renew(short.claim)):
+                raise NoQuorum(short.message)
+        return replicas, replicas.voters.majority(given), above
 
-    def _release(self, policy: int, path: Path, ballot: Timestamp) -> None:
-        """Nothing was sent at it.  What does not come through, the settler sees to."""
-        replicas = self._reach.objects(policy, path)
+    def _release(self, replicas: Replicas, path: Path, ballot: Timestamp) -> None:
+        """Nothing is shown at it.  What does not come through, the settler sees to."""
 
         async def release(index: int, node: Node) -> None:
             await node.release(path, ballot)
 
         self._reach.fanout.start(replicas.nodes, release, lambda index, reply: Progress.OPEN)
 
+    async def see_to(self, policy: int, staged: Seen) -> None:
+        """For the settler of a device that has this staged: what nobody has committed is let go of, if all primaries are there to
+        refuse it.  Unavailable."""
+        coding = self._coding(policy)
+        for _ in range(2):  # refused by all, and then dropped
+            found = await look(self._reach, coding, policy, staged.version.path)
+            if await settle(self._reach, coding, found, staged) is not Leftover.REFUSE:
+                return
 
-class _Superseded(Exception):
-    def __init__(self, newest: Timestamp) -> None:
+
+class _Undone(Exception):
+    """Nothing of a write is shown.  ``above``: what came first; ``short``: why else."""
+
+    def __init__(self, above: Timestamp, short: RingfortError | None = None) -> None:
         super().__init__()
-        self.newest = newest
+        self.above = above
+        self.short = short
 
 
-class _Content:
-    """What is to be written, at whichever timestamp."""
+class _Met:
+    """The promises that a write met: above it, or (its own timestamp) those that it counted on and that were not there."""
 
-    def sends(self, reach: Reach, coding: Coding, replicas: Replicas, version: Version) -> tuple[Round | None, Sequence[Send]]:
-        raise NotImplementedError
+    def __init__(self) -> None:
+        self.any = False
+        self.above = ZERO
 
-    async def again(self, reach: Reach, coding: Coding, policy: int, version: Version) -> _Content:
-        """The same, when what was staged of it is spent.  NoQuorum."""
-        return self
+    def noting(self, sends: Sequence[Send]) -> list[Send]:
+        def one(send: Send) -> Send:
+            async def run(node: Node, debt: Debt | None) -> WriteReply:
+                try:
+                    return await send(node, debt)
+                except PromisedAbove as error:
+                    self.any, self.above = True, max(self.above, error.ballot)
+                    raise
 
+            return run
 
-class _Small(_Content):
-    def __init__(self, data: Buffer) -> None:
-        self._data = data
-
-    def sends(self, reach: Reach, coding: Coding, replicas: Replicas, version: Version) -> tuple[Round | None, Sequence[Send]]:
-        return stage_copies(reach, coding, replicas, version, self._data)
-
-
-class _Tombstone(_Content):
-    """It has one step.  What is newer came at the same time: it counts as done there."""
-
-    def sends(self, reach: Reach, coding: Coding, replicas: Replicas, version: Version) -> tuple[Round | None, Sequence[Send]]:
-        async def send(node: Node, debt: Debt | None) -> WriteReply:
-            return replaced(version, await node.put_small(version, b"", debt))
-
-        return None, at_once(replicas, send)
-
-
-class _Large(_Content):
-    def __init__(self, large: CodedBody) -> None:
-        self._large = large
-
-    def sends(self, reach: Reach, coding: Coding, replicas: Replicas, version: Version) -> tuple[Round | None, Sequence[Send]]:
-        sends = self._large.commits(version, replicas)
-        return self._large.round, sends
-
-    async def again(self, reach: Reach, coding: Coding, policy: int, version: Version) -> _Content:
-        """The body is spent; what is staged of it gives it back."""
-        async with aclosing(self._large.again(version, ())) as readings:
-            async for pieces in readings:
-                async with aclosing(PiecesSource(pieces, version.size)) as source:
-                    replicas = reach.objects(policy, version.path)
-                    again = await send_coded(reach, coding, replicas, version.path, NewObject(), [], source)
-                if again.etag == version.etag:
-                    await self._large.aclose()
-                    return _Large(again)
-                await again.aclose()
-        raise NoQuorum(f"{version.path}: a newer version came first, and too little of this one is there", hint="send it again")
-
-
-def _noting(sends: Sequence[Send]) -> tuple[list[Send], set[int]]:
-    """The same, and the set of those that met a promise, as it fills."""
-    promised: set[int] = set()
-
-    def noting(index: int, send: Send) -> Send:
-        async def run(node: Node, debt: Debt | None) -> WriteReply:
-            try:
-                return await send(node, debt)
-            except PromisedAbove:
-                promised.add(index)
-                raise
-
-        return run
-
-    return [noting(index, send) for index, send in enumerate(sends)], promised
+        return [one(send) for send in sends]
 
 
 def _md5(data: Buffer) -> str:

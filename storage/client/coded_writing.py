@@ -21,7 +21,7 @@ from typing import cast
 
 import trio
 
-from ring.errors import DiskFault, RingfortError, Unavailable
+from ring.errors import Conflict, DiskFault, RingfortError, Unavailable
 from ring.names import Path
 from ring.service.errors import StaleRing
 from ring.service.overlap import Claim
@@ -33,11 +33,11 @@ from storage.client.coded_reading import CodedFinding, holders_of, open_coded
 from storage.client.errors import ClockAhead, PromisedAbove
 from storage.client.fragments import FragmentUpload, Seen
 from storage.client.interface import BodySource, NewObject
-from storage.client.large import LargeBody, Place, Sending, abort
+from storage.client.large import Place, Sending, abort
 from storage.client.node import Debt, Node, NodeUpload, Version, WriteReply
 from storage.client.quorum import Outcome, Reply, Verdict
 from storage.client.reach import Reach, Replicas
-from storage.client.writing import Send
+from storage.client.writing import Send, at_once
 from storage.erasure.codecs import make_codec
 from storage.erasure.fragment import Fragment
 from storage.erasure.interface import Coding
@@ -45,28 +45,37 @@ from storage.erasure.layout import Layout
 from storage.erasure.quorum import Data, FragmentWrite, Holders
 from storage.erasure.writer import Stripe, StripeWriter
 
+BALLOT_OFFSET = 2  # at least, of the timestamps of conditional writes; plain ones have none
 Stage = Callable[[Node], Awaitable[WriteReply]]
 
 
 class Round:
-    """Stage, then commit, of one version."""
+    """Stage, then commit, of one version; it knows whether any of that may have come to be shown.  ``bare``: a deletion."""
 
-    def __init__(self, reach: Reach, holders: Holders, version: Version, *, whole: bool) -> None:
-        self._write = FragmentWrite(holders, whole=whole)
+    def __init__(self, reach: Reach, holders: Holders, version: Version, *, whole: bool = False, bare: bool = False) -> None:
+        self._write = FragmentWrite(holders, whole=whole, bare=bare)
         self._version = version
         self._timeout_s = reach.settings.write_timeout_s
         self._verdict: Verdict | None = None
         self._decided = trio.Event()
-
-    @property
-    def verdict(self) -> Verdict | None:
-        """Of the staging.  Nothing was committed unless it is STORED."""
-        return self._verdict
+        self._shows = 0  # calls that may have shown it
+        self._over = False
 
     @property
     def newest(self) -> Timestamp:
         """What superseded it."""
         return self._write.newest
+
+    @property
+    def may_stand(self) -> bool:
+        """Whether any device may have come to show it; nothing more will be sent once it is ``given_up``."""
+        return self._shows > 0
+
+    def give_up(self) -> None:
+        self._over = True
+        if self._verdict is None:
+            self._verdict = Verdict.UNAVAILABLE
+            self._decided.set()
 
     def send(self, replica: int, stage: Stage, commit: Callable[[Node], Node] = lambda node: node, *, counts: bool = True) -> Send:
         """For storage.client.writing.Write.  ``commit``: which node is told to commit; ``counts``: False for a handoff in the
@@ -87,17 +96,32 @@ class Round:
             with trio.move_on_after(self._timeout_s):
                 await self._decided.wait()
             if self._verdict is None:
-                self._verdict = Verdict.UNAVAILABLE  # from here on nobody commits it
-                self._decided.set()
+                self.give_up()  # from here on nobody commits it
             if self._verdict is Verdict.SUPERSEDED:
                 return WriteReply(max(self._write.newest, staged.newest), paid=True)
             if self._verdict is not Verdict.STORED:
                 raise Unavailable(f"{self._version.path}: too few fragments are durable")
-            if staged.newest <= self._version.timestamp:
-                return replaced(self._version, await commit(node).fragments().commit(self._version, debt))
-            return replaced(self._version, staged)
+            if staged.newest > self._version.timestamp:
+                return replaced(self._version, staged)
+            return await self.show(lambda: commit(node).fragments().commit(self._version, debt))
 
         return run
+
+    async def show(self, call: Callable[[], Awaitable[WriteReply]]) -> WriteReply:
+        """The step that shows it at a device, and what the reply means."""
+        if self._over:
+            raise Unavailable(f"{self._version.path}: its writer has given it up")
+        self._shows += 1
+        try:
+            reply = await call()
+        except (StaleRing, PromisedAbove, ClockAhead, Conflict):
+            self._shows -= 1  # the device took nothing
+            raise
+        if reply.newest > self._version.timestamp:
+            self._write.newest = max(self._write.newest, reply.newest)
+            if self._write.bare or reply.never:  # what was staged might have been finished by a reconstructor, and replaced
+                self._shows -= 1
+        return replaced(self._version, reply)
 
     def _take(self, replica: int, reply: Reply) -> None:
         verdict = self._write.stage(replica, reply)
@@ -109,31 +133,55 @@ class Round:
 def replaced(version: Version, reply: WriteReply) -> WriteReply:
     """What a device's reply to the last step of a write means: also when it shows something newer the write counts as done there,
     just before that, which came at the same time.  Unavailable when one of the two is conditional, since that one was evaluated
-    without the other: then the write may have been seen before, or never."""
+    without the other: then the write may have been seen before, or never.
+
+    A plain one of the very same time, which won, is told as (ticks, 1); a ballot has a greater offset (``BALLOT_OFFSET``)."""
     if reply.newest <= version.timestamp:
         return reply
-    if version.timestamp.offset or reply.newest.offset:
+    tied = reply.newest == Timestamp(version.timestamp.ticks, 1)
+    if version.timestamp.offset or (reply.newest.offset and not tied):
         raise Unavailable(f"{version.path}: a conditional write came between")
     return WriteReply(version.timestamp, paid=True)
 
 
-# ---- small objects
+# ---- small objects, and deletions
 
 
-def stage_copies(reach: Reach, coding: Coding, replicas: Replicas, version: Version, data: Buffer) -> tuple[Round, list[Send]]:
+def stage_copies(
+    reach: Reach, coding: Coding, replicas: Replicas, version: Version, data: Buffer, *, promised: bool = False
+) -> tuple[Round, list[Send]]:
     """Per primary: a whole copy for the first m + 1, for the others a note that there is this version."""
     holders = holders_of(coding, replicas, version.path)
     write = Round(reach, holders, version, whole=True)
-
-    def stage(copy: Buffer | None) -> Stage:
-        async def run(node: Node) -> WriteReply:
-            return await node.fragments().stage(version, copy)
-
-        return run
-
     copies = holders.copies
-    sends = [write.send(replica, stage(data if copies >> replica & 1 else None)) for replica in range(len(replicas.nodes))]
-    return write, sends
+    return write, [
+        write.send(replica, _stage(version, data if copies >> replica & 1 else None, promised=promised))
+        for replica in range(len(replicas.nodes))
+    ]
+
+
+def stage_deletion(reach: Reach, coding: Coding, replicas: Replicas, version: Version) -> tuple[Round, list[Send]]:
+    """That of a conditional write."""
+    write = Round(reach, holders_of(coding, replicas, version.path), version, bare=True)
+    stage = _stage(version, None, promised=True)
+    return write, [write.send(replica, stage) for replica in range(len(replicas.nodes))]
+
+
+def bury(reach: Reach, coding: Coding, replicas: Replicas, version: Version) -> tuple[Round, list[Send]]:
+    """A plain deletion, in one step."""
+    write = Round(reach, holders_of(coding, replicas, version.path), version, bare=True)
+
+    async def send(node: Node, debt: Debt | None) -> WriteReply:
+        return await write.show(lambda: node.put_small(version, b"", debt))
+
+    return write, at_once(replicas, send)
+
+
+def _stage(version: Version, data: Buffer | None, *, promised: bool) -> Stage:
+    async def run(node: Node) -> WriteReply:
+        return await node.fragments().stage(version, data, promised=promised)
+
+    return run
 
 
 # ---- large ones
@@ -192,19 +240,26 @@ class _CodedSending(Sending):
         await self.wait_for(self.offering(lambda place: stripe.pieces[self.indexes[id(place)]]))
 
 
-class CodedBody(LargeBody):
-    """A body whose fragments lie, not staged yet, on the devices that kept up."""
+class CodedBody:
+    """A body whose fragments lie, not staged yet, on the devices that kept up.  ``aclose`` forgets what was not staged."""
 
     def __init__(self, reach: Reach, sending: _CodedSending, path: Path) -> None:
-        super().__init__(reach, sending.places, sending.size, sending.digest.hexdigest(), reach.settings.pack_cut_bytes)
+        self.size = sending.size
+        self.etag = sending.digest.hexdigest()
+        self._reach = reach
+        self._places = sending.places
         self._coding = sending.coding
         self._writer = sending.writer
         self._path = path
         self._policy = sending.policy
-        self.round: Round | None = None  # the last one
         self._coded = [_CodedPlace(place, sending.indexes[id(place)]) for place in sending.places]
 
-    def commits(self, version: Version, replicas: Replicas) -> list[Send]:
+    @property
+    def spent(self) -> bool:
+        """Some of it is staged, and cannot be staged as another version."""
+        return any(one.staged for one in self._coded)
+
+    def steps(self, version: Version, replicas: Replicas, *, promised: bool) -> tuple[Round, list[Send]]:
         """Per primary, by the rings of ``replicas``: stage its fragment and commit it.  A primary that newer rings name has none
         yet: the reconstructor makes it."""
         places = {one.place.node.device.id: one for one in self._coded}
@@ -214,7 +269,7 @@ class CodedBody(LargeBody):
             places[node.device.id].index if node.device.id in places else index
             for node, index in zip(replicas.nodes, holders.indexes, strict=True)
         ]
-        write = self.round = Round(self._reach, replace(holders, indexes=tuple(indexes)), version, whole=False)
+        write = Round(self._reach, replace(holders, indexes=tuple(indexes)), version)
         fragments = self._writer.fragments(replicas.overlap.ring.hasher.hash(self._path), version.timestamp, version.etag)
         sends: list[Send] = []
         for replica, node in enumerate(replicas.nodes):
@@ -223,12 +278,15 @@ class CodedBody(LargeBody):
                 sends.append(write.send(replica, _has_none))
                 continue
             on_primary = one.place.on_primary
-            stage = partial(one.stage, version, fragments[one.index], claim)
+            stage = partial(one.stage, version, fragments[one.index], claim, promised and on_primary)
             send = write.send(replica, stage, one.holder, counts=on_primary)
             sends.append(send if on_primary else _for_a_handoff(send))
-        return sends
+        return write, sends
 
-    async def again(self, version: Version, stored: Sequence[Node]) -> AsyncGenerator[AsyncIterator[Piece], None]:
+    async def aclose(self) -> None:
+        await abort(self._places)
+
+    async def again(self, version: Version) -> AsyncGenerator[AsyncIterator[Piece], None]:
         """From what is staged."""
         replicas = self._reach.objects(self._policy, version.path)
         index_of = {node.device.id: replica for replica, node in enumerate(replicas.nodes)}
@@ -259,7 +317,7 @@ class _CodedPlace:
         """Who is told to commit."""
         return node if self.place.on_primary else self.place.holder
 
-    async def stage(self, version: Version, fragment: Fragment, claim: Claim | None, node: Node) -> WriteReply:
+    async def stage(self, version: Version, fragment: Fragment, claim: Claim | None, promised: bool, node: Node) -> WriteReply:
         if self._reply is not None and self._reply[0] == version:
             return self._reply[1]
         upload = cast(FragmentUpload | None, self.place.take_upload())
@@ -268,7 +326,7 @@ class _CodedPlace:
         upload.claim = claim if self.place.on_primary else None
         ended = True
         try:
-            reply = await upload.stage(version, fragment)
+            reply = await upload.stage(version, fragment, promised=promised)
             self._reply = version, reply
             self.staged = True
             return reply

@@ -62,7 +62,8 @@ class NoQuorum(Unavailable):
 
 class PromisedAbove(Unavailable):
     """The device has promised a conditional write to take nothing of the name that is older than ``ballot``.  It did not take what
-    was sent, which says nothing of what it holds: whoever brought a copy keeps it and comes again."""
+    was sent, which says nothing of what it holds: whoever brought a copy keeps it and comes again.  To a conditional write,
+    with its own timestamp as ``ballot``: the promise that it was given does not stand at this device (any more)."""
 
     def __init__(self, message: str, ballot: Timestamp) -> None:
         super().__init__(message)

@@ -57,9 +57,10 @@ class FragmentUpload(Protocol):
 
     async def write(self, data: Buffer) -> None: ...
 
-    async def stage(self, version: Version, fragment: Fragment, *, seen: bool = False) -> WriteReply:
+    async def stage(self, version: Version, fragment: Fragment, *, seen: bool = False, promised: bool = False) -> WriteReply:
         """Durable, and not shown, when it returns.  ``newest`` is above the version's when something newer is shown: it can not be
-        committed then, but it can be read.  BadInput when the bytes are not those that the fragment describes."""
+        committed then, but it can be read.  ``promised``: as of ``FragmentNode.stage``.  BadInput when the bytes are not those that
+        the fragment describes."""
 
     async def abort(self) -> None:
         """Forget it.  Also right after an error or a stage (then it does nothing)."""
@@ -74,9 +75,11 @@ class FragmentNode(Protocol):
     async def begin(self, path: Path, size: int, piece_bytes: int) -> FragmentUpload:
         """A fragment of ``size`` bytes, with a checksum for each piece of that many.  ``size`` 0: not known yet."""
 
-    async def stage(self, version: Version, data: Buffer | None, *, seen: bool = False) -> WriteReply:
-        """A whole copy, or (None) the note that there is this version; as ``FragmentUpload.stage``, but nothing is staged below
-        what is shown."""
+    async def stage(self, version: Version, data: Buffer | None, *, seen: bool = False, promised: bool = False) -> WriteReply:
+        """A whole copy, or (None) the note that there is this version, or a tombstone; as ``FragmentUpload.stage``, but nothing is
+        staged below what is shown.  ``promised``: it is a conditional write's, whose ballot is its timestamp.  It is staged only
+        while that promise stands (else PromisedAbove with this timestamp), and while it is, the promise is ended by nobody but its
+        writer.  A peer before 1.4 knows nothing of this, and takes no tombstone."""
 
     async def commit(self, version: Version, debt: Debt | None, *, seen: bool = False) -> WriteReply:
         """Show what is staged of a version (its path, timestamp and ETag tell which).  ``seen``: it was seen committed elsewhere,
@@ -106,7 +109,7 @@ class FragmentEngine(Protocol):
 
     async def begin(self, path: Path, size: int, piece_bytes: int) -> StagedUpload: ...
 
-    async def stage(self, version: Version, data: Buffer | None, *, seen: bool = False) -> WriteReply: ...
+    async def stage(self, version: Version, data: Buffer | None, *, seen: bool = False, promised: bool = False) -> WriteReply: ...
 
     async def commit(self, version: Version, debt: Debt | None, *, seen: bool = False) -> WriteReply: ...
 
@@ -122,7 +125,7 @@ class FragmentEngine(Protocol):
 class StagedUpload(Protocol):
     async def write(self, data: Buffer) -> None: ...
 
-    async def stage(self, version: Version, fragment: Fragment, *, seen: bool = False) -> WriteReply: ...
+    async def stage(self, version: Version, fragment: Fragment, *, seen: bool = False, promised: bool = False) -> WriteReply: ...
 
     async def abort(self) -> None: ...
 
@@ -149,9 +152,9 @@ class LocalFragments:
     async def begin(self, path: Path, size: int, piece_bytes: int) -> FragmentUpload:
         return _LocalUpload(self._node, await _told(self._node, self._engine.begin(path, size, piece_bytes)))
 
-    async def stage(self, version: Version, data: Buffer | None, *, seen: bool = False) -> WriteReply:
+    async def stage(self, version: Version, data: Buffer | None, *, seen: bool = False, promised: bool = False) -> WriteReply:
         _may(self._node, version.path, seen=seen)
-        return await _writing(self._node, lambda: self._engine.stage(version, data, seen=seen))
+        return await _writing(self._node, lambda: self._engine.stage(version, data, seen=seen, promised=promised))
 
     async def commit(self, version: Version, debt: Debt | None, *, seen: bool = False) -> WriteReply:
         _may(self._node, version.path, seen=seen)
@@ -180,10 +183,10 @@ class _LocalUpload:
     async def write(self, data: Buffer) -> None:
         await _told(self._node, self._upload.write(data))
 
-    async def stage(self, version: Version, fragment: Fragment, *, seen: bool = False) -> WriteReply:
+    async def stage(self, version: Version, fragment: Fragment, *, seen: bool = False, promised: bool = False) -> WriteReply:
         node = self._node.under(self.claim)
         _may(node, version.path, seen=seen)
-        return await _writing(node, lambda: self._upload.stage(version, fragment, seen=seen))
+        return await _writing(node, lambda: self._upload.stage(version, fragment, seen=seen, promised=promised))
 
     async def abort(self) -> None:
         await self._upload.abort()

@@ -335,9 +335,9 @@ class RemoteUpload:
     async def commit(self, version: Version, debt: Debt | None) -> WriteReply:
         return await self._end(wire.Commit(version, debt, self._edition))
 
-    async def stage(self, version: Version, fragment: Fragment, *, seen: bool = False) -> WriteReply:
+    async def stage(self, version: Version, fragment: Fragment, *, seen: bool = False, promised: bool = False) -> WriteReply:
         """Of storage.client.fragments.FragmentUpload."""
-        return await self._end(wire.Commit(version, None, self._edition, encode_fragment(fragment), seen))
+        return await self._end(wire.Commit(version, None, self._edition, encode_fragment(fragment), seen, promised))
 
     @property
     def _edition(self) -> int:

@@ -42,7 +42,7 @@ from storage.client.interface import Row
 from storage.client.node import BookHeader, BookState, Debt, LeafDigests, Promised, Version, WriteReply
 
 MAGIC = "ringfort-node"
-MAJOR, MINOR = 1, 3
+MAJOR, MINOR = 1, 4
 NONCE_BYTES = 32
 HEAD = struct.Struct(">IBI")
 HANDSHAKE_BYTES_MAX = 4096
@@ -310,7 +310,9 @@ _SINCE_MINOR: Mapping[type, int] = {Digests: 1, Leaf: 1, EditionFile: 2, RingPar
 
 def minor_of(question: Question) -> int:
     """The least minor version that a peer must speak to be asked this: an older one would answer something else."""
-    return 3 if isinstance(question, fragment_messages.MESSAGES) else _SINCE_MINOR.get(type(question), 0)
+    if isinstance(question, fragment_messages.MESSAGES):
+        return fragment_messages.minor_of(question)
+    return _SINCE_MINOR.get(type(question), 0)
 
 
 def minor_of_policy(policy: int) -> int:
@@ -390,6 +392,7 @@ class Commit(msgspec.Struct, frozen=True):
     edition: int = 0
     fragment: bytes = b""  # since 1.3: its description, when one is to be staged; what was ``seen`` ignores refusals
     seen: bool = False
+    promised: bool = False  # since 1.4, of a fragment: see storage.client.fragments
 
 
 # ---- codec

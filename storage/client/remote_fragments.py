@@ -37,8 +37,9 @@ class RemoteFragments:
     async def begin(self, path: Path, size: int, piece_bytes: int) -> FragmentUpload:
         return await self._node.begin_body(wire.PutBody(self.device.id, path, size, self._node.policy, piece_bytes))
 
-    async def stage(self, version: Version, data: Buffer | None, *, seen: bool = False) -> WriteReply:
-        return await self._node.ask(messages.Stage(version, None if data is None else bytes(data), seen), wire.WRITE_REPLY)
+    async def stage(self, version: Version, data: Buffer | None, *, seen: bool = False, promised: bool = False) -> WriteReply:
+        question = messages.Stage(version, None if data is None else bytes(data), seen, promised)
+        return await self._node.ask(question, wire.WRITE_REPLY)
 
     async def commit(self, version: Version, debt: Debt | None, *, seen: bool = False) -> WriteReply:
         return await self._node.ask(messages.CommitStaged(version, debt, seen), wire.WRITE_REPLY)

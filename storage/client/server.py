@@ -200,15 +200,16 @@ async def _end(upload: NodeUpload | FragmentUpload, commit: wire.Commit) -> Writ
         raise BadInput("a fragment is staged, and an object is committed")
     if stage is None:
         return await cast(NodeUpload, upload).commit(commit.version, commit.debt)
-    return await cast(FragmentUpload, upload).stage(commit.version, decode_fragment(commit.fragment), seen=commit.seen)
+    fragment = decode_fragment(commit.fragment)
+    return await cast(FragmentUpload, upload).stage(commit.version, fragment, seen=commit.seen, promised=commit.promised)
 
 
 async def _fragments(node: FragmentNode, question: fragment_messages.Message) -> object:
     match question:
         case fragment_messages.Sightings(path):
             return list(await node.sightings(path))
-        case fragment_messages.Stage(version, data, seen):
-            return await node.stage(version, data, seen=seen)
+        case fragment_messages.Stage(version, data, seen, promised):
+            return await node.stage(version, data, seen=seen, promised=promised)
         case fragment_messages.CommitStaged(version, debt, seen):
             return await node.commit(version, debt, seen=seen)
         case fragment_messages.Refuse(version):

@@ -63,8 +63,10 @@ class Holders:
         """How many different fragments these (bits) have."""
         return len({index for replica, index in enumerate(self.indexes) if replicas >> replica & 1})
 
-    def durable(self, replicas: int, *, whole: bool = False) -> bool:
-        """Whether what these have staged is enough to commit, and a majority could."""
+    def durable(self, replicas: int, *, whole: bool = False, bare: bool = False) -> bool:
+        """Whether what these have staged is enough to commit, and a majority could.  ``bare``: a deletion, which has no data."""
+        if bare:
+            return self.voters.majority(replicas)
         if whole:
             enough = self.distinct(replicas & self.copies) >= durable_fragments(1, self.coding.m)
             return enough and self.voters.majority(replicas)
@@ -87,6 +89,7 @@ class FragmentWrite:
 
     holders: Holders
     whole: bool = False
+    bare: bool = False
     staged: int = 0  # bits of replicas, as in Voters
     committed: int = 0
     failed: int = 0  # to stage or to commit
@@ -99,9 +102,9 @@ class FragmentWrite:
             self.staged |= 1 << replica
         if self.superseded:
             return Verdict.SUPERSEDED
-        if self.holders.durable(self.staged, whole=self.whole):
+        if self.holders.durable(self.staged, whole=self.whole, bare=self.bare):
             return Verdict.STORED
-        if not self.holders.durable(self.holders.voters.everybody & ~self.failed, whole=self.whole):
+        if not self.holders.durable(self.holders.voters.everybody & ~self.failed, whole=self.whole, bare=self.bare):
             return Verdict.UNAVAILABLE
         return None
 
@@ -119,7 +122,7 @@ class FragmentWrite:
     @property
     def to_commit(self) -> list[int]:
         """Replicas to be told to commit that have not answered to it.  Empty while what is staged is too little."""
-        if not self.holders.durable(self.staged, whole=self.whole):
+        if not self.holders.durable(self.staged, whole=self.whole, bare=self.bare):
             return []
         waiting = self.staged & ~self.committed & ~self.failed
         return [replica for replica in range(self.holders.voters.count) if waiting >> replica & 1]

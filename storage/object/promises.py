@@ -67,10 +67,10 @@ class Promises:
     def full(self, name_hash: bytes) -> bool:
         return len(self._open.get(name_hash, ())) >= OPEN_MAX
 
-    def before(self, ballot: Timestamp, limit: int) -> list[tuple[Path, Timestamp]]:
-        """Names with an open promise at or before ``ballot``, and the least one: the oldest first."""
-        found = [(promises[0].at, promises[0]) for promises in self._open.values() if promises[0].at <= ballot]
-        return [(Path(*promise.path), at) for at, promise in sorted(found, key=_age)[:limit]]
+    def all(self) -> list[tuple[Path, Timestamp]]:
+        """Names and ballots of the open ones, the least ballot first."""
+        found = [(promise.at, promise.path) for promises in self._open.values() for promise in promises]
+        return [(Path(*path), at) for at, path in sorted(found)]
 
     # ---- what lands; each returns the promises that were opened or closed by it
 
@@ -146,7 +146,3 @@ class Promises:
 
 def _ballot(promise: Promise) -> bytes:
     return promise.ballot
-
-
-def _age(found: tuple[Timestamp, Promise]) -> tuple[Timestamp, tuple[str, str, str]]:
-    return found[0], found[1].path

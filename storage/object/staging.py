@@ -5,12 +5,16 @@ version, which says all again that the staged one said; the merge rule of the in
 name take turns, and each is durable before the next one looks: so a version that was refused is never committed by its writer,
 whatever a replay of the log sees later.  Whoever waits for a step may go away; the step runs to its end.
 
+What a conditional write stages is taken only where its promise stands, and while it lies here nothing ends that promise but who
+was given it: so whatever becomes of clocks and of frozen writers, nothing older comes in before it is known what became of it.
+
 Neighbours: store.py (whose device it is), staged.py (what is staged), upload.py and files.py (fragments are files).
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -22,6 +26,7 @@ from ring.timestamp import Timestamp
 from ring.wire.message import Piece
 from ring.world.interface import Buffer
 from storage.client.bodies import OnePiece
+from storage.client.errors import PromisedAbove
 from storage.client.fragments import Seen
 from storage.client.node import Debt, Kind, Version, WriteReply
 from storage.erasure.fragment import Fragment, decode_fragment, encode_fragment
@@ -72,6 +77,11 @@ class Staging:
         elif held is not None:
             version = await self._store.reader.describe(held, path)
             found.append(Seen(version, True, _DATA.get(held.entry.kind, Data.NONE), held.entry.index))
+        return found + await self.staged(path)
+
+    async def staged(self, path: Path) -> list[Seen]:
+        """What is staged or refused of a name."""
+        name_hash, found = self._store.hash(path), list[Seen]()
         if name_hash in self._store.index.staged:
             for key, _ in self._store.index.staged.of(name_hash):
                 found += await self._staged(key)
@@ -92,7 +102,8 @@ class Staging:
             record = await self._record(key, staged)
         except DiskFault:
             return []  # what cannot be read is not there
-        version = version_of(Kind.OBJECT, record.timestamp, record.info)
+        kind = Kind.OBJECT if record.info.etag else Kind.TOMBSTONE
+        version = version_of(kind, record.timestamp, record.info)
         data = _DATA.get(staged.kind, Data.NONE)
         return [Seen(version, False, data, staged.index, staged.refused is not None)]
 
@@ -112,22 +123,22 @@ class Staging:
             raise disk_fault(store.device.device_id, "begin a fragment's file", error) from error
         return FragmentFile(self, store, path, name_hash, writer, sized=bool(size))
 
-    async def stage(self, version: Version, data: Buffer | None, *, seen: bool = False) -> WriteReply:
-        if version.kind is not Kind.OBJECT or (data is not None and len(data) != version.size):
+    async def stage(self, version: Version, data: Buffer | None, *, seen: bool = False, promised: bool = False) -> WriteReply:
+        if data is not None and (version.kind is not Kind.OBJECT or len(data) != version.size):
             raise BadInput("a whole copy of an object has as many bytes as it says")
         self._store.device.admit(len(data or b""))
         kind = RecordKind.STAGED_NOTE if data is None else RecordKind.STAGED_COPY
         record = Record(kind, self._store.hash(version.path), version.timestamp, info_of(version, None), data or b"")
         async with self.turn(record.hash):
-            superseded = self.admit(record.hash, version, seen=seen)
+            superseded = self.admit(record.hash, version, seen=seen, promised=promised)
             if superseded is None:
                 await self._write(record)
         return superseded or WriteReply(version.timestamp, paid=True)
 
-    def admit(self, name_hash: bytes, version: Version, *, seen: bool) -> WriteReply | None:
+    def admit(self, name_hash: bytes, version: Version, *, seen: bool, promised: bool = False) -> WriteReply | None:
         """Whether a version may be staged or committed now: None, or the answer when something newer is shown.  Conflict when it
-        was refused; PromisedAbove."""
-        rank = version.timestamp, False, version.etag
+        was refused; PromisedAbove, with the version's own timestamp when that was ``promised`` and is so no more."""
+        rank = _rank(version)
         held = self._store.newest(name_hash, writing=True)
         if held is not None and held.rank > rank:
             return WriteReply(held.above(rank), paid=True)
@@ -138,6 +149,9 @@ class Staging:
         if staged is not None and staged.refused is not None and not seen:
             raise Conflict(f"{version.path}: this version was refused")
         self._store.admission.check(name_hash, version.timestamp)
+        shown = held is not None and held.rank == rank
+        if promised and not shown and not self._store.index.promises.stands(name_hash, version.timestamp):
+            raise PromisedAbove(f"{version.path}: the promise for {version.timestamp} does not stand here", version.timestamp)
         return None
 
     async def commit(self, version: Version, debt: Debt | None, *, seen: bool = False) -> WriteReply:
@@ -145,22 +159,24 @@ class Staging:
         key = key_of(name_hash, version.timestamp, version.etag)
         async with self.turn(name_hash):
             while True:
+                staged = self._store.index.staged.get(key)
+                there = staged is not None and staged.place is not None
+                held = self._store.newest(name_hash, writing=True)
+                if held is not None and held.rank == _rank(version) and not there:
+                    return WriteReply(version.timestamp, paid=debt is None or not self._store.index.owes(held.key))
                 superseded = self.admit(name_hash, version, seen=seen)
                 if superseded is not None:
-                    return superseded
-                staged = self._store.index.staged.get(key)
-                if staged is None or staged.place is None:
-                    held = self._store.newest(name_hash, writing=True)
-                    if held is None or (held.timestamp, held.entry.etag) != (version.timestamp, version.etag):
-                        raise Conflict(f"{version.path}: nothing of this version is staged")
-                    return WriteReply(version.timestamp, paid=debt is None or not self._store.index.owes(held.key))
+                    return replace(superseded, never=there)  # a commit would have ended what is staged
+                if staged is None or not there:
+                    raise Conflict(f"{version.path}: nothing of this version is staged")
                 old = await self._record(key, staged)
                 now = self._store.index.staged.get(key)
                 if now is not None and now.serial == staged.serial and self.admit(name_hash, version, seen=seen) is None:
                     break
             info = await self._with_metadata(name_hash, old)
             info = msgspec.structs.replace(info, debt=None if debt is None else debt_info(debt))
-            record = Record(_SHOWN_AS[staged.kind], name_hash, version.timestamp, info, old.data, old.zstd)
+            kind = _SHOWN_AS[staged.kind] if version.kind is Kind.OBJECT else RecordKind.TOMBSTONE
+            record = Record(kind, name_hash, version.timestamp, info, old.data, old.zstd)
             with trio.CancelScope(shield=True):
                 landed = await self._store.packs.submit(record).wait()
         return WriteReply(landed.newest, paid=debt is None or not landed.taken)
@@ -177,7 +193,7 @@ class Staging:
 
     async def refuse(self, version: Version) -> None:
         name_hash = self._store.hash(version.path)
-        rank = version.timestamp, False, version.etag
+        rank = _rank(version)
         async with self.turn(name_hash):
             held = self._store.newest(name_hash, writing=True)
             staged = self._store.index.staged.get(key_of(name_hash, version.timestamp, version.etag))
@@ -192,18 +208,22 @@ class Staging:
             held, staged = self._store.newest(name_hash, writing=True), self._store.index.staged.get(key)
             if staged is None:
                 return
-            shown = held is not None and held.rank > (version.timestamp, False, version.etag)
+            shown = held is not None and held.rank > _rank(version)
             if staged.refused is None and not shown:
                 raise Conflict(f"{version.path}: this version may still be committed")
             info = Info(("", "", ""), etag=version.etag)
             await self._write(Record(RecordKind.UNSTAGED, name_hash, version.timestamp, info))
 
-    async def release_old(self, path: Path, before: Timestamp) -> None:
-        """Promises of a name that nobody comes back for: the write that they were given to is over, and what it left staged is
-        refused in time (storage.client.mending)."""
-        promises = self._store.index.promises
-        while (at := next((at for name, at in promises.before(before, len(promises)) if name == path), None)) is not None:
-            await self._store.release(path, at)
+    async def end_promise(self, path: Path, ballot: Timestamp) -> bool:
+        """Of a write that nobody comes back for.  False: what it has staged here may yet be committed, and the promise stands."""
+        name_hash = self._store.hash(path)
+        async with self.turn(name_hash):
+            of_it = (staged for key, staged in self._store.index.staged.of(name_hash) if timestamp_in(key) == ballot)
+            if any(staged.place is not None for staged in of_it):
+                return False
+            with trio.CancelScope(shield=True):
+                await self._store.release(path, ballot)
+        return True
 
     def turn(self, name_hash: bytes) -> trio.Lock:
         return self._locks[name_hash[-1]]
@@ -284,6 +304,10 @@ class Staging:
         return found if found is not None else await self._store.segments.read(place, place.length)
 
 
+def _rank(version: Version) -> tuple[Timestamp, bool, str]:
+    return version.timestamp, version.kind is Kind.TOMBSTONE, version.etag
+
+
 class _Where:
     """Whether a version is shown (``held``) or staged."""
 
@@ -311,7 +335,7 @@ class FragmentFile(FileUpload):
         super().__init__(store, path, name_hash, writer, sized=sized)
         self._staging = staging
 
-    async def stage(self, version: Version, fragment: Fragment, *, seen: bool = False) -> WriteReply:
+    async def stage(self, version: Version, fragment: Fragment, *, seen: bool = False, promised: bool = False) -> WriteReply:
         self._check()
         origin = fragment.origin
         same = (origin.hash, origin.timestamp, origin.etag, origin.size)
@@ -319,11 +343,12 @@ class FragmentFile(FileUpload):
             raise BadInput("the fragment is of another version than it is staged for")
         if self._writer.size != origin.layout.fragment_bytes or self._writer.checksums != fragment.crcs:
             raise BadInput("the bytes that came are not those of the fragment")
-        self._staging.admit(self._hash, version, seen=seen)  # what is refused here is as it was, and may be staged later
+        # What is refused here is as it was, and may be staged later.
+        self._staging.admit(self._hash, version, seen=seen, promised=promised)
         self._committing = True
         try:
             async with self._staging.turn(self._hash):
-                superseded = self._staging.admit(self._hash, version, seen=seen)
+                superseded = self._staging.admit(self._hash, version, seen=seen, promised=promised)
                 with trio.CancelScope(shield=True):  # also what is superseded: it may be all that its writer has left of it
                     await self._commit(version, None, RecordKind.STAGED_FILE, encode_fragment(fragment))
         finally:

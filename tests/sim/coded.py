@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from ring.daemon.worker import Worker
 from ring.device import Device
-from ring.names import Path, Span
+from ring.names import Span
 from ring.placement import Ring
 from ring.policy import Policies, Policy
 from ring.service.keeper import Keeper
@@ -28,7 +28,7 @@ from storage.object.device import OpenDevice
 from storage.object.entry import Held
 from storage.object.policy_device import open_policy
 from storage.object.record import RecordKind
-from storage.object.settler import Settler
+from storage.object.settler import Settler, end_coded
 from storage.object.store import ObjectStore
 from storage.object.updater import ObjectUpdater
 from storage.sync.moving import Watcher
@@ -81,10 +81,7 @@ def workers_of(
     coding = options.coded
     assert coding is not None
 
-    async def settle(path: Path) -> None:
-        await facade.coded.look(POLICY, path)
-        await store.staging.release_old(path, Timestamp.at(max(0.0, world.clock.now() - promise_s)))
-
+    settle = partial(end_coded, facade.coded, store, POLICY)
     reconstructor = options.reconstructor(
         world,
         device,
@@ -99,7 +96,7 @@ def workers_of(
         watcher=watcher,
     )
     updater = ObjectUpdater(world, store, partial(overlap, "container"), nodes)
-    settler = Settler(world, store, partial(overlap, RING), settle, interval_s=3.0, age_s=promise_s, turn_s=4.0)
+    settler = Settler(store, partial(overlap, RING), settle, interval_s=3.0, age_s=promise_s, turn_s=4.0)
     compactor = options.compactor(world, store, interval_s=COMPACT_EVERY_S, grace_s=1.0, headroom_bytes=segment_bytes)
     for worker in (reconstructor, updater, settler, compactor):
         worker.name = worker.name.replace("object", RING, 1)

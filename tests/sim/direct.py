@@ -235,9 +235,11 @@ class _DirectFragments:
         upload = await self._node._call(lambda node: node.fragments().begin(path, size, piece_bytes))
         return _DirectUpload(self._node, upload)
 
-    async def stage(self, version: Version, data: Buffer | None, *, seen: bool = False) -> WriteReply:
+    async def stage(self, version: Version, data: Buffer | None, *, seen: bool = False, promised: bool = False) -> WriteReply:
         copy = None if data is None else bytes(data)
-        return await self._node._call(lambda node: node.fragments().stage(version, copy, seen=seen), repeatable=True)
+        return await self._node._call(
+            lambda node: node.fragments().stage(version, copy, seen=seen, promised=promised), repeatable=True
+        )
 
     async def commit(self, version: Version, debt: Debt | None, *, seen: bool = False) -> WriteReply:
         return await self._node._call(lambda node: node.fragments().commit(version, debt, seen=seen), repeatable=True)
@@ -279,12 +281,12 @@ class _DirectUpload:
 
         return await self._end(commit)
 
-    async def stage(self, version: Version, fragment: Fragment, *, seen: bool = False) -> WriteReply:
+    async def stage(self, version: Version, fragment: Fragment, *, seen: bool = False, promised: bool = False) -> WriteReply:
         edition = self.claim.edition if self.claim is not None else 0
 
         async def stage() -> WriteReply:
             self._upload.claim = Claim(edition)
-            return await cast(FragmentUpload, self._upload).stage(version, fragment, seen=seen)
+            return await cast(FragmentUpload, self._upload).stage(version, fragment, seen=seen, promised=promised)
 
         return await self._end(stage)
 

@@ -23,6 +23,7 @@ from ring.names import Path
 from ring.service.agent import Confirmations
 from ring.service.keeper import Keeper
 from ring.service.overlap import Overlap
+from ring.timestamp import Timestamp
 from ring.world.interface import World
 from storage.client.local import LocalNode
 from storage.client.node import Node
@@ -163,7 +164,7 @@ class Serving:
         workers: list[Worker] = [
             replicator,
             ObjectUpdater(world, store, lambda: overlap("container"), nodes),
-            Settler(world, store, lambda: overlap("object"), self._settle, interval_s=3.0, age_s=SETTLE_AFTER_S, turn_s=4.0),
+            Settler(store, lambda: overlap("object"), self._settle, interval_s=3.0, age_s=SETTLE_AFTER_S, turn_s=4.0),
             book_replicator,
             options.container_updater(device, books, lambda: overlap("account"), nodes),
             options.compactor(world, store, interval_s=COMPACT_EVERY_S, grace_s=1.0, headroom_bytes=SEGMENT_BYTES),
@@ -221,7 +222,7 @@ class Serving:
         }
         return named.get(number)
 
-    async def _settle(self, path: Path) -> None:
+    async def _settle(self, path: Path, ballot: Timestamp) -> None:
         facade = self._member.facade
         if facade is None:
             raise Unavailable(f"{self._member.name} is down")

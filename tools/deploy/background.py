@@ -20,6 +20,7 @@ from ring.names import Path
 from ring.policy import Consistency, Policy
 from ring.service.keeper import Keeper
 from ring.service.overlap import Overlap
+from ring.timestamp import Timestamp
 from ring.world.interface import World, Write
 from storage.account.reaper import Reaper
 from storage.client.node import Node
@@ -38,7 +39,7 @@ from storage.object.reclaimer import ObjectReclaimer
 from storage.object.reconstructor import Reconstructor
 from storage.object.refill import Refiller
 from storage.object.replicator import ObjectReplicator
-from storage.object.settler import Settler, release_old
+from storage.object.settler import Settle, Settler, end_coded, end_promise
 from storage.object.state import STATE
 from storage.object.store import ObjectStore
 from storage.object.updater import ObjectUpdater
@@ -132,10 +133,8 @@ def _device(keeper: Keeper, device_id: int) -> Device | None:
     return devices_named(list(keeper.overlaps.values())).get(device_id)
 
 
-async def _settle_coded(world: World, storage: StorageRoom, store: ObjectStore, policy: int, path: Path) -> None:
-    """What was committed by the write that a promise was given to is brought to a majority first, which ends the promise too."""
-    await storage.client.coded.look(policy, path)
-    await release_old(world.clock, store, path)
+async def _settle(storage: StorageRoom, policy: int, path: Path, ballot: Timestamp) -> None:
+    await storage.client.settle_object(policy, path)
 
 
 def _of_device(world: World, storage: StorageRoom, own: OwnDevice, rates: Background) -> list[tuple[Worker, Pacing]]:
@@ -192,12 +191,12 @@ def _of_device(world: World, storage: StorageRoom, own: OwnDevice, rates: Backgr
             reclaimer = ObjectReclaimer(world.clock, device, store, ring, of_one, proposal, clear=clear)
             reclaimer.name = reclaimer.name.replace("object", policy.ring_name, 1)
             reclaiming.append((reclaimer, repair()))
-        settle = partial(storage.client.settle_object, policy.index)
+        settle: Settle = partial(_settle, storage, policy.index)
         if policy.coded:
-            settle = partial(_settle_coded, world, storage, store, policy.index)
+            settle = partial(end_coded, storage.client.coded, store, policy.index)
         elif policy.consistency is Consistency.AVAILABLE:
-            settle = partial(release_old, world.clock, store)
-        settler = Settler(world, store, ring, settle)
+            settle = partial(end_promise, store)
+        settler = Settler(store, ring, settle)
         for worker in (mover, auditor, compactor, expirer, updater, settler):
             worker.name = worker.name.replace("object", policy.ring_name, 1)
         return [

@@ -40,9 +40,9 @@ class StagesAnywhere:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._node, name)
 
-    async def stage(self, version: Version, data: Buffer | None, *, seen: bool = False) -> WriteReply:
+    async def stage(self, version: Version, data: Buffer | None, *, seen: bool = False, promised: bool = False) -> WriteReply:
         try:
-            return await self._node.stage(version, data, seen=seen)
+            return await self._node.stage(version, data, seen=seen, promised=promised)
         except Unavailable:
             return WriteReply(version.timestamp, paid=True)
 
@@ -59,7 +59,7 @@ class Nowhere:
     async def write(self, data: Buffer) -> None:
         return
 
-    async def stage(self, version: Version, fragment: Fragment, *, seen: bool = False) -> WriteReply:
+    async def stage(self, version: Version, fragment: Fragment, *, seen: bool = False, promised: bool = False) -> WriteReply:
         return WriteReply(version.timestamp, paid=True)
 
     async def abort(self) -> None:

@@ -263,11 +263,11 @@ class _DistantFragment:
         self._line._first.rule("write")
         await self._upload.write(data)
 
-    async def stage(self, version: Version, fragment: Fragment, *, seen: bool = False) -> WriteReply:
+    async def stage(self, version: Version, fragment: Fragment, *, seen: bool = False, promised: bool = False) -> WriteReply:
         await self._line._line()
         self._line._first.rule("stage")
         self._upload.claim = self.claim
-        return await self._upload.stage(version, fragment, seen=seen)
+        return await self._upload.stage(version, fragment, seen=seen, promised=promised)
 
     async def abort(self) -> None:
         await self._upload.abort()

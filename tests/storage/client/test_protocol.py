@@ -21,6 +21,7 @@ from ring.world.sim import SimWorld
 from storage.client import protocol as wire
 from storage.client.errors import ClockAhead, NoQuorum, ObjectNotFound, PromisedAbove, Superseded
 from storage.client.fake_node import FakeBooks, FakeObjects
+from storage.client.fragment_messages import Stage
 from storage.client.frames import Frames
 from storage.client.interface import Row
 from storage.client.local import LocalNode
@@ -39,7 +40,7 @@ GOLDEN = pathlib.Path(__file__).parents[2] / "golden" / "node-protocol.bin"
 
 
 def golden() -> bytes:
-    """A handshake with fixed nonces, three frames of questions and one of answers."""
+    """A handshake with fixed nonces, frames of questions and of answers, and the end of a fragment."""
     server = wire.Handshake(SECRET, b"S" * 32, 7)
     client = wire.Handshake(SECRET, b"C" * 32, 6)
     challenge = server.challenge()
@@ -64,6 +65,9 @@ def golden() -> bytes:
         wire.Answer(1, wire.raw(WriteReply(Timestamp(9), True, True))),
         wire.Answer(1, wire.raw(None), wire.failure_of(PromisedAbove("promised", ballot))),
     ]
+    gone = Version(OBJECT, ballot, Kind.TOMBSTONE)
+    staged = [wire.Ask(11, 3, Stage(gone, None, False, True), 8, 1), wire.Ask(12, 3, Stage(version, b"data", True), 0, 1)]
+    commit = wire.Commit(version, None, 8, b"fragment", False, True)
     failure = wire.failure_of(Superseded("newer", Timestamp(9)))
     stale = wire.failure_of(StaleRing("older", edition=9))
     answers = [wire.Answer(2, wire.raw(version)), wire.Answer(1, wire.raw(None), failure), wire.Answer(5, wire.raw(None), stale)]
@@ -78,13 +82,15 @@ def golden() -> bytes:
             wire.encode_frame(wire.FrameType.ANSWERS, wire.encode(answers)),
             wire.encode_frame(wire.FrameType.QUESTIONS, wire.encode(promises)),
             wire.encode_frame(wire.FrameType.ANSWERS, wire.encode(promised)),
+            wire.encode_frame(wire.FrameType.QUESTIONS, wire.encode(staged)),
+            wire.encode_frame(wire.FrameType.COMMIT, wire.encode(commit)),
             wire.encode_frame(wire.FrameType.DATA, b"data"),
             wire.encode_head(wire.FrameType.DATA_PLAIN, 4, 0) + b"data",
         ]
     )
 
 
-def test_the_bytes_are_those_of_version_1_3() -> None:
+def test_the_bytes_are_those_of_version_1_4() -> None:
     assert golden() == GOLDEN.read_bytes()
 
 

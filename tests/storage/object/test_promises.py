@@ -22,7 +22,7 @@ from storage.object.compaction import Compactor
 from storage.object.health import State
 from storage.object.past import NAMES_MAX, VERSIONS_MAX, Past
 from storage.object.promises import OPEN_MAX
-from storage.object.settler import Settler, release_old
+from storage.object.settler import Settler, end_promise
 from storage.object.store import ObjectStore
 from tests.storage.client.ground import make_ring
 from tests.storage.object.object_rig import path, prepare, put, put_file, read, serving
@@ -82,12 +82,12 @@ async def test_they_are_found_again_without_the_index(rig: Rig, autojump_clock: 
         await store.release(path("a"), ballot(14))
         await store.promise(path("b"), ballot(9), [])
         await put(store, "b", 12, b"twelve")
-        before = store.index.promises.before(ballot(20), 10)
+        before = store.index.promises.all()
         weights = store.index.weights.all()
     await rig.forget_tables()
     async with rig.serving() as store:
         assert store.report.rebuilt
-        assert store.index.promises.before(ballot(20), 10) == before == [(path("a"), ballot(10))]
+        assert store.index.promises.all() == before == [(path("a"), ballot(10 + number)) for number in range(4)]
         assert store.index.weights.all() == weights
         assert await refused(store, "a", 12) == ballot(13)
 
@@ -110,13 +110,13 @@ async def test_compaction_keeps_what_is_open_and_nothing_else(rig: Rig, autojump
         assert compactor.compactions
         size = sum([await store.segments.size(name) for name in store.segments.order])
         assert size < 64 << 10
-        left = store.index.promises.before(ballot(50), 100)
+        left = store.index.promises.all()
     for lost in (False, True):
         if lost:
             await rig.forget_tables()
         async with rig.serving(segment_bytes_max=16 << 10) as store:
-            assert store.index.promises.before(ballot(50), 100) == left
-            assert len(left) == 20
+            assert store.index.promises.all() == left
+            assert len(left) == 30
             await put(store, "n0", 5, b"zero")
             assert (await put(store, "n1", 5, b"one")).newest == Timestamp(30)
             assert await refused(store, "n2", 9) == ballot(10)
@@ -200,27 +200,28 @@ async def test_the_settler_sees_to_what_is_old(rig: Rig, autojump_clock: trio.te
     settled: list[Path] = []
     broken = False
 
-    async def settle(of: Path) -> None:
+    async def settle(of: Path, at: Timestamp) -> None:
         if broken:
             raise Unavailable("not now")
         settled.append(of)
         await store.put_small(Version(of, Timestamp.at(rig.world.clock.now()), Kind.TOMBSTONE), b"", None)
 
     async with rig.serving() as store:
-        settler = Settler(rig.world, store, lambda: Overlap.of(ring), settle)
+        settler = Settler(store, lambda: Overlap.of(ring), settle)
         now = Timestamp.at(rig.world.clock.now()).ticks
-        old, young = Timestamp(now - 90 * TICKS_PER_SECOND, 1), Timestamp(now - 30 * TICKS_PER_SECOND, 1)
-        await store.promise(path("old"), old, [])
-        await store.promise(path("young"), young, [])
-        await store.promise(path("ended"), old, [])
-        await put(store, "ended", now, b"new")
+        await store.promise(path("old"), ballot(now), [])
+        await store.promise(path("ended"), ballot(now), [])
+        await once(settler)
+        await trio.sleep(75)
+        await store.promise(path("young"), ballot(now + 1), [])
+        await put(store, "ended", now + 1, b"new")
         broken = True
         await once(settler)
         assert (settler.failed, settled) == (1, [])
         broken = False
         await once(settler)
         assert settled == [path("old")]
-        assert store.index.promises.before(Timestamp(now), 10) == [(path("young"), young)]
+        assert store.index.promises.all() == [(path("young"), ballot(now + 1))]
         own = store.device.device_id
         rings = [make_ring(2, 1, shift=shift) for shift in (0, 1)]
         ring = next(ring for ring in rings if Overlap.of(ring).places(path("young")).devices[0].id != own)  # it is another's now
@@ -231,28 +232,50 @@ async def test_the_settler_sees_to_what_is_old(rig: Rig, autojump_clock: trio.te
         assert settler.progress().facts["given"] == 3
 
 
+@pytest.mark.parametrize("ahead_s", [-3600, 50])
+async def test_how_old_a_promise_is_has_nothing_to_do_with_its_ballot(
+    rig: Rig, autojump_clock: trio.testing.MockClock, ahead_s: float
+) -> None:
+    """The clock of the front door that took it was that much ahead of, or behind, the device's."""
+    settled: list[float] = []
+
+    async def settle(of: Path, at: Timestamp) -> None:
+        settled.append(trio.current_time())
+
+    async with rig.serving() as store:
+        settler = Settler(store, lambda: Overlap.of(make_ring(2, 2)), settle, turn_s=0.0)
+        begun = trio.current_time()
+        await store.promise(path("o"), ballot(Timestamp.at(rig.world.clock.now() + ahead_s).ticks), [])
+        while not settled:
+            await once(settler)
+            await trio.sleep(5)
+        assert 60 <= settled[0] - begun <= 70
+
+
 async def test_what_a_device_cannot_take_is_settled_once(rig: Rig, autojump_clock: trio.testing.MockClock) -> None:
     """A full device gives promises, and refuses what comes above them: its settler must not write the key anew at each pass."""
     settled: list[Path] = []
 
-    async def settle(of: Path) -> None:
+    async def settle(of: Path, at: Timestamp) -> None:
         settled.append(of)  # at the others; here it is refused
 
+    async def passes() -> None:
+        for _ in range(10):
+            await once(settler)
+            await trio.sleep(15)
+
     async with rig.serving() as store:
-        settler = Settler(rig.world, store, lambda: Overlap.of(make_ring(2, 2)), settle)
-        before = Timestamp.at(rig.world.clock.now() - 90)
+        settler = Settler(store, lambda: Overlap.of(make_ring(2, 2)), settle)
+        now = Timestamp.at(rig.world.clock.now()).ticks
         store.device.health.looked(Space(1 << 40, 0), 0.0)
         assert store.device.health.state is State.FULL
-        assert (await store.promise(path("o"), Timestamp(before.ticks, 1), [])).given
-        for _ in range(3):
-            settler.begin()
-            await once(settler)
+        assert (await store.promise(path("o"), ballot(now), [])).given
+        await passes()
         assert settled == [path("o")]
-        assert await refused(store, "o", before.ticks - 1)  # it stands as before
-        await store.put_small(Version(path("o"), Timestamp(before.ticks, 2), Kind.TOMBSTONE), b"", None)
-        assert (await store.promise(path("o"), Timestamp(before.ticks, 3), [])).given  # another one is another matter
-        settler.begin()
-        await once(settler)
+        assert await refused(store, "o", now - 1)  # it stands as before
+        await store.put_small(Version(path("o"), Timestamp(now, 2), Kind.TOMBSTONE), b"", None)
+        assert (await store.promise(path("o"), Timestamp(now, 3), [])).given  # another one is another matter
+        await passes()
         assert settled == [path("o")] * 2
 
 
@@ -260,17 +283,18 @@ async def test_where_a_copy_would_bury_something_old_promises_are_released(
     rig: Rig, autojump_clock: trio.testing.MockClock
 ) -> None:
     async with rig.serving() as store:
-        settler = Settler(rig.world, store, lambda: Overlap.of(make_ring(2, 2)), partial(release_old, rig.world.clock, store))
+        settler = Settler(store, lambda: Overlap.of(make_ring(2, 2)), partial(end_promise, store))
         now = Timestamp.at(rig.world.clock.now()).ticks
-        old, young = Timestamp(now - 90 * TICKS_PER_SECOND, 1), Timestamp(now - 30 * TICKS_PER_SECOND, 1)
-        await put(store, "o", old.ticks - 1, b"what is there")
-        await store.promise(path("o"), old, [])
-        await store.promise(path("o"), young, [])
+        await put(store, "o", now - 1, b"what is there")
+        await store.promise(path("o"), ballot(now), [])
         await once(settler)
-        assert store.index.promises.before(Timestamp(now), 10) == [(path("o"), young)]
+        await trio.sleep(75)
+        await store.promise(path("o"), ballot(now + 1), [])
+        await once(settler)
+        assert store.index.promises.all() == [(path("o"), ballot(now + 1))]
         held = await store.head(path("o"))
         assert held is not None
-        assert held.timestamp == Timestamp(old.ticks - 1)
+        assert held.timestamp == Timestamp(now - 1)
 
 
 # ---- what was held before

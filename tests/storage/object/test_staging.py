@@ -225,7 +225,7 @@ async def test_a_newer_version_wins_and_a_promise_holds(autojump_clock: trio.tes
         assert (await store.promise(new.path, Timestamp(14), ())).given
         with pytest.raises(PromisedAbove):
             await store.staging.commit(later, None)
-        await store.staging.release_old(new.path, Timestamp(15))
+        assert await store.staging.end_promise(new.path, Timestamp(14))
         assert (await store.staging.commit(later, None)).newest == later.timestamp
 
 
