@@ -13,22 +13,25 @@ docs/formats/index.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence, Set
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence, Set
+from contextlib import asynccontextmanager, suppress
 
 import msgspec
 import trio
 
 from ring.errors import DiskFault, FormatError
+from ring.names import Span
 from ring.timestamp import ZERO, Timestamp
 from ring.world.interface import Tables, Write
+from storage.client.node import LeafDigests
 from storage.object import doubts, due
-from storage.object.entry import Entry, Held, encode_entry, held_of, newer, posted, rank_of_drop, version_of
+from storage.object.entry import Entry, Held, held_of, newer, posted, rank_of_drop, version_of
+from storage.object.layer import OWED, TABLE, Change, Layer, OwedInfo
 from storage.object.packs import Landed
 from storage.object.past import Past
 from storage.object.promises import PREFIX as PROMISE_PREFIX
 from storage.object.promises import Promise, Promises
-from storage.object.record import Info, Record, RecordKind
+from storage.object.record import Record, RecordKind
 from storage.object.segment import LOG_START, Position
 from storage.object.segments import Place
 from storage.object.staged import PREFIX as STAGED_PREFIX
@@ -36,39 +39,14 @@ from storage.object.staged import STAGED_KINDS, Staged, StagedVersions, etag_in,
 from storage.object.state import STATE
 from storage.object.weights import PREFIX as WEIGHT_PREFIX
 from storage.object.weights import Weights
-from storage.sync.tree import Toggles
+from storage.sync import tree
 
-TABLE = "index"
-OWED = "owed"
 POSITION_KEY = b"position"
 VERSION_KEY = b"version"  # of the index's format; one of another is made anew
 VERSION = b"\x03"
 KEY_BYTES = 28
 _SCAN_ROWS = 1000
 _SEEN_MAX = 4096
-
-
-class OwedInfo(msgspec.Struct, array_like=True, frozen=True):
-    kind: RecordKind
-    info: Info
-
-
-@dataclass(slots=True)
-class _Change:
-    held: Held | None  # now
-    base: Held | None  # in the table
-
-
-@dataclass(slots=True)
-class _Layer:
-    """Changes that are not in the tables yet.  An owed value of None means: paid, take it out of the table."""
-
-    changes: dict[bytes, _Change] = field(default_factory=dict)
-    owed: dict[bytes, OwedInfo | None] = field(default_factory=dict)
-    weighed: set[int] = field(default_factory=set)  # segments whose weight changed
-    promised: set[tuple[bytes, bytes]] = field(default_factory=set)  # hash and ballot of promises that were opened, closed or moved
-    staged: set[bytes] = field(default_factory=set)  # keys of storage.object.staged that changed
-
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_owed = msgspec.msgpack.Decoder(OwedInfo).decode
@@ -78,8 +56,8 @@ _decode_position = msgspec.msgpack.Decoder(Position).decode
 class Index:
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
-        self._fresh = _Layer()
-        self._committing: _Layer | None = None
+        self._fresh = Layer()
+        self._committing: Layer | None = None
         self._seen: dict[bytes, Held | None] = {}  # what the table said since the last commit: a write looks twice
         self._lock = trio.Lock()
         self._distrusted = False
@@ -127,21 +105,15 @@ class Index:
     @property
     def backlog(self) -> int:
         """Changes that wait for ``commit``."""
-        return (
-            len(self._fresh.changes)
-            + len(self._fresh.owed)
-            + len(self._fresh.weighed)
-            + len(self._fresh.promised)
-            + len(self.staged.changed)
-        )
+        return len(self._fresh) + len(self.staged.changed)
 
-    def _change(self, name_hash: bytes) -> _Change | None:
+    def _change(self, name_hash: bytes) -> Change | None:
         change = self._fresh.changes.get(name_hash)
         if change is None and self._committing is not None:
             change = self._committing.changes.get(name_hash)
         return change
 
-    def _changes(self) -> Iterator[tuple[bytes, _Change]]:
+    def _changes(self) -> Iterator[tuple[bytes, Change]]:
         """Older ones first, so that the newer of a name comes last."""
         if self._committing is not None:
             for name_hash, change in self._committing.changes.items():
@@ -200,7 +172,7 @@ class Index:
     def _set(self, name_hash: bytes, old: Held | None, new: Held | None) -> None:
         change = self._fresh.changes.get(name_hash)
         if change is None:
-            self._fresh.changes[name_hash] = _Change(new, old)  # what is held now is what the table will have by then
+            self._fresh.changes[name_hash] = Change(new, old)  # what is held now is what the table will have by then
         else:
             change.held = new
         self._weigh(old, -1)
@@ -322,7 +294,7 @@ class Index:
         moved = Held(held.hash, held.timestamp, new)
         change = self._fresh.changes.get(name_hash)
         if change is None:
-            self._fresh.changes[name_hash] = _Change(moved, held)
+            self._fresh.changes[name_hash] = Change(moved, held)
         else:
             change.held = moved
         self._weigh(held, -1)
@@ -375,7 +347,7 @@ class Index:
             if self._fresh.owed.pop(key, None) is None and self.owes(key):
                 self._fresh.owed[key] = None
 
-    def _layers(self) -> Sequence[_Layer]:
+    def _layers(self) -> Sequence[Layer]:
         return (self._fresh,) if self._committing is None else (self._fresh, self._committing)
 
     # ---- the tables
@@ -400,7 +372,7 @@ class Index:
         """Forget everything, so that the log can be replayed from its start.  May be interrupted and begun again."""
         await self._tables.commit([Write(STATE, POSITION_KEY, None)])
         self.position = self.landed = LOG_START
-        self._fresh = _Layer()
+        self._fresh = Layer()
         self._seen.clear()
         self.weights.clear()
         self.promises.clear()
@@ -437,7 +409,7 @@ class Index:
             position = self.landed
             if position == self.position and not self.backlog:
                 return
-            layer, self._fresh = self._fresh, _Layer()
+            layer, self._fresh = self._fresh, Layer()
             doubted = self.doubts.take_changed()
             self._committing = layer
             try:
@@ -455,44 +427,49 @@ class Index:
                 self._seen.clear()
             self.position = position
 
-    def _writes(self, layer: _Layer, position: Position, as_now: Sequence[Write]) -> list[Write]:
-        toggles = Toggles("object")
-        writes: list[Write] = []
-        for name_hash in sorted(layer.changes):
-            change = layer.changes[name_hash]
-            base, held = change.base, change.held
-            moved = base is not None and held is not None and base.says(held)
-            writes += due.writes(base, held)
-            if base is not None:
-                if not moved:
-                    toggles.toggle(name_hash, base.digest)
-                if held is None or held.timestamp != base.timestamp:
-                    writes.append(Write(TABLE, base.key, None))
-            if held is not None:
-                if not moved:
-                    toggles.toggle(name_hash, held.digest)
-                writes.append(Write(TABLE, held.key, encode_entry(held.entry)))
-        for key in sorted(layer.owed):
-            owed = layer.owed[key]
-            writes.append(Write(OWED, key, None if owed is None else _encode(owed)))
-        writes += toggles.writes(self._tables)
-        writes += as_now
+    async def try_commit(self, possible: bool) -> None:
+        """So that little is in RAM.  Where it fails all is as it was: the device's own commits fail, too, and tell of it."""
+        if possible:
+            with suppress(DiskFault):
+                await self.commit()
+
+    def _writes(self, layer: Layer, position: Position, as_now: Sequence[Write]) -> list[Write]:
+        writes = [*layer.writes(), *layer.toggles().writes(self._tables), *as_now]
         writes.append(Write(STATE, VERSION_KEY, VERSION))
         writes.append(Write(STATE, POSITION_KEY, _encode(position)))
         return writes
 
-    def _take_back(self, layer: _Layer) -> None:
+    def _take_back(self, layer: Layer) -> None:
         """The commit failed: what was landed meanwhile goes on top of ``layer`` again."""
-        for name_hash, change in self._fresh.changes.items():
-            if name_hash in layer.changes:
-                layer.changes[name_hash].held = change.held
-            else:
-                layer.changes[name_hash] = change
-        layer.owed.update(self._fresh.owed)
-        layer.weighed |= self._fresh.weighed
-        layer.promised |= self._fresh.promised
+        layer.put_on_top(self._fresh)
         self.staged.changed |= layer.staged
         self._fresh = layer
+
+    # ---- the tree
+
+    async def digests(self, span: Span) -> LeafDigests:
+        """Of all that has landed, whether or not it can be committed.  DiskFault when the index is damaged."""
+        async with self._still():
+            of_layer = self._fresh.toggles(*span.bounds).digests(span)
+            return tree.combine(tree.digests(self._tables, "object", span), of_layer)
+
+    async def partition_from(self, start: bytes, part_power: int) -> Span | None:
+        """The first partition at or behind ``start`` of which anything is held; likewise."""
+        async with self._still():
+            found = tree.partition_from(self._tables, "object", start, part_power)
+            landed = [name_hash for name_hash, change in self._fresh.changes.items() if change.held and name_hash >= start]
+            spans = [] if found is None else [found]
+            if landed:
+                spans.append(Span.of(min(landed), part_power))
+            return min(spans, default=None)
+
+    @asynccontextmanager
+    async def _still(self) -> AsyncIterator[None]:
+        """While no commit is half way: tables and ``_fresh`` together are what has landed."""
+        async with self._lock:
+            if self._distrusted:
+                raise DiskFault("the index is damaged")
+            yield
 
 
 def _key(held: Held) -> bytes:

@@ -395,13 +395,13 @@ class ObjectStore:
         """The first partition at or behind ``start`` (b"", or where another one ends) of which anything is held, tombstones
         included; numbered as by a ring with this part power."""
         self._check()
-        await self.index.commit()
-        return tree.partition_from(self.device.tables, "object", start, part_power)
+        await self.index.try_commit(self.device.health.takes_writes)
+        return await self.index.partition_from(start, part_power)
 
     async def digests(self, span: Span) -> LeafDigests:
         self._check()
-        await self.index.commit()
-        found = tree.digests(self.device.tables, "object", span)
+        await self.index.try_commit(self.device.health.takes_writes)
+        found = await self.index.digests(span)
         return LeafDigests(found.root, found.leaves, self.standing.mark(OBJECTS))
 
     async def leaf(self, span: Span, leaf: int) -> Sequence[tuple[bytes, bytes]]:
@@ -421,7 +421,7 @@ class ObjectStore:
         storage.object.due (b"": from the first)."""
         self._check()
         if not after:
-            await self.index.commit()
+            await self.index.try_commit(self.device.health.takes_writes)
         return due.page(self.device.tables, after, until, limit=limit)
 
     async def path_of(self, key: bytes) -> Path | None:

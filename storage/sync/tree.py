@@ -50,6 +50,18 @@ class Toggles:
         leaf = name_hash[:3]
         self._changes[leaf] = self._changes.get(leaf, 0) ^ int.from_bytes(digest, "big")
 
+    def digests(self, span: Span) -> LeafDigests:
+        """The changes as a tree: together (``combine``) with what it was before they make the one that it becomes."""
+        bits = leaf_bits(span.part_power)
+        shift, mask = STORED_BITS - span.part_power - bits, (1 << bits) - 1
+        sums: dict[int, int] = {}
+        for stored, change in self._changes.items():
+            number = int.from_bytes(stored, "big")
+            if number >> (STORED_BITS - span.part_power) == span.partition:
+                leaf = (number >> shift) & mask
+                sums[leaf] = sums.get(leaf, 0) ^ change
+        return _leaf_digests(sums)
+
     def writes(self, tables: Tables) -> list[Write]:
         """In key order.  Reads the leaves as they are: nothing may commit to this kind's leaves until these are committed."""
         changed = [(self._kind + leaf, change) for leaf, change in sorted(self._changes.items()) if change]

@@ -12,6 +12,7 @@ from trio.testing import MockClock
 from ring.errors import Unavailable
 from ring.kv.interface import Put
 from ring.kv.local import REFILL_S, LocalStore
+from ring.world.interface import Disk
 from ring.world.real import make_world
 from ring.world.sim import SimWorld
 from ring.world.sim.medium import FolderNode
@@ -107,7 +108,7 @@ async def test_a_device_that_is_there_again_is_used_again(autojump_clock: MockCl
     beside = Beside(world, layout, "c")
     disk = await beside.open(0)
     await disk.make_dirs("kv")
-    left = []
+    left: list[Disk] = []
     async with trio.open_nursery() as nursery:
         nursery.start_soon(beside.keep, left.append)
         mounted, medium.root = medium.root, FolderNode()  # unmounted: an empty folder is left
