@@ -20,6 +20,7 @@ from ring.world.interface import Buffer
 from storage.client.fragments import LocalFragments
 from storage.client.interface import Row
 from storage.client.node import (
+    NOT_WHOLE,
     BookHeader,
     BookState,
     Debt,
@@ -218,9 +219,10 @@ class LocalNode:
 
     async def digests(self, kind: str, span: Span) -> LeafDigests:
         self._check(known=True)
-        if kind == "object":
-            return await self._ask(self.store.digests(span))
-        return await self._ask(self.books.digests(kind, span))
+        found = await self._ask(self.store.digests(span) if kind == "object" else self.books.digests(kind, span))
+        if self.trust is not None and not self.trust.speaks(kind, self.policy, span):
+            return LeafDigests(found.root, found.leaves, NOT_WHOLE)
+        return found
 
     async def leaf(self, kind: str, span: Span, leaf: int) -> Sequence[tuple[bytes, bytes]]:
         self._check(known=True)

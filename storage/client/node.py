@@ -152,7 +152,8 @@ class RowPage:
 class LeafDigests:
     root: bytes
     leaves: Mapping[int, bytes]  # the non-empty ones
-    clean: int = 0  # since 1.3: up to where (ticks) the device is known to hold nothing that was deleted (storage.sync.standing)
+    clean: int = 0  # since 1.3: up to where (ticks) the device is known to hold nothing that was deleted (storage.sync.standing);
+    # NOT_WHOLE: it is being refilled, and that it lacks something says nothing
 
 
 class Node(Protocol):

@@ -67,6 +67,14 @@ class Trust:
             return span.partition >> -shift not in numbers
         return not any(number >> shift == span.partition for number in numbers)
 
+    def speaks(self, kind: str, policy: int, span: Span) -> bool:
+        """``vouches``, of what a comparison calls ``kind``: "object", "container", "account", or "book" for both of these."""
+        if not self.waits:
+            return True
+        if kind == "object":
+            return self.vouches(f"object-{policy}" if policy else "object", span)
+        return all(self.vouches(ring, span) for ring in (("container", "account") if kind == "book" else (kind,)))
+
     def _has(self, ring: str, name_hash: bytes) -> bool:
         found = self._waiting.get(ring)
         return found is not None and partition_of(name_hash, found[0]) in found[1]

@@ -2,7 +2,7 @@
 
 Asks every other device that is to hold the partition: the primaries of the ring in force and, while it moves, of the settled one.
 One that does not answer has said nothing.  One that is behind (storage.sync.standing) speaks for nobody: what it holds may have
-been deleted, and what it lacks it may not have been brought yet.
+been deleted, and what it lacks it may not have been brought yet.  Nor does one that is being refilled: it lacks what it had.
 
 Neighbours: the reclaimers of storage.object and storage.container (ask), storage.sync.tree (what is compared).
 """
@@ -31,7 +31,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Others:
-    """``silent``: how many did not answer, or are behind."""
+    """``silent``: how many did not answer, are behind, or are being refilled."""
 
     answers: Sequence[Answer]
     silent: int
