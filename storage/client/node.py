@@ -74,6 +74,7 @@ class WriteReply:
 
 
 OURS_MAX = 64  # versions that a promise is asked about
+NOT_WHOLE = -1  # LeafDigests.clean of a device that is being refilled: below any time
 
 
 @dataclass(frozen=True, slots=True)
