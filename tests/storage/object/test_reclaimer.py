@@ -19,15 +19,17 @@ from ring.timestamp import TICKS_PER_SECOND, Timestamp
 from ring.wire.message import BytesBody
 from ring.world.sim.clock import EPOCH
 from storage.client.interface import NewObject, Row
+from storage.client.local import LocalNode
 from storage.client.node import Debt, Kind, Node, Version
 from storage.client.reach import Settings
+from storage.client.trust import Trust
 from storage.object.reclaimer import ObjectReclaimer
 from storage.object.replicator import ObjectReplicator
 from storage.object.returned import body_of, decode, encode, listing
 from storage.object.store import ObjectStore
 from storage.sync.proposal import Proposal
 from storage.sync.standing import OBJECTS
-from tests.storage.client.ground import Ground
+from tests.storage.client.ground import HASHER, Ground
 from tests.storage.object.object_rig import GOLDEN
 
 CONTAINER = Path("AUTH_a", "c")
@@ -276,13 +278,17 @@ async def test_what_a_clean_one_holds_stays(cloud: Cloud, autojump_clock: trio.t
     assert cloud.held(away) == Timestamp(OLD) and not cloud.store(away).standing.behind(OBJECTS)
 
 
-@pytest.mark.parametrize("what", ["silent", "behind too"])
+@pytest.mark.parametrize("what", ["silent", "behind too", "being refilled"])
 async def test_absence_of_evidence_puts_nothing_aside(cloud: Cloud, what: str, autojump_clock: trio.testing.MockClock) -> None:
     away, other = cloud.holders[:2]
     await cloud.put(OLD, away)
     await back(cloud, away, *([other] if what == "behind too" else []))
     if what == "silent":
         cloud.silent.add(other)
+    if what == "being refilled":
+        node = cloud.ground.nodes[other]
+        assert isinstance(node, LocalNode)
+        node.trust = Trust(HASHER, refills=True)
     await cloud.reclaim(away)
     assert cloud.held(away) == Timestamp(OLD) and cloud.store(away).standing.behind(OBJECTS)
     assert not await listing(cloud.store(away).device.disk)
