@@ -52,6 +52,10 @@ class Settling:
             if progress >= Progress.SETTLED:
                 self._settled.set()
 
+    @property
+    def over(self) -> bool:
+        return self._decided.is_set()
+
     def expire(self) -> None:
         """The time for deciding is over."""
         self._expired = not self._decided.is_set()

@@ -40,6 +40,10 @@ class _Wait:
         if self.left == 0 or not self.paid:
             self._event.set()
 
+    @property
+    def over(self) -> bool:
+        return self._event.is_set()
+
     def expire(self) -> None:
         self._event.set()
 

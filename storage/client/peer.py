@@ -53,6 +53,10 @@ class _Waiting:
         self.answer: wire.Answer | None = None
         self.error: RingfortError | None = None
 
+    @property
+    def over(self) -> bool:
+        return self.event.is_set()
+
     def expire(self) -> None:
         self.event.set()
 
@@ -112,6 +116,7 @@ class Peer:
             await waiting.event.wait()
         finally:
             self._waiting.pop(number, None)
+            waiting.event.set()  # also of one that nobody waits for any more
         if waiting.error is not None:
             raise waiting.error
         if waiting.answer is None:
