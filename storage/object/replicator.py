@@ -69,6 +69,7 @@ class _Look:
     pushes: deque[Push[int]] = field(default_factory=deque)  # to device ids, those with the fewest copies first
     left: int | None = None  # the fewest copies of what is left for another look; None: nothing is
     kept: bool = False  # something was not taken there yet (a conditional write is in the way), or replaced: it is to be brought
+    refused: bool = False  # a device that let itself be compared took nothing
     doubtful: bool = False  # something is held that may have been deleted, and goes nowhere (storage.sync.standing)
 
     @property
@@ -367,6 +368,7 @@ class ObjectReplicator:
                 except (PromisedAbove, ClockAhead):
                     look.kept = True
                 except (Unavailable, DiskFault, NotFound):
+                    look.refused = True
                     self._lost(look, push.target)
                 except RingfortError as error:
                     failures.append(error)
@@ -399,7 +401,7 @@ class ObjectReplicator:
 
     async def _end(self, look: _Look) -> None:
         """All that the look found was sent."""
-        if look.left is not None:
+        if look.left is not None and not (look.kept or look.refused):  # who takes nothing now is not asked again in this pass
             self.order.back(look.span, look.left)
             return
         await self._doubts(look)

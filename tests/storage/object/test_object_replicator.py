@@ -10,6 +10,7 @@ import pytest
 import trio
 
 from ring.daemon.worker import once
+from ring.errors import Unavailable
 from ring.names import Path, Span
 from ring.timestamp import Timestamp
 from ring.wire.message import BytesBody, Piece
@@ -223,3 +224,27 @@ async def test_a_primary_that_lost_it_again_keeps_the_handoff_from_letting_go(
     await once(worker)
     assert (worker.pushed, worker.dropped) == (0, 0)
     assert Span.of(HASHER.hash(path), 4) in await partitions(ground.engines[handoff][0])
+
+
+class Full(Distant):
+    """Lets itself be compared, and takes nothing."""
+
+    def __getattr__(self, name: str):  # type: ignore[no-untyped-def]  # any method of the node
+        if name in ("put_small", "put_large"):
+            self.calls.append(name)
+            raise Unavailable("it is full")
+        assert self.calls.count("digests") < 100, "it is asked again and again"
+        return super().__getattr__(name)
+
+
+async def test_who_takes_nothing_is_asked_once_in_a_pass(ground: Ground, autojump_clock: trio.testing.MockClock) -> None:
+    for path in PATHS:
+        await put(ground, path, body_of(path))
+    await ground.reformat(2)
+    full = Full(_local(ground, 2))
+    nodes = list(ground.nodes)
+    nodes[2] = full  # type: ignore[call-overload]  # a Node by its shape
+    worker = replicator(ground, 0, nodes)
+    await once(worker)
+    assert full.calls.count("digests") <= 16  # partitions
+    assert worker.pushed == 0
