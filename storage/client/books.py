@@ -81,6 +81,7 @@ class BookOperations:
 
     async def put_container(self, path: Path, metadata: Mapping[str, str], policy: int | None, default: int) -> bool:
         path.check()
+        accounts = self._reach.rings.account  # its row is listed as of now: not where what was deleted meanwhile may be forgotten
         self._reach.rings.of_policy(default if policy is None else policy)
         await self._account_for(path.parent)
         state = await self._state(self._reach.rings.container, path)
@@ -92,7 +93,7 @@ class BookOperations:
         await self._merge_header(self._reach.rings.container, header)
         assert header.created is not None
         # Also when it was there: an earlier PUT may have come this far and no further.  A newer report stays what it is.
-        await self._list_in_account(path.parent, Row(path.container, header.created))
+        await self._list_in_account(accounts, path.parent, Row(path.container, header.created))
         return created
 
     def _check_policy(self, path: Path, header: BookHeader) -> None:
@@ -125,13 +126,15 @@ class BookOperations:
         self._known.pop(path, None)
         await self._merge_header(ring, replace(state.header, deleted=timestamp, metadata={}))
         self._known.pop(path, None)
-        await self._list_in_account(path.parent, Row(path.container, timestamp, deleted=True))
+        await self._list_in_account(self._reach.rings.account, path.parent, Row(path.container, timestamp, deleted=True))
 
     async def list_container(self, path: Path, query: Query) -> Page:
         ring = self._reach.rings.container
         return await list_page(self._reach, self._replicas(ring, path), path, query)
 
-    async def merge_rows(self, book: Path, rows: Sequence[Row], header: BookHeader | None = None) -> None:
+    async def merge_rows(
+        self, book: Path, rows: Sequence[Row], header: BookHeader | None = None, ring: Overlap | None = None
+    ) -> None:
         """At a majority of the book's primaries; one that lacks the book is given ``header`` first.
 
         NoQuorum; ContainerNotFound or AccountNotFound when a majority lacks it and there is no header to give."""
@@ -146,7 +149,7 @@ class BookOperations:
             missing.add(index)
             return False
 
-        replicas = self._replicas(self._ring_of(book), book)
+        replicas = self._replicas(ring or self._ring_of(book), book)
         if await self._write(replicas, send) is not Verdict.STORED:
             if replicas.voters.majority(sum(1 << index for index in missing)):
                 raise not_found(book)
@@ -271,10 +274,10 @@ class BookOperations:
             raise refusal
         return verdict or Verdict.UNAVAILABLE
 
-    async def _list_in_account(self, account: Path, row: Row) -> None:
-        state = await self._state(self._reach.rings.account, account)
+    async def _list_in_account(self, ring: Overlap, account: Path, row: Row) -> None:
+        state = await self._state(ring, account)
         header = state.header if state is not None else self._header(account, state, {}, 0)
-        await self.merge_rows(account, [row], header)
+        await self.merge_rows(account, [row], header, ring)
 
     async def _account_for(self, account: Path) -> None:
         """Before a container is made in it.  AccountGone; one that was reaped is made again first, since a row alone does not."""

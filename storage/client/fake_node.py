@@ -212,6 +212,9 @@ class FakeBooks:
         if self.broken:
             raise Unavailable("the device is out of service")
 
+    def may_answer(self, path: Path) -> None:
+        """It was never away."""
+
     async def merge_header(self, header: BookHeader) -> BookState:
         self._enter()
         book = self.held.get(header.path)

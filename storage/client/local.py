@@ -69,6 +69,9 @@ class ObjectEngine(Protocol):
 class BookEngine(Protocol):
     """The book half of a device (storage.rows.books.Books)."""
 
+    def may_answer(self, path: Path) -> None:
+        """Before what is held of a book counts.  Unavailable."""
+
     async def merge_header(self, header: BookHeader) -> BookState: ...
 
     async def merge_rows(self, book: Path, rows: Sequence[Row]) -> BookState | None: ...
@@ -211,10 +214,12 @@ class LocalNode:
 
     async def book(self, path: Path) -> BookState | None:
         self.vote(path)
+        self.books.may_answer(path)
         return await self._ask(self.books.book(path))
 
     async def rows(self, path: Path, *, start: str, end: str, limit: int, reverse: bool) -> RowPage | None:
         self.vote(path)
+        self.books.may_answer(path)
         return await self._ask(self.books.rows(path, start=start, end=end, limit=limit, reverse=reverse))
 
     async def digests(self, kind: str, span: Span) -> LeafDigests:

@@ -16,6 +16,7 @@ import trio
 
 from ring.errors import RingfortError
 from ring.names import Path
+from ring.service.overlap import Claim
 from storage.client.node import Debt, Node
 from storage.client.watch import Watch
 
@@ -57,9 +58,13 @@ class _Due(NamedTuple):
     wait: _Wait
 
 
+_Key = tuple[int, Path, Claim | None]  # device, book, and by which edition the rows came to be owed
+
+
 class RowPayer:
-    """``nodes`` finds a device's node by id (None: this process knows of none such); ``primaries`` the devices of a container.
-    ``nursery`` runs the batches."""
+    """``nodes`` finds a device's node by id (None: this process knows of none such); ``primaries`` the devices of a container;
+    ``claim`` the edition in force, by which what is owed from now on is sent, however late: a device that goes by a newer one may
+    have forgotten what was deleted meanwhile.  ``nursery`` runs the batches."""
 
     def __init__(
         self,
@@ -67,6 +72,7 @@ class RowPayer:
         nodes: Callable[[int], Node | None],
         *,
         primaries: Callable[[Path], Sequence[int]] = lambda container: (),
+        claim: Callable[[], Claim | None] = lambda: None,
         wait_s: float = ROW_WAIT_S,
         batch_rows_max: int = BATCH_ROWS_MAX,
         queue_rows_max: int = QUEUE_ROWS_MAX,
@@ -74,24 +80,24 @@ class RowPayer:
         self._nursery = nursery
         self._nodes = nodes
         self._primaries = primaries
+        self._claim = claim
         self._batch_rows_max = batch_rows_max
         self._queue_rows_max = queue_rows_max
         self._watch = Watch(nursery, wait_s)
-        self._queues: dict[tuple[int, Path], list[_Due]] = {}
+        self._queues: dict[_Key, list[_Due]] = {}
 
     async def pay(self, debt: Debt) -> bool:
         """True when every device of the debt has the row durably; False when that is not known in time."""
         if not debt.device_ids:
             return True
         wait = _Wait(len(debt.device_ids))
-        due = _Due(debt, wait)
+        due, claim = _Due(debt, wait), self._claim()
         for device_id in debt.device_ids:
-            self._enqueue(device_id, debt.book, due)
+            self._enqueue((device_id, debt.book, claim), due)
         self._watch.add(wait)
         return await wait.wait()
 
-    def _enqueue(self, device_id: int, book: Path, due: _Due) -> None:
-        key = (device_id, book)
+    def _enqueue(self, key: _Key, due: _Due) -> None:
         queue = self._queues.get(key)
         if queue is None:
             self._queues[key] = [due]
@@ -101,8 +107,8 @@ class RowPayer:
         else:
             due.wait.answer(False)
 
-    async def _run(self, key: tuple[int, Path]) -> None:
-        device_id, book = key
+    async def _run(self, key: _Key) -> None:
+        device_id, book, claim = key
         queue = self._queues[key]
         try:
             while queue:
@@ -111,6 +117,8 @@ class RowPayer:
                 node = self._nodes(device_id)
                 took, refused = False, False
                 if node is not None:
+                    if claim is not None and claim.edition:
+                        node = node.under(claim)
                     try:
                         took = await node.merge_rows(book, [due.debt.row for due in batch]) is not None
                         refused = not took
@@ -118,13 +126,13 @@ class RowPayer:
                         took = False  # unknown: the row stays owed
                 for due in batch:
                     if refused and book != due.debt.container:
-                        self._redirect(due)
+                        self._redirect(due, claim)
                     else:
                         due.wait.answer(took)
         finally:
             del self._queues[key]
 
-    def _redirect(self, due: _Due) -> None:
+    def _redirect(self, due: _Due, claim: Claim | None) -> None:
         """The shard was replaced: to all primaries of the container, which forward it."""
         devices = self._primaries(due.debt.container)
         if not devices:
@@ -132,4 +140,4 @@ class RowPayer:
             return
         due.wait.left += len(devices) - 1
         for device_id in devices:
-            self._enqueue(device_id, due.debt.container, due)
+            self._enqueue((device_id, due.debt.container, claim), due)

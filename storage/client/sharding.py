@@ -6,16 +6,17 @@ storage.container.sharder (decides what and when), storage.container.shards (the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ring.names import Path
 from storage.client.books import BookOperations
 from storage.client.errors import ContainerNotFound
-from storage.client.interface import Row
+from storage.client.interface import Query, Row
 from storage.client.node import BookHeader, BookState, RowPage
 from storage.client.pages import ask_for_rows
 from storage.client.reach import Reach, Replicas
 from storage.container.listing import FETCH_ROWS_MAX, Fetch
+from storage.container.shards import ShardMap, map_of
 from storage.rows.merge import supersedes
 
 
@@ -53,6 +54,26 @@ class Sharding:
                 if mine is not None and not supersedes(mine, theirs):
                     held[mine.name] |= 1 << place
         return [row for row in rows if not replicas.voters.majority(held[row.name])]
+
+    async def map_of(self, root: Path) -> ShardMap | None:
+        """As a majority knows it; None: it is not cut."""
+        state = await self.state(root)
+        return None if state is None else map_of(state.header.metadata)
+
+    async def listed(self, root: Path, after: str, end: str) -> Mapping[str, Row]:
+        """The live rows of a container between two names, wherever they lie, by majorities."""
+        found: dict[str, Row] = {}
+        while True:
+            query = Query(marker=after, end_marker=end, limit=FETCH_ROWS_MAX)
+            try:
+                page = await self._reach.current(lambda query=query: self._books.list_container(root, query))  # type: ignore[misc]
+            except ContainerNotFound:
+                return {}
+            rows = [item for item in page.items if isinstance(item, Row)]
+            found.update((row.name, row) for row in rows)
+            if not page.truncated:
+                return found
+            after = rows[-1].name
 
     async def is_emptied(self, shard: Path) -> bool:
         """Whether a majority of its primaries says, in one look each, that it was replaced and that they hold no row of it."""

@@ -3,7 +3,8 @@
 A Worker: a few partitions at a time, those first of which there are the fewest copies (storage.sync.order).  It compares set-hash
 trees with each other primary; of a book that differs, headers are merged first, then rows, page by page over the same range of
 names on both sides: what is missing or older on either side goes there (but rows in transit to shards, which the sharder brings on,
-and which keep the device from confirming a new ring).  A device that is no primary of a book drops it only when every primary holds
+and which keep the device from confirming a new ring; and tombstones that may be forgotten, which go nowhere where nothing of the
+name is known).  A device that is no primary of a book drops it only when every primary holds
 exactly this content, and not while a new ring is not settled and the one before it names this device.
 
 Neighbours: storage.rows.books (this device), storage.rows.merge (the rule), storage.client nodes (the others).
@@ -12,6 +13,7 @@ Neighbours: storage.rows.books (this device), storage.rows.merge (the rule), sto
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import trio
@@ -21,6 +23,7 @@ from ring.device import Device
 from ring.errors import DiskFault, RingfortError, Unavailable
 from ring.names import Path, Span
 from ring.placement import Ring
+from ring.service.horizon import Horizon
 from ring.service.overlap import Overlap
 from storage.client.interface import Row
 from storage.client.node import Node, RowPage
@@ -35,6 +38,25 @@ ROWS_AT_ONCE = 1000
 PARTITIONS_AT_ONCE = 256  # listed in one unit
 LOOKS_AT_ONCE = 8
 KINDS = ("container", "account")
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """What of rows that others may have forgotten goes from one side to the other.  ``doubtful``: this device was away, and what
+    it holds of that age may have been deleted."""
+
+    horizon: Horizon
+    doubtful: bool
+
+    def is_news(self, row: Row) -> bool:
+        """To a device that knows nothing of the name, and may have forgotten it."""
+        return not (row.deleted and self.horizon.forgets(row.timestamp))
+
+    def goes(self, row: Row, held: Row | None) -> bool:
+        """From here to a device that holds that."""
+        if held is not None:
+            return supersedes(row, held)
+        return self.is_news(row) and not (self.doubtful and self.horizon.forgets(row.timestamp))
 
 
 class BookReplicator:
@@ -185,6 +207,8 @@ class BookReplicator:
 
     async def fill(self, kind: str, device: Device, span: Span) -> tuple[int, bool]:
         """Make one device equal with this one: books, and whether it has all now.  Asked by no edition.  Unavailable, DiskFault."""
+        if self._books.standing.behind(kind):
+            return 0, False
         if not (await self._books.digests(kind, span)).leaves:
             return 0, True
         merged = await self._merge_with(self._nodes(device), kind, span)
@@ -200,16 +224,17 @@ class BookReplicator:
 
     async def _merge_with(self, node: Node, kind: str, span: Span) -> int:
         merged = 0
+        rule = _Rule(self._overlaps(kind).horizon, doubtful=self._books.standing.behind(kind))
         leaves = differing(await self._books.digests(kind, span), await node.digests(kind, span))
         for leaf in leaves:
             theirs = dict(await node.leaf(kind, span, leaf))
             for book, digest in await self._books.leaf(kind, span, leaf):
                 if theirs.get(book) != digest:
-                    await self._merge_book(node, book)
+                    await self._merge_book(node, book, rule)
                     merged += 1
         return merged
 
-    async def _merge_book(self, node: Node, book: bytes) -> None:
+    async def _merge_book(self, node: Node, book: bytes, rule: _Rule) -> None:
         exported = await self._books.export(book)
         if exported is None:
             return
@@ -221,9 +246,9 @@ class BookReplicator:
             return  # each device forwards its own rows (sharder)
         cursor: str | None = ""
         while cursor is not None:
-            cursor = await self._merge_page(node, header.path, cursor)
+            cursor = await self._merge_page(node, header.path, cursor, rule)
 
-    async def _merge_page(self, node: Node, path: Path, after: str) -> str | None:
+    async def _merge_page(self, node: Node, path: Path, after: str, rule: _Rule) -> str | None:
         """The rows behind ``after``; where to go on, None at the end."""
         mine = await self._books.rows(path, start=after, end="", limit=ROWS_AT_ONCE, reverse=False)
         theirs = await node.rows(path, start=after, end="", limit=ROWS_AT_ONCE, reverse=False)
@@ -232,8 +257,8 @@ class BookReplicator:
         ends = [page.rows[-1].name for page in (mine, theirs) if not page.complete]
         horizon = min(ends) if ends else None
         ours, others = _until(mine, horizon), _until(theirs, horizon)
-        push = [row for name, row in ours.items() if name not in others or supersedes(row, others[name])]
-        pull = [row for name, row in others.items() if name not in ours or supersedes(row, ours[name])]
+        push = [row for name, row in ours.items() if rule.goes(row, others.get(name))]
+        pull = [row for name, row in others.items() if (supersedes(row, ours[name]) if name in ours else rule.is_news(row))]
         if push:
             await node.merge_rows(path, push)
         if pull:
@@ -242,6 +267,8 @@ class BookReplicator:
 
     async def _drop(self, primaries: Sequence[Node], kind: str, span: Span) -> None:
         """Let go of the books that every primary holds with this very content."""
+        if self._books.standing.behind(kind):
+            return
         for leaf in (await self._books.digests(kind, span)).leaves:
             try:
                 theirs = [dict(await node.leaf(kind, span, leaf)) for node in primaries]

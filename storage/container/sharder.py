@@ -162,6 +162,9 @@ class Sharder:
     async def work(self) -> Busy | Idle:
         """One step of the container that waits the longest; when none waits, one partition of the pass."""
         now = trio.current_time()
+        if self._books.standing.behind("container"):
+            return Idle(now + NOTICE_S, False)  # what it holds may have been deleted meanwhile
+        self._timestamps.stay_above(self._overlap().horizon.closed)  # a map says by its stamp that it is new
         for book in self._books.noticed:
             self._due.setdefault(book, now)
         self._books.noticed.clear()

@@ -190,6 +190,10 @@ def is_shard(path: Path) -> bool:
     return path.account.startswith(_ACCOUNT) and bool(path.container)
 
 
+def is_shards_account(path: Path) -> bool:
+    return path.account.startswith(_ACCOUNT) and not path.container
+
+
 def root_of(metadata: Metadata) -> Path | None:
     """Of a shard's header: its root."""
     account, _, container = metadata[OF][0].partition("/") if OF in metadata else ("", "", "")

@@ -64,12 +64,15 @@ class ContainerUpdater:
         """Called again, it looks at all that is owed."""
 
     async def work(self) -> Busy | Idle:
+        if self._books.standing.behind("container"):
+            return Idle.after(self._interval_s)  # what it holds may have been deleted meanwhile
+        overlap = self._overlap()  # what is reported is as of now: nobody takes it who goes by newer rings
         accounts: dict[Path, list[StatsMark]] = {}
         for mark in self._books.dirty(MARKS_AT_ONCE):
             accounts.setdefault(mark.account, []).append(mark)
         settled: list[StatsMark] = []
         for account, marks in accounts.items():
-            if await self._report(account, marks):
+            if await self._report(overlap, account, marks):
                 settled += [mark for mark in marks if not await self._outdone(mark)]
         self._books.clean(settled)
         self.reported += len(settled)
@@ -81,12 +84,14 @@ class ContainerUpdater:
             return await self._compare()
         return Idle.after(self._interval_s)
 
-    async def _report(self, account: Path, marks: Sequence[StatsMark]) -> bool:
-        places = self._overlap().places(account)
+    async def _report(self, overlap: Overlap, account: Path, marks: Sequence[StatsMark]) -> bool:
+        places = overlap.places(account)
         rows = [mark.row for mark in marks]
         took = 0
         for index, device in enumerate(places.devices):
             node = self._nodes(device)
+            if overlap.claim.edition:
+                node = node.under(overlap.claim)
             try:
                 if await node.merge_rows(account, rows) is None:
                     live = [row.timestamp for row in rows if not row.deleted]

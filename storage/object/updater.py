@@ -61,36 +61,40 @@ class ObjectUpdater:
     async def work(self) -> Busy | Idle:
         """All debts that are old enough, in batches per device and container."""
         now = self._world.clock.now()
+        overlap = self._overlap()  # what is owed is as of now: nobody takes it who goes by newer rings
         debts: dict[bytes, Debt] = {}
         for key, version, debt in self._store.unpaid(DEBTS_AT_ONCE):
             if self._store.standing.doubts(OBJECTS, version.timestamp):
                 continue  # it may have been deleted, and its row with it
             if not 0 <= now - version.timestamp.seconds < self._grace_s:
                 debts[key] = debt
-        owing, refused = await self._pay(debts)
+        owing, refused = await self._pay(overlap, debts)
         elsewhere = {key: replace(debts[key], shard="", device_ids=()) for key in refused if debts[key].shard}
-        owing |= (await self._pay(elsewhere))[0]
+        owing |= (await self._pay(overlap, elsewhere))[0]
         settled = [key for key, unpaid in owing.items() if not unpaid]
         self._store.mark_paid(settled)
         self.paid += len(settled)
         self.unpaid = len(owing) - len(settled)
         return Busy(len(settled)) if settled else Idle.after(self._interval_s)
 
-    async def _pay(self, debts: Mapping[bytes, Debt]) -> tuple[dict[bytes, set[int]], set[bytes]]:
+    async def _pay(self, overlap: Overlap, debts: Mapping[bytes, Debt]) -> tuple[dict[bytes, set[int]], set[bytes]]:
         """By key: the devices that did not take the row.  And the keys that some device has no such book for."""
         owing: dict[bytes, set[int]] = {}
         refused: set[bytes] = set()
         batches: dict[tuple[Device, Path], list[bytes]] = {}
         for key, debt in debts.items():
-            targets = self._targets(debt)
+            targets = _targets(overlap, debt)
             owing[key] = {device.id for device in targets}
             for device in targets:
                 batches.setdefault((device, debt.book), []).append(key)
         for (device, book), keys in batches.items():
+            node = self._nodes(device)
+            if overlap.claim.edition:
+                node = node.under(overlap.claim)
             for at in range(0, len(keys), ROWS_AT_ONCE):
                 some = keys[at : at + ROWS_AT_ONCE]
                 try:
-                    took = await self._nodes(device).merge_rows(book, [debts[key].row for key in some]) is not None
+                    took = await node.merge_rows(book, [debts[key].row for key in some]) is not None
                 except (Unavailable, DiskFault):
                     break  # unknown: they stay owed, and the rest of them would not get there either
                 if not took:
@@ -100,7 +104,8 @@ class ObjectUpdater:
                     owing[key].discard(device.id)
         return owing, refused
 
-    def _targets(self, debt: Debt) -> Sequence[Device]:
-        primaries = self._overlap().places(debt.book).devices
-        named = [device for device in primaries if device.id in debt.device_ids]
-        return named if named and len(named) == len(debt.device_ids) else primaries
+
+def _targets(overlap: Overlap, debt: Debt) -> Sequence[Device]:
+    primaries = overlap.places(debt.book).devices
+    named = [device for device in primaries if device.id in debt.device_ids]
+    return named if named and len(named) == len(debt.device_ids) else primaries

@@ -20,7 +20,7 @@ import trio
 from ring.errors import BadInput, DiskFault, FormatError, RingfortError, Unavailable
 from ring.names import NameHasher, Path, Span
 from ring.timestamp import Timestamp, TimestampSource
-from ring.world.interface import World, Write
+from ring.world.interface import Disk, World, Write
 from storage.client.interface import Row
 from storage.client.node import BookHeader, BookState, LeafDigests, RowPage
 from storage.container.shards import SUMS, is_shard
@@ -36,8 +36,9 @@ from storage.rows.overlay import REMOVED, Overlay
 from storage.rows.page import PackedRows
 from storage.rows.replay import put_away, read_log
 from storage.rows.row import check_row, pack_header, pack_row, seal, unpack_row, unseal
-from storage.rows.sums import BOOK_SUMS, OWES, leaving_book, leaving_rows, sums_writes
+from storage.rows.sums import BOOK_SUMS, OWES, leave_page, owing, sums_writes
 from storage.rows.tables import BooksDevice, BookTables, as_fault
+from storage.sync.standing import BOOKS_PATH, Standing
 from storage.sync.tree import Toggles, combine, digests, leaf_span, partition_from
 
 RECORD_ROWS_MAX = 1000
@@ -58,6 +59,7 @@ class Books:
         self.notice_rows = 0  # 0: nobody wants to know
         self.noticed: dict[bytes, None] = {}  # hashes of containers that were found with more live rows, or with rows in transit
         self.damage: list[str] = []  # what the last start found missing in the log: other replicas have it
+        self.standing = Standing(device.disk, BOOKS_PATH)  # for the rings "container" and "account"
         self._log: GroupCommit | None = None
         self._applier: Applier | None = None
 
@@ -88,6 +90,10 @@ class Books:
             self._log = self._applier = None
             with trio.CancelScope(shield=True):
                 await log.close()
+
+    @property
+    def disk(self) -> Disk:
+        return self._device.disk
 
     async def flush(self) -> None:
         """Until all that is visible now is in the tables.  DiskFault when the device cannot."""
@@ -122,10 +128,15 @@ class Books:
         self._check()
         return self._page(self._hasher.hash(path), start.encode(), end.encode() or None, limit=limit, reverse=reverse)
 
+    def may_answer(self, path: Path) -> None:
+        """Before what is held of a book counts as what is known of it: Unavailable while the device is behind."""
+        self.standing.check("container" if path.container else "account")
+
     async def digests(self, kind: str, span: Span) -> LeafDigests:
         """Of what is in the tables: merges of the last second may be missing.  Kinds: "book", or "container" or "account" alone."""
         self._check()
-        return combine(*(digests(self._tables, one, span) for one in kinds_of(kind)))
+        found = combine(*(digests(self._tables, one, span) for one in kinds_of(kind)))
+        return LeafDigests(found.root, found.leaves, min(map(self.standing.mark, kinds_of(kind))))
 
     async def leaf(self, kind: str, span: Span, leaf: int) -> Sequence[tuple[bytes, bytes]]:
         """(hash, digest) of the books in a leaf, as in the tables."""
@@ -258,20 +269,30 @@ class Books:
             async with applier.lock:
                 if entry.digest() != digest or (entry.draining and entry.rows_digest):
                     return False
-                while await self._drop_page(entry):
+                while not await leave_page(self._tables, entry, RECORD_ROWS_MAX):
                     pass
+                self._entries.pop(entry.book, None)
+                self._stats.forget(entry.book)
                 return True
+        except DiskFault as fault:
+            self._device.fail(fault.message, fault.__cause__)
+            raise
         finally:
             entry.leaving = False
 
     async def discard(self, book: Path, rows: Sequence[Row]) -> int:
         """Let go of rows in transit that a majority has where they belong.  What changed meanwhile stays.  How many went; a crash
         within a second or so brings them back, to be forwarded again."""
+        return await self.let_go(book, rows) if self.transit(self._hasher.hash(book))[0] else 0
+
+    async def let_go(self, book: Path, rows: Sequence[Row]) -> int:
+        """As ``discard``, of any rows: of tombstones that everybody may forget, of what a device brought back.  What a tombstone
+        hides must be in no log of this device any more: ``flush`` first, when nothing so old can come."""
         self._check()
         if self._overlay.row_count >= OVERLAY_ROWS_MAX // 2:
             await self.flush()
         entry = self._entry(self._hasher.hash(book))
-        if entry is None or not entry.draining or entry.leaving:
+        if entry is None or entry.leaving:
             return 0
         gone = 0
         for row in rows:
@@ -282,26 +303,10 @@ class Books:
                 gone += 1
         if gone:
             self._entries[entry.book] = entry
-            self._stats.touch(entry.book)
+            if book.container and not all(row.deleted for row in rows):
+                self._stats.touch(entry.book)
             self._wake()
         return gone
-
-    async def _drop_page(self, entry: Entry) -> bool:
-        """Remove some rows; in the end the book.  True: there is more."""
-        writes = leaving_rows(self._tables, entry, RECORD_ROWS_MAX)
-        last = len(writes) < RECORD_ROWS_MAX
-        toggles = Toggles(entry.kind)
-        writes += leaving_book(entry, toggles) if last else sums_writes(entry, toggles)
-        with trio.CancelScope(shield=True):
-            try:
-                await self._tables.commit([*writes, *toggles.writes(self._tables)])
-            except DiskFault as fault:
-                self._device.fail(fault.message, fault.__cause__)
-                raise
-        if last:
-            self._entries.pop(entry.book, None)
-            self._stats.forget(entry.book)
-        return not last
 
     # ---- inside
 
@@ -454,7 +459,9 @@ class Books:
             await disk.make_dirs(FOLDER)
             self._entries.clear()
             self._overlay, self._applying, self._stats = Overlay(), Overlay(), DirtyStats()
-            self._load_marks()
+            await self.standing.load()
+            for book in owing(self._tables):
+                self._stats.load(book)
             self.damage.clear()
             damaged = set[int]()
             sequences = list[int]()
@@ -473,6 +480,8 @@ class Books:
                 await self._tables.commit([*batch.writes, *tree_writes])
             self._applied()
             await put_away(self._device, sequences, damaged)
+            empty = [kind for kind in kinds_of("book") if partition_from(self._tables, kind, b"", 0) is None]
+            await self.standing.opened(empty, empty=True, lost=bool(damaged))
         except OSError as error:
             raise as_fault(error, "the books of this device cannot be opened") from error
         return sequences[-1] if sequences else 0
@@ -485,13 +494,6 @@ class Books:
             self._entries[record.book] = Entry(record.book)
         self._merge(record)
         return True
-
-    def _load_marks(self) -> None:
-        start = OWES
-        while pairs := self._tables.scan("book_state", start, bytes([OWES[0] + 1]), limit=PAGE_ROWS_MAX):
-            for key, _ in pairs:
-                self._stats.load(key[1:])
-            start = pairs[-1][0] + b"\0"
 
 
 def _life(header: BookHeader) -> tuple[object, ...]:

@@ -96,7 +96,7 @@ class Standing:
     async def opened(self, names: Iterable[str], *, empty: bool, lost: bool) -> None:
         """The engine was opened.  ``empty``: it holds nothing; ``lost``: something that it had acknowledged is missing.
         DiskFault."""
-        if lost:
+        if lost and self._marks:
             await self._write({})
         if empty:
             for name in names:

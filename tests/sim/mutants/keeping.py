@@ -291,8 +291,8 @@ def rows_as_they_come(options: Options) -> None:
 
 
 class ReportsSometimes(ContainerUpdater):
-    async def _report(self, account: Path, marks: Any) -> bool:
-        return True if self.reported > 1 else await super()._report(account, marks)
+    async def _report(self, overlap: Any, account: Path, marks: Any) -> bool:
+        return True if self.reported > 1 else await super()._report(overlap, account, marks)
 
 
 def report_once(options: Options) -> None:
