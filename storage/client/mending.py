@@ -388,6 +388,8 @@ async def settle(reach: Reach, coding: Coding, found: Look, staged: Seen) -> Lef
     verdict = leftover(found.read, staged.stamp)
     if verdict is Leftover.FINISH and version.timestamp.offset:
         verdict = Leftover.REFUSE  # a conditional write: what its condition held on may be gone by now
+    if verdict is Leftover.FINISH and found.replicas.overlap.horizon.closes(version.timestamp):
+        verdict = Leftover.REFUSE  # nothing so old may come to be any more: what was deleted meanwhile may be forgotten
     match verdict:
         case Leftover.COMMIT:
             await mend(reach, coding, found)

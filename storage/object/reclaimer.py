@@ -55,8 +55,8 @@ PAGE = 1000
 
 
 class ObjectReclaimer(Reclaimer):
-    """``overlap`` gives the object ring in force, ``nodes`` the node of a device, for this store's policy; ``clear`` as of
-    Reclaimer."""
+    """``overlap`` gives the object ring in force, ``nodes`` the node of a device, for this store's policy; ``coded``: that is
+    an erasure-coded one; ``clear`` as of Reclaimer."""
 
     def __init__(
         self,
@@ -67,6 +67,7 @@ class ObjectReclaimer(Reclaimer):
         nodes: Callable[[Device], Node],
         proposal: Proposal,
         *,
+        coded: bool = False,
         clear: Callable[[int], bool] = lambda edition: True,
         interval_s: float = INTERVAL_S,
         forget_again_s: float = FORGET_AGAIN_S,
@@ -84,7 +85,7 @@ class ObjectReclaimer(Reclaimer):
         )
         self._store = store
         self._nodes = nodes
-        self._returning = Returning(clock, device, store, nodes)
+        self._returning = Returning(clock, device, store, nodes, coded=coded)
 
     def _facts(self) -> Mapping[str, int]:
         return {"put_aside": self._returning.put_aside}

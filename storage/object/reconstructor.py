@@ -40,7 +40,9 @@ from storage.erasure.quorum import Data, Leftover
 from storage.object.entry import Held
 from storage.object.record import RecordKind
 from storage.object.store import ObjectStore
+from storage.sync.comparing import HASH_BYTES, by_hash
 from storage.sync.moving import AGAIN_S, Moving, Watcher
+from storage.sync.standing import OBJECTS
 from storage.sync.tree import differing
 
 INTERVAL_S = 30.0
@@ -173,11 +175,14 @@ class Reconstructor:
         ids = [device.id for device in primaries]
         own = ids.index(self._device.id) if self._device.id in ids else -1
         keys: dict[bytes, None] = {}
+        forgotten: set[bytes] = set()  # tombstones that the others may not have any more
         start, end = span.bounds
         at: bytes | None = start
         while at is not None:
             page, at = self._store.index.page(at, end, limit=1000)
-            keys.update((held.key, None) for held in page if own < 0 or not self.moving.confirmed or self._misfit(held, own))
+            forgotten |= {held.key for held in page if held.kind is Kind.TOMBSTONE and overlap.horizon.forgets(held.timestamp)}
+            every = own < 0 or not self.moving.confirmed
+            keys.update((held.key, None) for held in page if held.key not in forgotten and (every or self._misfit(held, own)))
             await trio.lowlevel.checkpoint()
         mine = await self._store.digests(span)
         whole = not self._store.index.doubts.within(span)
@@ -189,9 +194,11 @@ class Reconstructor:
                 node = node.under(overlap.claim)
             try:
                 for leaf in differing(mine, await node.digests("object", span)):
-                    theirs = dict(await node.leaf("object", span, leaf))
-                    ours = await self._store.leaf(span, leaf)
-                    keys.update((key, None) for key, digest in ours if theirs.get(key) != digest)
+                    theirs = by_hash(await node.leaf("object", span, leaf))
+                    for key, digest in await self._store.leaf(span, leaf):
+                        held = theirs.get(key[:HASH_BYTES])
+                        if held != (key, digest) and (held is not None or key not in forgotten):
+                            keys[key] = None
             except (Unavailable, DiskFault, NotFound):
                 self.unanswered += 1
                 whole = False  # unknown: nothing follows from it
@@ -263,7 +270,10 @@ class Reconstructor:
         return _Job(span, key, path, found, self._acts(found))
 
     async def _own(self, path: Path) -> tuple[Node, Seen] | None:
-        seen = [one for one in await self._store.staging.sightings(path) if one.committed]
+        """But for what may have been deleted while this device was away."""
+        doubts = self._store.standing.doubts
+        seen = [one for one in await self._store.staging.here(path) if one.committed]
+        seen = [one for one in seen if not doubts(OBJECTS, one.version.timestamp)]
         return (self._nodes(self._device), seen[0]) if seen else None
 
     def _acts(self, found: Look) -> bool:
@@ -325,16 +335,18 @@ class Reconstructor:
             try:
                 found = await look(self._reach, self._coding, self._policy, staged.version.path)
                 verdict = await settle(self._reach, self._coding, found, staged)
+                if verdict is Leftover.REFUSE:  # and then at once: by the next pass primaries may have let go of their refusals
+                    self.refused += 1
+                    found = await look(self._reach, self._coding, self._policy, staged.version.path)
+                    verdict = await settle(self._reach, self._coding, found, staged)
                 if all(node.device.id != self._device.id for node in found.replicas.nodes):
                     await self._let_go(found, staged, verdict)
                 match verdict:
                     case Leftover.COMMIT | Leftover.FINISH:
                         self.finished += 1
-                    case Leftover.REFUSE:
-                        self.refused += 1
                     case Leftover.DROP:
                         self.forgotten += 1
-                    case Leftover.KEEP:
+                    case Leftover.REFUSE | Leftover.KEEP:
                         pass
             except (Unavailable, DiskFault):
                 self.unanswered += 1

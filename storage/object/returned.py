@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from ring.errors import BadInput, FormatError, NewerFormat, NotFound
@@ -22,11 +23,13 @@ from storage.client.bodies import drained
 from storage.client.node import Kind, Version
 from storage.object.device import QUARANTINE
 from storage.object.files import disk_fault, file_name, file_path
+from storage.object.record import RecordKind
 from storage.object.store import ObjectStore
 
 MAGIC = "ringfort returned"
 FORMAT = 1
 SUFFIX, BODY_SUFFIX = ".returned", ".body"
+FRAGMENT_SUFFIX, FRAGMENT_BODY_SUFFIX = ".returned-fragment", ".fragment"
 REASON = "unknown to all primaries"  # of the drop
 _CHUNK_BYTES = 1 << 20
 
@@ -40,7 +43,8 @@ class Returned:
     put_aside_at: float  # wall seconds
 
 
-def encode(version: Version, put_aside_at: float) -> bytes:
+def encode(version: Version, put_aside_at: float, *, fragment: str = "") -> bytes:
+    """``fragment``: its description (docs/formats/fragment.md) in hex, when only that is kept."""
     path, posted = version.path, version.metadata_timestamp
     body = {
         "magic": MAGIC,
@@ -54,6 +58,8 @@ def encode(version: Version, put_aside_at: float) -> bytes:
         "metadata_timestamp": "" if posted is None else str(posted),
         "put_aside_at": put_aside_at,
     }
+    if fragment:
+        body["fragment"] = fragment
     return (json.dumps({**body, "checksum": _checksum(body)}, indent=1, sort_keys=True) + "\n").encode()
 
 
@@ -102,6 +108,29 @@ async def put_aside(store: ObjectStore, key: bytes, now: float) -> bool:
             await disk.replace_file(body_path, body)
     except OSError as error:
         raise disk_fault(store.device.device_id, "put a returned version aside", error) from error
+    store.mark_paid([key])  # nobody is to list it
+    return await store.drop(key, REASON)
+
+
+async def put_fragment_aside(store: ObjectStore, key: bytes, now: float) -> bool:
+    """``put_aside``, of what a device of an erasure-coded policy has of a version by itself: a fragment, as NAME.fragment, with
+    NAME.returned-fragment beside it.  A note has nothing to be kept."""
+    held = store.index.get(key)
+    if held is None:
+        return False
+    if held.entry.kind is RecordKind.FRAGMENT:
+        record = await store.reader.record(held)
+        version = await store.reader.describe(held, Path(*record.info.path))
+        name, disk = file_name(held.hash, held.timestamp, 0), store.device.disk
+        try:
+            data = encode(version, now, fragment=bytes(record.data).hex())
+            await disk.replace_file(f"{QUARANTINE}/{name}{FRAGMENT_SUFFIX}", data)
+            with suppress(FileNotFoundError):  # it was moved before
+                await disk.rename(
+                    file_path(held.hash, held.timestamp, held.entry.serial), f"{QUARANTINE}/{name}{FRAGMENT_BODY_SUFFIX}"
+                )
+        except OSError as error:
+            raise disk_fault(store.device.device_id, "put a returned fragment aside", error) from error
     store.mark_paid([key])  # nobody is to list it
     return await store.drop(key, REASON)
 

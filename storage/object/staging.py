@@ -39,6 +39,7 @@ from storage.object.record import Info, Record, RecordKind, debt_info, decode_re
 from storage.object.segments import Place
 from storage.object.staged import Staged, etag_in, key_of, timestamp_in
 from storage.object.upload import FileUpload
+from storage.sync.standing import OBJECTS
 
 if TYPE_CHECKING:
     from storage.object.store import ObjectStore
@@ -68,6 +69,11 @@ class Staging:
     # ---- what is here
 
     async def sightings(self, path: Path) -> Sequence[Seen]:
+        self._store.standing.check(OBJECTS)
+        return await self.here(path)
+
+    async def here(self, path: Path) -> Sequence[Seen]:
+        """``sightings``, for the device's own workers: also while it was away and is being compared."""
         name_hash = self._store.hash(path)
         held = self._store.newest(name_hash)
         found: list[Seen] = []
@@ -130,7 +136,9 @@ class Staging:
         kind = RecordKind.STAGED_NOTE if data is None else RecordKind.STAGED_COPY
         record = Record(kind, self._store.hash(version.path), version.timestamp, info_of(version, None), data or b"")
         async with self.turn(record.hash):
-            superseded = self.admit(record.hash, version, seen=seen, promised=promised)
+            superseded = self.admit(record.hash, version, seen=seen, promised=promised) or self.closed(
+                record.hash, version, seen=seen
+            )
             if superseded is None:
                 await self._write(record)
         return superseded or WriteReply(version.timestamp, paid=True)
@@ -153,6 +161,15 @@ class Staging:
         if promised and not shown and not self._store.index.promises.stands(name_hash, version.timestamp):
             raise PromisedAbove(f"{version.path}: the promise for {version.timestamp} does not stand here", version.timestamp)
         return None
+
+    def closed(self, name_hash: bytes, version: Version, *, seen: bool) -> WriteReply | None:
+        """The answer to what would be staged where the ring has closed; None when it may be.  What was staged before that may be
+        committed: a device that has it is not clean before it is decided."""
+        staged = self._store.index.staged.get(key_of(name_hash, version.timestamp, version.etag))
+        if seen or (staged is not None and staged.place is not None):
+            return None
+        above = self._store.standing.closed_above(OBJECTS, version.timestamp)
+        return None if above is None else WriteReply(above, paid=True)
 
     async def commit(self, version: Version, debt: Debt | None, *, seen: bool = False) -> WriteReply:
         name_hash = self._store.hash(version.path)
@@ -349,6 +366,9 @@ class FragmentFile(FileUpload):
         try:
             async with self._staging.turn(self._hash):
                 superseded = self._staging.admit(self._hash, version, seen=seen, promised=promised)
+                closed = self._staging.closed(self._hash, version, seen=seen)
+                if closed is not None:
+                    return closed
                 with trio.CancelScope(shield=True):  # also what is superseded: it may be all that its writer has left of it
                     await self._commit(version, None, RecordKind.STAGED_FILE, encode_fragment(fragment))
         finally:

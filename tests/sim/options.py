@@ -16,6 +16,7 @@ from storage.client.payer import RowPayer
 from storage.client.quorum import WriteQuorum
 from storage.client.reach import Settings
 from storage.client.trust import Trust
+from storage.container.reclaimer import BookReclaimer
 from storage.container.replicator import BookReplicator
 from storage.container.sharder import Limits, Sharder
 from storage.container.updater import ContainerUpdater
@@ -71,6 +72,7 @@ class Options:
     reclaim_age_s: float = 0.0  # tombstones older than that go; 0: they stay
     horizons: Horizons = next_horizons  # the agent's rule
     reclaimer: type[ObjectReclaimer] = ObjectReclaimer
+    book_reclaimer: type[BookReclaimer] = BookReclaimer
     shards: Limits | None = None  # listings larger than that are cut; None: they stay whole
     sharder: type[Sharder] = Sharder
     coded: Coding | None = None  # how the objects of policy 1 are coded; None: there is no such policy

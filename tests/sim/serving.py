@@ -98,6 +98,7 @@ class Serving:
         store = watched(world, opened, HASHER, segment_bytes_max=SEGMENT_BYTES)
         store.standing.horizon = lambda name: keeper.overlaps[name].horizon
         books = options.books(world, opened, HASHER)
+        books.standing.horizon = lambda name: keeper.overlaps[name].horizon
         stores = {0: store}
         try:
             if options.coded is not None:
@@ -108,7 +109,9 @@ class Serving:
                 await nursery.start(books.run)
                 member.store, member.books, member.coded = store, books, stores.get(coded.POLICY)
                 member.trust = options.trust(HASHER, refills=await has_lost(stores))
-                payer = options.payer(nursery, member.reach, primaries=self._listed_at)
+                payer = options.payer(
+                    nursery, member.reach, primaries=self._listed_at, claim=lambda: keeper.overlaps["container"].claim
+                )
                 self._start_workers(nursery, stores, books)
                 gate = options.gate(keeper.gate)
                 node = LocalNode(member.device, store, books, payer, gate, stores=stores, trust=member.trust)
@@ -169,21 +172,8 @@ class Serving:
             options.container_updater(device, books, lambda: overlap("account"), nodes),
             options.compactor(world, store, interval_s=COMPACT_EVERY_S, grace_s=1.0, headroom_bytes=SEGMENT_BYTES),
         ]
-        if age_s := options.reclaim_age_s:
-            proposal = Proposal(world.clock, partial(self._confirmations.clean, "object", device.id), age_s=age_s, every_s=5.0)
-            workers.append(
-                options.reclaimer(
-                    world.clock,
-                    device,
-                    store,
-                    lambda: overlap("object"),
-                    nodes,
-                    proposal,
-                    clear=clear,
-                    interval_s=RECLAIM_EVERY_S,
-                    forget_again_s=4 * RECLAIM_EVERY_S,
-                )
-            )
+        if options.reclaim_age_s:
+            workers += self._reclaimers(stores, books, overlap, nodes, clear)
         if limits := options.shards:
             assert member.facade is not None
             sharding = member.facade.sharding
@@ -211,6 +201,58 @@ class Serving:
             workers.append(Refiller(device.id, trust, lambda: keeper.overlaps, member.filler_of, refilled))
         self._run(nursery, [*workers, *member.further_workers(world, store, books)])
         nursery.start_soon(self._audit, auditors)
+
+    def _reclaimers(
+        self,
+        stores: dict[int, ObjectStore],
+        books: Books,
+        overlap: Callable[[str], Overlap],
+        nodes: Callable[[Device], Node],
+        clear: Callable[[int], bool],
+    ) -> list[Worker]:
+        options, clock, device, facade = self._options, self._world.clock, self._member.device, self._member.facade
+        assert facade is not None
+        often = {"interval_s": RECLAIM_EVERY_S, "forget_again_s": 4 * RECLAIM_EVERY_S}
+        found: list[Worker] = []
+
+        def proposal(name: str) -> Proposal:
+            tell = partial(self._confirmations.clean, name, device.id)
+            return Proposal(clock, tell, age_s=options.reclaim_age_s, every_s=5.0)
+
+        for policy, store in stores.items():
+            name = coded.RING if policy else "object"
+            ring = partial(overlap, name)
+            reclaimer = options.reclaimer(
+                clock,
+                device,
+                store,
+                ring,
+                lambda one, policy=policy: nodes(one).of(policy),  # type: ignore[misc]  # a default binds it
+                proposal(name),
+                coded=bool(policy),
+                clear=clear,
+                **often,
+            )
+            reclaimer.name = reclaimer.name.replace("object", name, 1)
+            found.append(reclaimer)
+        for kind in ("container", "account"):
+            ring, sharding = partial(overlap, kind), facade.sharding
+            found.append(
+                options.book_reclaimer(
+                    kind,
+                    clock,
+                    device,
+                    books,
+                    ring,
+                    nodes,
+                    proposal(kind),
+                    sharding.map_of,
+                    sharding.listed,
+                    clear=clear,
+                    **often,
+                )
+            )
+        return found
 
     def _device(self, number: int) -> Device | None:
         named = {

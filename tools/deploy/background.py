@@ -1,5 +1,5 @@
 """The background workers of a worker process: for each of its devices an auditor, replicators (reconstructors for erasure-coded
-policies), updaters, an expirer, a settler and a reaper; and the parts sweeper, which one process of the cloud runs."""
+policies), reclaimers, updaters, an expirer, a settler and a reaper; and the parts sweeper, which one process of the cloud runs."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from ring.timestamp import Timestamp
 from ring.world.interface import World, Write
 from storage.account.reaper import Reaper
 from storage.client.node import Node
+from storage.container.reclaimer import BookReclaimer
 from storage.container.replicator import BookReplicator
 from storage.container.sharder import Limits, Sharder
 from storage.container.updater import ContainerUpdater
@@ -147,10 +148,13 @@ def _of_device(world: World, storage: StorageRoom, own: OwnDevice, rates: Backgr
             raise Unavailable(f"there is no ring {name} yet")
         return found
 
-    def watcher(name: str) -> Watcher:
-        def clear(edition: int) -> bool:  # what it lacks it cannot have brought anywhere
-            return keeper.gate.clear(edition) and not own.trust.waits
+    def clear(edition: int) -> bool:  # what it lacks it cannot have brought anywhere
+        return keeper.gate.clear(edition) and not own.trust.waits
 
+    def proposal(name: str) -> Proposal:
+        return Proposal(world.clock, partial(storage.confirmations.clean, name, device.id), age_s=rates.reclaim_age_s)
+
+    def watcher(name: str) -> Watcher:
         return Watcher(clear, lambda overlap: storage.confirmations.confirm(name, device.id, overlap))
 
     def repair() -> Pacing:
@@ -183,24 +187,19 @@ def _of_device(world: World, storage: StorageRoom, own: OwnDevice, rates: Backgr
         auditor, compactor = Auditor(world, store), Compactor(world, store)
         expirer = Expirer(world, store, ring, partial(storage.client.expire_object, policy.index))
         updater = ObjectUpdater(world, store, partial(overlap, "container"), nodes)
-        reclaiming: list[tuple[Worker, Pacing]] = []
-        if not policy.coded:  # there tombstones stay: what a fragment that comes back is of, no comparison of keys can tell
-            tell = partial(storage.confirmations.clean, policy.ring_name, device.id)
-            proposal = Proposal(world.clock, tell, age_s=rates.reclaim_age_s)
-            clear = watcher(policy.ring_name).clear
-            reclaimer = ObjectReclaimer(world.clock, device, store, ring, of_one, proposal, clear=clear)
-            reclaimer.name = reclaimer.name.replace("object", policy.ring_name, 1)
-            reclaiming.append((reclaimer, repair()))
+        reclaimer = ObjectReclaimer(
+            world.clock, device, store, ring, of_one, proposal(policy.ring_name), coded=policy.coded, clear=clear
+        )
         settle: Settle = partial(_settle, storage, policy.index)
         if policy.coded:
             settle = partial(end_coded, storage.client.coded, store, policy.index)
         elif policy.consistency is Consistency.AVAILABLE:
             settle = partial(end_promise, store)
         settler = Settler(store, ring, settle)
-        for worker in (mover, auditor, compactor, expirer, updater, settler):
+        for worker in (mover, auditor, compactor, expirer, updater, settler, reclaimer):
             worker.name = worker.name.replace("object", policy.ring_name, 1)
         return [
-            *reclaiming,
+            (reclaimer, repair()),
             (auditor, Pacing(bytes_per_s=rates.audit_bytes_per_s)),
             (compactor, Pacing(bytes_per_s=rates.audit_bytes_per_s)),
             (mover, repair()),
@@ -208,6 +207,21 @@ def _of_device(world: World, storage: StorageRoom, own: OwnDevice, rates: Backgr
             (updater, repair()),
             (settler, repair()),
         ]
+
+    def of_books(kind: str) -> BookReclaimer:
+        sharding = storage.client.sharding
+        return BookReclaimer(
+            kind,
+            world.clock,
+            device,
+            own.books,
+            partial(overlap, kind),
+            nodes,
+            proposal(kind),
+            sharding.map_of,
+            sharding.listed,
+            clear=clear,
+        )
 
     movers: dict[str, ObjectReplicator | Reconstructor] = {}
     fillers: dict[str, Mover] = {}
@@ -223,6 +237,8 @@ def _of_device(world: World, storage: StorageRoom, own: OwnDevice, rates: Backgr
         *refill,
         *objects,
         (books, repair()),
+        (of_books("container"), repair()),
+        (of_books("account"), repair()),
         (
             Reaper(world, device, own.books, lambda: overlap("account"), storage.client.reaping, delay_s=rates.reap_delay_s),
             repair(),

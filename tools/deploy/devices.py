@@ -119,7 +119,9 @@ class Devices:
         self._reserve = reserve
         self._kept: dict[int, _Kept] = {}  # this worker's, by device id
         self._peers: dict[int, Peer] = {}  # by worker
-        self._payer = RowPayer(nursery, self.nodes.get, primaries=self._listed_at)
+        self._payer = RowPayer(
+            nursery, self.nodes.get, primaries=self._listed_at, claim=lambda: self._keeper.overlaps["container"].claim
+        )
 
     def _listed_at(self, container: Path) -> list[int]:
         """Its primaries."""
@@ -194,6 +196,7 @@ class Devices:
     async def _serve(self, device: Device, opened: OpenDevice, serves: Callable[[], None]) -> None:
         """Until cancelled; closed then, whatever its disk says to it."""
         books = Books(self._world, opened, self._hasher)
+        books.standing.horizon = lambda kind: self._horizon(kind, kind)
         stores: dict[int, ObjectStore] = {}
         own: OwnDevice | None = None
         try:

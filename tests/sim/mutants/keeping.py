@@ -8,14 +8,15 @@ from typing import Any, cast
 
 import msgspec
 
-from ring.daemon.worker import Busy
-from ring.names import Path
+from ring.daemon.worker import Busy, Idle
+from ring.names import Path, Span
 from ring.timestamp import Timestamp
 from ring.world.interface import Disk, OpenMode, Tables, World, Write
 from storage.client.bodies import OnePiece
 from storage.client.interface import Row
 from storage.client.node import Debt, NodeReading
 from storage.client.payer import RowPayer
+from storage.container.reclaimer import BookReclaimer
 from storage.container.sharder import Sharder
 from storage.container.shards import Shard, ShardMap
 from storage.container.updater import ContainerUpdater
@@ -225,6 +226,22 @@ class ForgetsDeletions(ObjectStore):
 def reclaim_early(options: Options) -> None:
     """A tombstone goes as soon as its row is paid, whoever else has not heard of it."""
     options.store = ForgetsDeletions
+    options.traits = replace(options.traits, kinds={"isolate": 4.0, "cut": 2.0, "power": 2.0, "kill": 1.0})
+
+
+class ForgetsRows(BookReclaimer):
+    async def work(self) -> Busy | Idle:
+        for book in await self._all_books(Span(0, 0)):
+            header = self._books.header(book)
+            page = None if header is None else await self._books.rows(header.path, start="", end="", limit=1000, reverse=False)
+            if header is not None and page is not None and not self._books.transit(book)[0]:
+                self.reclaimed += await self._books.let_go(header.path, [row for row in page.rows if row.deleted])
+        return Idle.after(1.0)
+
+
+def reclaim_rows_early(options: Options) -> None:
+    """A row's tombstone goes as soon as it is there, whoever else has not heard of it."""
+    options.book_reclaimer, options.reclaim_age_s = ForgetsRows, 1e9  # nothing else is reclaimed
     options.traits = replace(options.traits, kinds={"isolate": 4.0, "cut": 2.0, "power": 2.0, "kill": 1.0})
 
 
