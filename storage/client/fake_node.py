@@ -14,7 +14,7 @@ from ring.names import NameHasher, Path, Span
 from ring.timestamp import ZERO, Timestamp
 from ring.wire.message import Piece
 from ring.world.interface import Buffer
-from storage.client.errors import ObjectNotFound, PromisedAbove
+from storage.client.errors import ObjectNotFound, PromisedAbove, Superseded
 from storage.client.interface import Row
 from storage.client.node import (
     OURS_MAX,
@@ -23,6 +23,7 @@ from storage.client.node import (
     Debt,
     Kind,
     LeafDigests,
+    Named,
     NodeReading,
     Promised,
     RowPage,
@@ -103,12 +104,18 @@ class FakeObjects:
         self._enter()
         return _FakeUpload(self)
 
-    async def post(self, path: Path, metadata: Mapping[str, str], content_type: str, timestamp: Timestamp) -> WriteReply:
+    async def post(
+        self, path: Path, metadata: Mapping[str, str], content_type: str, timestamp: Timestamp, of: Named | None = None
+    ) -> WriteReply:
         self._enter()
         name_hash = self._hasher.hash(path)
+        if name_hash in self.held and of is not None and rank(self.held[name_hash][0])[:3] > (of[0], False, of[1]):
+            raise Superseded(f"{path}: something newer is here", self.held[name_hash][0].timestamp)
         if name_hash not in self.held or self.held[name_hash][0].kind is Kind.TOMBSTONE:
             raise ObjectNotFound(f"{path} is not here")
         version, data = self.held[name_hash]
+        if of is not None and version.named != of:
+            raise ObjectNotFound(f"{path}: the version of {of[0]} is not here")
         if timestamp <= (version.metadata_timestamp or version.timestamp):
             return WriteReply(version.metadata_timestamp or version.timestamp, True)
         self._check(name_hash, version.timestamp)

@@ -25,6 +25,7 @@ from storage.client.node import (
     BookState,
     Debt,
     LeafDigests,
+    Named,
     NodeReading,
     NodeUpload,
     Promised,
@@ -46,7 +47,9 @@ class ObjectEngine(Protocol):
 
     async def put_large(self, path: Path, size: int | None) -> Upload: ...
 
-    async def post(self, path: Path, metadata: Mapping[str, str], content_type: str, timestamp: Timestamp) -> WriteReply: ...
+    async def post(
+        self, path: Path, metadata: Mapping[str, str], content_type: str, timestamp: Timestamp, of: Named | None = None
+    ) -> WriteReply: ...
 
     async def promise(self, path: Path, ballot: Timestamp, ours: Sequence[Timestamp]) -> Promised: ...
 
@@ -170,11 +173,13 @@ class LocalNode:
     async def put_large(self, path: Path, size: int | None) -> NodeUpload:
         return _PayingUpload(self, await self._ask(self.store.put_large(path, size)))
 
-    async def post(self, path: Path, metadata: Mapping[str, str], content_type: str, timestamp: Timestamp) -> WriteReply:
+    async def post(
+        self, path: Path, metadata: Mapping[str, str], content_type: str, timestamp: Timestamp, of: Named | None = None
+    ) -> WriteReply:
         self.vote(path)
         at = self._enter()
         try:
-            return await self._ask(self.store.post(path, metadata, content_type, timestamp))
+            return await self._ask(self.store.post(path, metadata, content_type, timestamp, of))
         finally:
             self.gate.leave(at)
 

@@ -239,7 +239,7 @@ class _Work:
         version = self._version
         assert version.metadata_timestamp is not None
         metadata = {name: value for name, value in version.metadata.items() if not name.startswith(SYSTEM_METADATA)}
-        await self._nodes[replica].post(version.path, metadata, version.content_type, version.metadata_timestamp)
+        await self._nodes[replica].post(version.path, metadata, version.content_type, version.metadata_timestamp, version.named)
         one = self._has[replica]
         assert one is not None
         self._has[replica] = replace(one, version=version)

@@ -49,6 +49,10 @@ class Version:
     metadata_timestamp: Timestamp | None = None
     origin: Timestamp | None = None  # of the version that this one is a copy of, under a newer timestamp (storage.client.register)
 
+    @property
+    def named(self) -> Named:
+        return self.timestamp, self.etag
+
 
 @dataclass(frozen=True, slots=True)
 class Debt:
@@ -73,6 +77,7 @@ class WriteReply:
     never: bool = False  # superseded: and the device surely never held what was sent, nor a copy of it (storage.object.past)
 
 
+Named = tuple[Timestamp, str]  # one version of a name: its timestamp and ETag
 OURS_MAX = 64  # versions that a promise is asked about
 NOT_WHOLE = -1  # LeafDigests.clean of a device that is being refilled: below any time
 
@@ -180,8 +185,11 @@ class Node(Protocol):
     async def put_large(self, path: Path, size: int | None) -> NodeUpload:
         """Begin a body larger than the pack cut, or of unknown size."""
 
-    async def post(self, path: Path, metadata: Mapping[str, str], content_type: str, timestamp: Timestamp) -> WriteReply:
-        """Replace the client's metadata of the newest version, if ``timestamp`` is newer than its metadata.  ObjectNotFound."""
+    async def post(
+        self, path: Path, metadata: Mapping[str, str], content_type: str, timestamp: Timestamp, of: Named | None = None
+    ) -> WriteReply:
+        """Replace the client's metadata of the version that is meant (None: the newest), if ``timestamp`` is above its metadata's.
+        ObjectNotFound when it is not here (yet); Superseded when something newer is."""
 
     async def promise(self, path: Path, ballot: Timestamp, ours: Sequence[Timestamp]) -> Promised:
         """Take nothing below ``ballot`` any more: no version, no POST.  Durable when it returns; ended by a version at or above it,

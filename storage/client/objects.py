@@ -44,13 +44,13 @@ from storage.client.interface import BodySource, Condition, NewObject, ObjectMet
 from storage.client.large import LargeBody, PiecesSource, send_large
 from storage.client.locks import KeyLocks
 from storage.client.node import Debt, Kind, Node, Version, WriteReply
-from storage.client.quorum import Outcome, Reply, Verdict, WriteQuorum
+from storage.client.quorum import Outcome, Reply, Verdict, WriteQuorum, rank
 from storage.client.reach import Outdated, Reach, Replicas
 from storage.client.reading import Finding, find, open_body, open_version
 from storage.client.register import Check, Content, LargeContent, Register, SmallContent
 from storage.client.repair import Repairer
 from storage.client.shapes import meta_of, row_of, version_of
-from storage.client.writing import Write, at_once, debts_of, post_one
+from storage.client.writing import Write, at_once, debts_of
 from storage.rows.row import TEXT_BYTES_MAX
 
 SETTLE_MAX = 3  # times that one read or POST settles a key
@@ -170,33 +170,36 @@ class ObjectOperations:
             await self._coded.post(policy, path, metadata, content_type)
             return
         patience: _Patience | None = None
-        while not await self._post(path, metadata, content_type):
+        found = await self._find(path)
+        while not await self._post(found, _existing(found, path), metadata, content_type):
             patience = patience or _Patience(self._reach, self._register)
             await patience.wait(policy, path)
+            before, found = found.version, await self._find(path)
+            if before is not None and found.version is not None and _replaces(found.version, before):
+                return  # it came at the same time: the metadata was there just before, for no time at all
 
-    async def _post(self, path: Path, metadata: Mapping[str, str], content_type: str) -> bool:
-        """False: a conditional write is in the way."""
-        found = await self._find(path)
-        old = _existing(found, path)
+    async def _post(self, found: Finding, old: Version, metadata: Mapping[str, str], content_type: str) -> bool:
+        """New metadata of this version and of no other.  False: others are in the way: a conditional write, or what replaces it."""
+        path = old.path
         timestamp = self._reach.timestamps.next(max(old.timestamp, old.metadata_timestamp or ZERO))
         if expired(old.metadata, timestamp.seconds):  # or it could be saved after its deletion was decided
             raise ObjectNotFound(f"{path} has expired")
         quorum = self._reach.write_quorum(found.replicas.voters)
-        promised = False
+        in_the_way = False
 
         async def send(index: int, node: Node) -> WriteReply:
-            return await post_one(node, old, metadata, content_type, timestamp, has=node in found.holders)
+            return await node.post(path, metadata, content_type, timestamp, old.named)
 
         def receive(index: int, reply: WriteReply | RingfortError) -> Progress:
-            nonlocal promised
-            promised |= isinstance(reply, PromisedAbove)
+            nonlocal in_the_way
+            in_the_way |= isinstance(reply, (PromisedAbove, Superseded))
             outcome = Outcome.FAILED if isinstance(reply, RingfortError) else Outcome.STORED
             return Progress.OPEN if quorum.receive(index, Reply(outcome)) is None else Progress.SETTLED
 
         settling = self._reach.fanout.start(found.replicas.nodes, send, receive)
         await settling.wait(self._reach.settings.write_timeout_s, 0)
         if quorum.verdict() is not Verdict.STORED:
-            if promised:
+            if in_the_way:
                 return False
             raise found.replicas.short(f"{path}: too few primaries took the metadata")
         if found.stale or found.silent:
@@ -447,6 +450,12 @@ def _check(condition: Condition, *, existing: Path | None = None) -> Check:
 def _there(large: LargeBody | None) -> LargeBody:
     assert large is not None
     return large
+
+
+def _replaces(new: Version, old: Version) -> bool:
+    """It is newer, and no copy of it, whose metadata would be that of ``old``."""
+    copy = new.origin is not None and new.origin in (old.timestamp, old.origin) and (new.kind, new.etag) == (old.kind, old.etag)
+    return rank(new)[:3] > rank(old)[:3] and not copy
 
 
 class _Patience:

@@ -2,8 +2,9 @@
 
 All questions to one address share a connection: whatever is asked while the sender is busy travels in the next frame.  Large
 bodies have connections of their own, pooled.  When a connection is lost, everything that waits on it fails with Unavailable:
-whether a write happened is then not known.  A peer that cannot be reached is left alone for a moment (0.1 s to 1 s), so that
-asking it costs nothing meanwhile.
+whether a write happened is then not known.  What only reads is asked once more, over a new connection, within the time that it has:
+that the other end was started anew is noticed by whoever uses the connection next.  A peer that cannot be reached is left alone for
+a moment (0.1 s to 1 s), so that asking it costs nothing meanwhile.
 
 Neighbours: protocol (messages), frames, remote (a device behind a peer), server (the other end).
 """
@@ -46,12 +47,13 @@ class PeerLimits:
 
 
 class _Waiting:
-    __slots__ = ("answer", "error", "event")
+    __slots__ = ("answer", "error", "event", "lost")
 
     def __init__(self) -> None:
         self.event = trio.Event()
         self.answer: wire.Answer | None = None
         self.error: RingfortError | None = None
+        self.lost = False  # a connection that was there ended
 
     @property
     def over(self) -> bool:
@@ -98,25 +100,21 @@ class Peer:
 
     async def ask(self, device: int, question: wire.Question, shape: wire.Shape[S], edition: int = 0, *, policy: int = 0) -> S:
         """Raises what the node raised, or Unavailable."""
-        if self._running is None:
-            if trio.current_time() < self._retry_at:
-                raise Unavailable(f"the node at {self.address} could not be reached a moment ago")
-            self._running = trio.CancelScope()
-            self._nursery.start_soon(self._run, self._running)
-        if len(self._waiting) >= WAITING_MAX:
-            raise Unavailable(f"the node at {self.address} has {WAITING_MAX} questions unanswered")
-        self._next_id += 1
-        number, waiting = self._next_id, _Waiting()
-        self._waiting[number] = waiting
-        self._outbox.append(wire.Ask(number, device, question, edition, policy))
-        self._wake.set()
         asked = trio.current_time()
+        number, waiting = self._queue(device, question, edition, policy)
         try:
             self._watch.add(waiting)
             await waiting.event.wait()
         finally:
             self._waiting.pop(number, None)
             waiting.event.set()  # also of one that nobody waits for any more
+        if waiting.lost and waiting.answer is None and wire.only_reads(question):
+            number, waiting = self._queue(device, question, edition, policy)
+            try:
+                with trio.move_on_at(asked + self._limits.answer_s):
+                    await waiting.event.wait()
+            finally:
+                self._waiting.pop(number, None)
         if waiting.error is not None:
             raise waiting.error
         if waiting.answer is None:
@@ -126,6 +124,20 @@ class Peer:
         if waiting.answer.failure is not None:
             raise wire.error_of(waiting.answer.failure)
         return wire.decode(waiting.answer.value, shape)
+
+    def _queue(self, device: int, question: wire.Question, edition: int, policy: int) -> tuple[int, _Waiting]:
+        if self._running is None:
+            if trio.current_time() < self._retry_at:
+                raise Unavailable(f"the node at {self.address} could not be reached a moment ago")
+            self._running = trio.CancelScope()
+            self._nursery.start_soon(self._run, self._running)
+        if len(self._waiting) >= WAITING_MAX:
+            raise Unavailable(f"the node at {self.address} has {WAITING_MAX} questions unanswered")
+        self._next_id += 1
+        waiting = self._waiting[self._next_id] = _Waiting()
+        self._outbox.append(wire.Ask(self._next_id, device, question, edition, policy))
+        self._wake.set()
+        return self._next_id, waiting
 
     async def _run(self, scope: trio.CancelScope) -> None:
         """One connection's life."""
@@ -149,6 +161,7 @@ class Peer:
             waiting, self._waiting = self._waiting, {}
             for one in waiting.values():
                 one.error = Unavailable(error.message, hint=error.hint)
+                one.lost = frames is not None
                 one.event.set()
             if frames is not None:
                 await _close(frames)

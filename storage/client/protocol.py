@@ -39,7 +39,7 @@ from storage.client.errors import (
 )
 from storage.client.filling import Filled
 from storage.client.interface import Row
-from storage.client.node import BookHeader, BookState, Debt, LeafDigests, Promised, Version, WriteReply
+from storage.client.node import BookHeader, BookState, Debt, LeafDigests, Named, Promised, Version, WriteReply
 
 MAGIC = "ringfort-node"
 MAJOR, MINOR = 1, 4
@@ -49,6 +49,7 @@ HANDSHAKE_BYTES_MAX = 4096
 MESSAGE_BYTES_MAX = 64 << 20
 BATCH_BYTES = 1 << 20  # about where a frame of questions or answers is cut
 DATA_BYTES = 1 << 20
+POST_NAMES_MINOR = 4  # from which on peers know of Post.of
 INLINE_BYTES_MAX = 64 << 10  # bodies up to this come with the answer
 
 S = TypeVar("S")
@@ -203,6 +204,7 @@ class Post(msgspec.Struct, tag="post", frozen=True):
     metadata: dict[str, str]
     content_type: str
     timestamp: Timestamp
+    of: Named | None = None  # since 1.4: the version that is meant; an older peer takes the newest that it has
 
 
 class Promise(msgspec.Struct, tag="promise", frozen=True):
@@ -313,6 +315,26 @@ def minor_of(question: Question) -> int:
     if isinstance(question, fragment_messages.MESSAGES):
         return fragment_messages.minor_of(question)
     return _SINCE_MINOR.get(type(question), 0)
+
+
+_READS = (
+    Head,
+    Get,
+    ByKey,
+    Book,
+    Rows,
+    Digests,
+    Leaf,
+    EditionFile,
+    RingPart,
+    fragment_messages.Sightings,
+    fragment_messages.Describe,
+)
+
+
+def only_reads(question: Question) -> bool:
+    """To ask it twice is the same as once."""
+    return isinstance(question, _READS)
 
 
 def minor_of_policy(policy: int) -> int:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TypeVar
 
 from ring.device import Device
+from ring.errors import Unavailable
 from ring.names import Path, Span
 from ring.service.errors import StaleRing
 from ring.service.overlap import Claim
@@ -17,12 +18,14 @@ from ring.wire.message import Piece
 from ring.world.interface import Buffer
 from storage.client import protocol as wire
 from storage.client.bodies import OnePiece
+from storage.client.errors import ObjectNotFound, Superseded
 from storage.client.interface import Row
 from storage.client.node import (
     BookHeader,
     BookState,
     Debt,
     LeafDigests,
+    Named,
     NodeReading,
     NodeUpload,
     Promised,
@@ -96,8 +99,23 @@ class RemoteNode:
     async def put_large(self, path: Path, size: int | None) -> NodeUpload:
         return await self.begin_body(wire.PutBody(self.device.id, path, size, self.policy))
 
-    async def post(self, path: Path, metadata: Mapping[str, str], content_type: str, timestamp: Timestamp) -> WriteReply:
-        return await self._ask(wire.Post(path, dict(metadata), content_type, timestamp), wire.WRITE_REPLY)
+    async def post(
+        self, path: Path, metadata: Mapping[str, str], content_type: str, timestamp: Timestamp, of: Named | None = None
+    ) -> WriteReply:
+        reply = await self._ask(wire.Post(path, dict(metadata), content_type, timestamp, of), wire.WRITE_REPLY)
+        if of is not None and self._peer.peer_minor < wire.POST_NAMES_MINOR:
+            await self._check_post(path, of, timestamp)
+        return reply
+
+    async def _check_post(self, path: Path, of: Named, timestamp: Timestamp) -> None:
+        """A peer before 1.4 gave the metadata to whatever it held."""
+        held = await self.head(path)
+        if held is None or (held.timestamp, held.etag) < of:
+            raise ObjectNotFound(f"{path}: {self.device} has not got the version of {of[0]} yet")
+        if held.named != of:
+            raise Superseded(f"{path}: {self.device} holds something newer", held.timestamp)
+        if (held.metadata_timestamp or held.timestamp) < timestamp:
+            raise Unavailable(f"{path}: {self.device} got the version of {of[0]} after that")
 
     async def promise(self, path: Path, ballot: Timestamp, ours: Sequence[Timestamp]) -> Promised:
         return await self._ask(wire.Promise(path, ballot, list(ours)), wire.PROMISED)

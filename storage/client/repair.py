@@ -16,7 +16,7 @@ import trio
 from ring.errors import DiskFault, RingfortError, Unavailable
 from ring.names import Path
 from storage.client.bodies import aclose, drained, loaded
-from storage.client.errors import Doubted
+from storage.client.errors import Doubted, Superseded
 from storage.client.local import ObjectEngine
 from storage.client.node import Debt, Kind, Node, NodeReading, Version, WriteReply
 from storage.client.quorum import rank
@@ -49,7 +49,8 @@ async def bring(version: Version, sources: Sequence[Node], target: Node, pack_cu
         return True
     if has_data and version.size > pack_cut_bytes and version.metadata_timestamp is not None:
         metadata = {name: value for name, value in version.metadata.items() if not name.startswith("x-sysmeta-")}
-        await target.post(version.path, metadata, version.content_type, version.metadata_timestamp)
+        with suppress(Superseded):
+            await target.post(version.path, metadata, version.content_type, version.metadata_timestamp, version.named)
         return True
     for source in sources:
         try:

@@ -352,8 +352,8 @@ class _Questions:
                 return await _found(await node.get(path, timestamp, offset, length), offset, length)
             case wire.ByKey(key):
                 return await _found(await node.object_by_key(key), 0, None)
-            case wire.Post(path, metadata, content_type, timestamp):
-                return await node.post(path, metadata, content_type, timestamp)
+            case wire.Post(path, metadata, content_type, timestamp, of):
+                return await node.post(path, metadata, content_type, timestamp, of)
             case wire.MergeRows(book, rows):
                 return await node.merge_rows(book, rows)
             case wire.MergeHeader(header):

@@ -8,9 +8,9 @@ Neighbours: quorum (decides), fanout (carries), objects and large (callers).
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
-from ring.errors import BadInput, RingfortError, Unavailable
+from ring.errors import BadInput, RingfortError
 from ring.names import Path
 from ring.service.errors import StaleRing
 from ring.timestamp import TICKS_PER_SECOND, Timestamp
@@ -18,8 +18,8 @@ from storage.client.debts import assign
 from storage.client.errors import ClockAhead, PromisedAbove
 from storage.client.fanout import Progress
 from storage.client.interface import Row
-from storage.client.node import Debt, Node, Version, WriteReply
-from storage.client.quorum import Outcome, Reply, Verdict, WriteQuorum, rank
+from storage.client.node import Debt, Node, WriteReply
+from storage.client.quorum import Outcome, Reply, Verdict, WriteQuorum
 from storage.client.reach import Reach, Replicas
 
 HIDDEN_S = 1.0
@@ -135,19 +135,6 @@ class Write:
         if self.verdict is not Verdict.STORED or self.listed or all_replied:
             return Progress.SETTLED
         return Progress.DECIDED
-
-
-async def post_one(
-    node: Node, old: Version, metadata: Mapping[str, str], content_type: str, timestamp: Timestamp, *, has: bool
-) -> WriteReply:
-    """New metadata of ``old``, at one device.  A device that lags behind changes what it holds instead, which says nothing of
-    ``old``: so one that is not known to have that (``has``) is looked at afterwards.  Unavailable when it has not."""
-    reply = await node.post(old.path, metadata, content_type, timestamp)
-    if not has:
-        held = await node.head(old.path)
-        if held is None or rank(held) < (*rank(old)[:3], timestamp):
-            raise Unavailable(f"{node.device} has not got the version of {old.timestamp} yet")
-    return reply
 
 
 def at_once(replicas: Replicas, send: Send) -> list[Send]:

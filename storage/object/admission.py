@@ -18,8 +18,8 @@ from ring.errors import BadInput, Unavailable
 from ring.names import NameHasher, Path
 from ring.timestamp import AHEAD_MAX_S, TICKS_PER_SECOND, ZERO, Timestamp
 from ring.world.interface import Clock
-from storage.client.errors import ClockAhead, PromisedAbove
-from storage.client.node import OURS_MAX, Promised
+from storage.client.errors import ClockAhead, ObjectNotFound, PromisedAbove, Superseded
+from storage.client.node import OURS_MAX, Named, Promised
 from storage.object.entry import Held
 from storage.object.index import Index
 from storage.object.packs import Packs, Pending
@@ -109,6 +109,15 @@ class Admission:
         name_hash = self._hasher.hash(path)
         if name_hash in self._index.promises or name_hash in self._on_their_way:
             await self._packs.submit(Record(RecordKind.RELEASE, name_hash, ballot, Info(("", "", "")))).wait()
+
+
+def check_meant(path: Path, held: Held | None, of: Named | None) -> None:
+    """Whether what is held is what a POST was made for.  Superseded when it is newer, ObjectNotFound when it is not here yet."""
+    if of is None or held is None or (held.timestamp, held.entry.etag) == of:
+        return
+    if held.rank > (of[0], False, of[1]):
+        raise Superseded(f"{path}: something newer than the version of {of[0]} is here", held.timestamp)
+    raise ObjectNotFound(f"{path}: the version of {of[0]} is not here yet")
 
 
 def _newest(held: Held | None) -> Timestamp:

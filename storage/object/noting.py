@@ -11,11 +11,13 @@ Neighbours: filling (asks), reconstructor (makes the data), store (this device),
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import trio
 
 from ring.device import Device
 from ring.names import Span
+from storage.client.errors import Superseded
 from storage.client.node import Kind, Node
 from storage.client.quorum import rank
 from storage.object.store import SYSTEM_METADATA, ObjectStore
@@ -67,7 +69,8 @@ class Noter:
             if its is not None and its.etag == version.etag and its.kind is Kind.OBJECT:
                 assert version.metadata_timestamp is not None
                 metadata = {name: value for name, value in version.metadata.items() if not name.startswith(SYSTEM_METADATA)}
-                await node.post(version.path, metadata, version.content_type, version.metadata_timestamp)
+                with suppress(Superseded):
+                    await node.post(version.path, metadata, version.content_type, version.metadata_timestamp, version.named)
                 return True
         reply = await fragments.stage(version, None, seen=True)
         if reply.newest <= version.timestamp:

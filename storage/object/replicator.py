@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -31,7 +32,7 @@ from ring.placement import Ring
 from ring.service.overlap import Overlap
 from ring.timestamp import Timestamp
 from storage.client.bodies import aclose
-from storage.client.errors import ClockAhead, Doubted, PromisedAbove
+from storage.client.errors import ClockAhead, Doubted, PromisedAbove, Superseded
 from storage.client.node import Kind, Node, NodeReading
 from storage.client.quorum import rank
 from storage.client.repair import copy
@@ -456,7 +457,8 @@ class ObjectReplicator:
             await aclose(reading.pieces)
             if best.metadata_timestamp is not None:
                 metadata = {name: value for name, value in best.metadata.items() if not name.startswith(SYSTEM_METADATA)}
-                await target.post(best.path, metadata, best.content_type, best.metadata_timestamp)
+                with suppress(NotFound, Superseded):  # it was replaced there meanwhile
+                    await target.post(best.path, metadata, best.content_type, best.metadata_timestamp, best.named)
             return
         found = reading if best is mine else await node.object_by_key(key)
         if found is not None:

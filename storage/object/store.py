@@ -21,9 +21,9 @@ from ring.names import NameHasher, Path, Span
 from ring.timestamp import Timestamp
 from ring.world.interface import Buffer, World
 from storage.client.errors import ObjectNotFound
-from storage.client.node import Debt, Kind, LeafDigests, NodeReading, Promised, Upload, Version, WriteReply
+from storage.client.node import Debt, Kind, LeafDigests, Named, NodeReading, Promised, Upload, Version, WriteReply
 from storage.object import due
-from storage.object.admission import Admission
+from storage.object.admission import Admission, check_meant
 from storage.object.device import OpenDevice
 from storage.object.entry import Held
 from storage.object.errors import DeviceOutOfService
@@ -276,11 +276,14 @@ class ObjectStore:
             raise disk_fault(self.device.device_id, "begin an object's file", error) from error
         return FileUpload(self, path, name_hash, writer, sized=size is not None)
 
-    async def post(self, path: Path, metadata: Mapping[str, str], content_type: str, timestamp: Timestamp) -> WriteReply:
-        """Replace the client's metadata; the system's (x-sysmeta-*) stays.  ObjectNotFound."""
+    async def post(
+        self, path: Path, metadata: Mapping[str, str], content_type: str, timestamp: Timestamp, of: Named | None = None
+    ) -> WriteReply:
+        """Replace the client's metadata; the system's (x-sysmeta-*) stays.  ObjectNotFound, Superseded."""
         name_hash = self._hasher.hash(path)
         held = self._newest(name_hash)
         self.index.doubts.check_post(name_hash, path, held, timestamp)
+        check_meant(path, held, of)
         if held is None or held.kind is Kind.TOMBSTONE:
             raise ObjectNotFound(f"{path} does not exist here")
         if timestamp <= held.modified:
@@ -294,6 +297,8 @@ class ObjectStore:
         self.admission.check(held.hash, held.timestamp)
         self.admission.check_clock(held.hash, timestamp)
         landed = await self.packs.submit(self._metadata_record(held.hash, new)).wait()
+        if not landed.taken:
+            check_meant(path, self._newest(name_hash), of)  # it was replaced in this moment
         return WriteReply(landed.newest, paid=True)
 
     async def drop(self, key: bytes, reason: str) -> bool:

@@ -23,7 +23,7 @@ from ring.world.interface import Address, TcpAddress, UnixAddress, World
 from ring.world.real import make_world
 from ring.world.sim import SimWorld
 from storage.client.bodies import drained
-from storage.client.errors import ObjectNotFound
+from storage.client.errors import ObjectNotFound, Superseded
 from storage.client.fake_node import FakeBooks, FakeObjects
 from storage.client.interface import Row
 from storage.client.local import LocalNode
@@ -186,9 +186,19 @@ async def test_post(node: Node) -> None:
     assert head is not None
     assert (head.timestamp, head.metadata_timestamp, head.content_type) == (Timestamp(5), Timestamp(7), "text/plain")
     assert dict(head.metadata) == {"x-object-meta-b": "3", "x-sysmeta-s": "2"}
+    for wrong in ((Timestamp(6), "e"), (Timestamp(5), "f")):
+        with pytest.raises(ObjectNotFound):
+            await node.post(OBJECT, {}, "", Timestamp(9), wrong)
+    for older in ((Timestamp(4), "e"), (Timestamp(5), "d")):
+        with pytest.raises(Superseded):
+            await node.post(OBJECT, {}, "", Timestamp(9), older)
+    assert await node.head(OBJECT) == head
+    assert (await node.post(OBJECT, {}, "", Timestamp(8), head.named)).newest == Timestamp(8)
     await node.put_small(tombstone(8), b"", None)
     with pytest.raises(ObjectNotFound):
         await node.post(OBJECT, {}, "", Timestamp(9))
+    with pytest.raises(Superseded):
+        await node.post(OBJECT, {}, "", Timestamp(9), head.named)
 
 
 # ---- books

@@ -30,6 +30,7 @@ from storage.client.node import (
     BookState,
     Debt,
     LeafDigests,
+    Named,
     Node,
     NodeReading,
     NodeUpload,
@@ -81,8 +82,10 @@ class DirectNode:
     async def put_large(self, path: Path, size: int | None) -> NodeUpload:
         return _DirectUpload(self, await self._call(lambda node: node.put_large(path, size)))
 
-    async def post(self, path: Path, metadata: Mapping[str, str], content_type: str, timestamp: Timestamp) -> WriteReply:
-        return await self._call(lambda node: node.post(path, metadata, content_type, timestamp), repeatable=True)
+    async def post(
+        self, path: Path, metadata: Mapping[str, str], content_type: str, timestamp: Timestamp, of: Named | None = None
+    ) -> WriteReply:
+        return await self._call(lambda node: node.post(path, metadata, content_type, timestamp, of), repeatable=True)
 
     async def promise(self, path: Path, ballot: Timestamp, ours: Sequence[Timestamp]) -> Promised:
         return await self._call(lambda node: node.promise(path, ballot, ours))

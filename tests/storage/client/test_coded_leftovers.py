@@ -3,14 +3,17 @@ everywhere."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import trio
 
 from ring.errors import Unavailable
 from ring.service.overlap import Overlap
 from storage.client.interface import Query, Row
-from tests.storage.client.ground import Ground, make_ring
-from tests.storage.client.test_coded import CONTAINER, all_lines, get, make, noise, put, reconstruct, seen
+from storage.client.node import Version
+from tests.storage.client.ground import Distant, Ground, make_ring
+from tests.storage.client.test_coded import CONTAINER, OBJECT, all_lines, get, make, noise, put, reconstruct, seen
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 
@@ -60,3 +63,24 @@ async def test_a_device_that_left_the_ring_lets_go_of_what_it_has_staged(
     assert await get(ground) == noise(size, 3)
     left = {line.device.id: [one for one in await seen(line) if not one.committed] for line in all_lines(ground)}
     assert not any(left.values()), left
+
+
+async def test_what_only_a_device_has_that_is_no_primary_ends(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """All primaries refuse it for that device, and let go of their refusals before it looks again."""
+    ground, lines = await make(nursery)
+    await put(ground, noise(100, 1))
+    outside = next(line for line in all_lines(ground) if line not in lines)
+    version = replace(await newest(lines[0]), timestamp=ground.storage.reach.timestamps.next(), etag="e")
+    await outside.node.of(1).fragments().stage(version, None)
+    await trio.sleep(30)
+    await reconstruct(ground, 6, leftover_s=0)
+    left = {line.device.id: [one for one in await seen(line) if not one.committed] for line in all_lines(ground)}
+    assert not any(left.values()), left
+
+
+async def newest(line: Distant) -> Version:
+    version = await line.node.of(1).head(OBJECT)
+    assert version is not None
+    return version

@@ -20,8 +20,8 @@ ABSENT = Condition(if_none_match=("*",))
 async def test_what_is_committed_late(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, size: int, late: Condition | None, prompt: Condition | None
 ) -> None:
-    """It is staged everywhere when the other write comes, and commits when that is done: nobody has it then, and it is written again
-    above, unless its own condition holds no more.  Of plain ones it was there for no time at all."""
+    """It is staged everywhere when the other write comes, and commits when that is done: nobody has it then, and it is written
+    again above, unless its own condition holds no more.  Of plain ones it was there for no time at all."""
     ground, lines = await make(nursery)
     one, two, gate = noise(size, 1), noise(size, 2), trio.Event()
     stored: list[bytes] = []

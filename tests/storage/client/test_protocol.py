@@ -16,7 +16,7 @@ from ring.errors import DiskFault, FormatError, RingfortError, Unavailable
 from ring.names import Path, Span
 from ring.service.errors import StaleRing
 from ring.timestamp import Timestamp
-from ring.world.interface import Stream, TcpAddress
+from ring.world.interface import Listener, Stream, TcpAddress
 from ring.world.sim import SimWorld
 from storage.client import protocol as wire
 from storage.client.errors import ClockAhead, NoQuorum, ObjectNotFound, PromisedAbove, Superseded
@@ -67,6 +67,7 @@ def golden() -> bytes:
     ]
     gone = Version(OBJECT, ballot, Kind.TOMBSTONE)
     staged = [wire.Ask(11, 3, Stage(gone, None, False, True), 8, 1), wire.Ask(12, 3, Stage(version, b"data", True), 0, 1)]
+    staged.append(wire.Ask(13, 3, wire.Post(OBJECT, {"x-object-meta-a": "2"}, "", Timestamp(10), version.named)))
     commit = wire.Commit(version, None, 8, b"fragment", False, True)
     failure = wire.failure_of(Superseded("newer", Timestamp(9)))
     stale = wire.failure_of(StaleRing("older", edition=9))
@@ -312,14 +313,17 @@ def _proof_1_0(challenge: bytes) -> bytes:
     return wire.encode_frame(wire.FrameType.PROOF, wire.encode(signed))
 
 
-async def test_a_server_of_version_1_0(nursery: trio.Nursery, autojump_clock: trio.testing.MockClock) -> None:
-    """It would take the number for one of its own part power: it is not asked, and nothing follows from its silence."""
-    ends = Ends(nursery)
-    asked: list[str] = []
+class OldServer:
+    """Speaks an older minor version; gives these answers, the last one again and again."""
 
-    async def serve() -> None:
+    def __init__(self, minor: int, *answers: object) -> None:
+        self._minor = minor
+        self._answers = list(answers)
+        self.asked: list[str] = []
+
+    async def serve(self, listener: Listener) -> None:
         frames = Frames(await listener.accept(), payload_bytes_max=10_000)
-        challenge = wire.encode(wire.Challenge(wire.MAGIC, 1, 0, b"S" * 32))
+        challenge = wire.encode(wire.Challenge(wire.MAGIC, 1, self._minor, b"S" * 32))
         await frames.send(wire.encode_frame(wire.FrameType.CHALLENGE, challenge))
         _, proof = await frames.expect(wire.FrameType.PROOF)
         unsigned = msgspec.structs.replace(wire.decode(proof, wire.PROOF), proof=b"")
@@ -329,12 +333,34 @@ async def test_a_server_of_version_1_0(nursery: trio.Nursery, autojump_clock: tr
         while True:
             _, payload = await frames.expect(wire.FrameType.QUESTIONS)
             for ask in wire.decode(payload, wire.ASKS):
-                asked.append(type(ask.question).__name__)
-                answer = wire.Answer(ask.id, wire.raw(small(1)))
-                await frames.send(wire.encode_frame(wire.FrameType.ANSWERS, wire.encode([answer])))
+                await self.answer(frames, ask)
 
-    listener = await ends.world.net.listen(ADDRESS)
-    nursery.start_soon(serve)
+    async def answer(self, frames: Frames, ask: wire.Ask) -> None:
+        self.asked.append(type(ask.question).__name__)
+        value = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+        await frames.send(wire.encode_frame(wire.FrameType.ANSWERS, wire.encode([wire.Answer(ask.id, wire.raw(value))])))
+
+
+class Hangs(OldServer):
+    """Hangs up at a question, after some others and after a while."""
+
+    def __init__(self, minor: int, *, after: int = 0, wait_s: float = 0.0) -> None:
+        super().__init__(minor, None)
+        self._after = after
+        self._wait_s = wait_s
+
+    async def answer(self, frames: Frames, ask: wire.Ask) -> None:
+        if len(self.asked) < self._after:
+            await super().answer(frames, ask)
+        else:
+            await trio.sleep(self._wait_s)
+            await frames.aclose()
+
+
+async def test_a_server_of_version_1_0(nursery: trio.Nursery, autojump_clock: trio.testing.MockClock) -> None:
+    """It would take the number for one of its own part power: it is not asked, and nothing follows from its silence."""
+    ends, server = Ends(nursery), OldServer(0, small(1))
+    nursery.start_soon(server.serve, await ends.world.net.listen(ADDRESS))
     start = trio.current_time()
     for _ in range(2):
         with pytest.raises(Unavailable, match="older version") as raised:
@@ -344,7 +370,73 @@ async def test_a_server_of_version_1_0(nursery: trio.Nursery, autojump_clock: tr
             await ends.node.leaf("object", Span(4, 3), 0)
         assert await ends.node.head(OBJECT) == small(1)  # on the same connection
     assert trio.current_time() - start < 1
-    assert asked == ["Head", "Head"]
+    assert server.asked == ["Head", "Head"]
+
+
+@pytest.mark.parametrize(
+    ("held", "error"),
+    [
+        (replace(small(5), metadata_timestamp=Timestamp(9)), None),
+        (small(4), ObjectNotFound),
+        (small(6), Superseded),
+        (small(5), Unavailable),  # it came after the POST
+        (None, ObjectNotFound),
+    ],
+)
+async def test_a_post_for_one_version_to_an_older_peer(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, held: Version | None, error: type[Exception] | None
+) -> None:
+    """It gives the metadata to whatever it has: so it is looked at afterwards."""
+    ends, server = Ends(nursery), OldServer(3, WriteReply(Timestamp(9), True), held)
+    nursery.start_soon(server.serve, await ends.world.net.listen(ADDRESS))
+    post = ends.node.post(OBJECT, {}, "", Timestamp(9), small(5).named)
+    if error is None:
+        await post
+    else:
+        with pytest.raises(error):
+            await post
+    assert server.asked == ["Post", "Head"]
+
+
+async def test_a_lost_connection_costs_a_reader_nothing(nursery: trio.Nursery, autojump_clock: trio.testing.MockClock) -> None:
+    """The worker behind it was started again, which is noticed with the next question: whoever only reads is answered over a new
+    connection, whoever writes is told that it is not known."""
+    ends, heard = Ends(nursery), list[str]()
+
+    async def serve() -> None:
+        while True:
+            server = Hangs(0, after=2)
+            with pytest.raises(Unavailable):
+                await server.serve(listener)
+            heard.extend(server.asked)
+
+    listener = await ends.world.net.listen(ADDRESS)
+    nursery.start_soon(serve)
+    for _ in range(3):
+        assert await ends.node.head(OBJECT) is None
+    assert heard == ["Head", "Head"]  # and the third one on another connection, twice
+    assert await ends.node.head(OBJECT) is None
+    with pytest.raises(Unavailable):
+        await ends.node.put_small(small(2), b"data", None)
+    assert heard[2:] == ["Head", "Head"]
+
+
+async def test_a_reader_does_not_ask_for_ever(nursery: trio.Nursery, autojump_clock: trio.testing.MockClock) -> None:
+    ends, connections = Ends(nursery), 0
+
+    async def serve() -> None:
+        nonlocal connections
+        while True:
+            connections += 1
+            with pytest.raises(Unavailable):
+                await Hangs(0, wait_s=1 if connections == 1 else 99).serve(listener)
+
+    listener = await ends.world.net.listen(ADDRESS)
+    nursery.start_soon(serve)
+    start = trio.current_time()
+    with pytest.raises(Unavailable, match="did not answer in 2 s"):
+        await ends.node.head(OBJECT)
+    assert (connections, trio.current_time() - start) == (2, 2)
 
 
 async def test_a_server_that_says_nothing(nursery: trio.Nursery, autojump_clock: trio.testing.MockClock) -> None:
