@@ -88,6 +88,8 @@ class Net(Protocol):
 
 # ---- disk
 
+HUNG_S = 20.0  # an operation that the system does not come back from has failed after this time
+
 
 class OpenMode(Enum):
     READ = "read"  # must exist
@@ -103,7 +105,10 @@ class FileInfo:
 
 
 class File(Protocol):
-    """An open file.  Offsets and lengths are bytes.  Errors are OSError (EIO, ENOSPC, ...), as the system gave them."""
+    """An open file.  Offsets and lengths are bytes.  Errors are OSError (EIO, ENOSPC, ...), as the system gave them.
+
+    ETIMEDOUT: the disk does not answer, for HUNG_S or more; what was asked may happen yet, but never after anything that succeeds
+    later on this disk."""
 
     def size(self) -> int:
         """The size as known to this handle: at open, plus what was written through it."""

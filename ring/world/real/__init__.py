@@ -1,6 +1,7 @@
 """The machine behind World: the only place of the product with threads.
 
-    thread.py    one I/O thread per device: a queue in, one wakeup of trio for everything that is ready
+    thread.py    a device's I/O threads: a queue in, one wakeup of trio for everything that is ready
+    watchdog.py  sees when one of them does not come back
     file.py      RealFile: an open file; page-cache reads inline, everything else on the device's thread
     disk.py      RealDisk: the file system below one root
     tables.py    LmdbTables: a device's ordered store
@@ -17,7 +18,7 @@ from __future__ import annotations
 import os
 import random
 
-from ring.world.interface import Disk, World
+from ring.world.interface import HUNG_S, Disk, World
 from ring.world.real.clock import RealClock, RealEntropy, RealOffload
 from ring.world.real.disk import RealDisk
 from ring.world.real.net import RealNet, listener_from_socket, stream_from_socket
@@ -26,7 +27,7 @@ from ring.world.real.process import RealProcess
 __all__ = ["listener_from_socket", "make_world", "stream_from_socket"]
 
 
-def make_world() -> World:
+def make_world(*, hung_s: float = HUNG_S) -> World:
     """A World on this machine.  One per process is the rule; it is used from one trio run at a time."""
     disks: dict[str, RealDisk] = {}
 
@@ -34,7 +35,7 @@ def make_world() -> World:
         root = os.path.abspath(root)
         disk = disks.get(root)
         if disk is None:
-            disk = disks[root] = RealDisk(root)
+            disk = disks[root] = RealDisk(root, hung_s=hung_s)
         return disk
 
     return World(

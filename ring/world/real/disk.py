@@ -15,7 +15,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
-from ring.world.interface import File, FileInfo, OpenMode, Space, Tables
+from ring.world.interface import HUNG_S, File, FileInfo, OpenMode, Space, Tables
 from ring.world.paths import split, split_file
 from ring.world.real.file import PageCacheReader, RealFile, write_all
 from ring.world.real.tables import LmdbTables
@@ -32,11 +32,11 @@ _FLAGS = {
 
 
 class RealDisk:
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, *, hung_s: float = HUNG_S) -> None:
         self.root = root
         self._anchor: tuple[int, int] | None = None  # device and inode of the root
-        self._thread = IoThread(f"disk {root}")
-        self._tables_thread = IoThread(f"tables {root}")
+        self._thread = IoThread(f"disk {root}", hung_s=hung_s)
+        self._tables_thread = IoThread(f"tables {root}", hung_s=hung_s)
         self._cache = PageCacheReader()
 
     async def anchor(self) -> None:
@@ -68,23 +68,23 @@ class RealDisk:
         await self._thread.call(self._make_dirs_many, [split(path) for path in paths])
 
     async def list_dir(self, path: str) -> list[str]:
-        return await self._thread.call(self._list_dir, split(path))
+        return await self._thread.read(self._list_dir, split(path))
 
     async def info(self, path: str) -> FileInfo | None:
-        return await self._thread.call(self._info, split(path))
+        return await self._thread.read(self._info, split(path))
 
     async def read_file(self, path: str) -> bytes:
-        return await self._thread.call(self._read_file, *split_file(path))
+        return await self._thread.read(self._read_file, *split_file(path))
 
     async def replace_file(self, path: str, data: bytes, *, mode: int = _FILE_MODE) -> None:
         await self._thread.call(self._replace_file, *split_file(path), data, mode)
 
     async def open_tables(self, path: str, tables: Sequence[str], *, map_bytes: int = 1 << 36) -> Tables:
         await self.make_dirs(path)
-        return await self._thread.call(self._open_tables, path, tuple(tables), map_bytes)
+        return await self._tables_thread.take(self._open_tables, path, tuple(tables), map_bytes, undo=LmdbTables.let_go)
 
     async def space(self) -> Space:
-        return await self._thread.call(self._space)
+        return await self._thread.read(self._space)
 
     # ---- on the I/O thread
 

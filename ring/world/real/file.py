@@ -89,7 +89,7 @@ class RealFile:
     async def pread(self, offset: int, length: int) -> bytes:
         data = self._cache.read(self.fileno(), offset, length)
         if data is None:
-            return await self._thread.call(self._pread, offset, length)
+            return await self._thread.read(self._pread, offset, length)
         self._cache.reads += 1
         if self._cache.reads % READS_BETWEEN_YIELDS == 0:
             await trio.lowlevel.checkpoint()
@@ -98,7 +98,7 @@ class RealFile:
         return data
 
     async def pread_medium(self, offset: int, length: int) -> bytes:
-        return await self._thread.call(self._pread_medium, offset, length)
+        return await self._thread.read(self._pread_medium, offset, length)
 
     async def pwrite(self, offset: int, data: Buffer) -> None:
         await self._thread.call(self._pwrite, offset, data)
@@ -119,12 +119,12 @@ class RealFile:
         await self._thread.call(self._set_xattr, name, value)
 
     async def get_xattr(self, name: str) -> bytes | None:
-        return await self._thread.call(self._get_xattr, name)
+        return await self._thread.read(self._get_xattr, name)
 
     async def close(self) -> None:
         if self._fd >= 0:
             with trio.CancelScope(shield=True):
-                await self._thread.call(self._close)
+                await self._thread.finish(self._close)
 
     # ---- on the I/O thread
 

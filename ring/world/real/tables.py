@@ -49,7 +49,7 @@ class LmdbTables:
 
     @classmethod
     def open(cls, thread: IoThread, path: str, names: tuple[str, ...], map_bytes: int) -> LmdbTables:
-        """Blocks.  The handle that is open already, if there is one; ``thread`` is for its commits."""
+        """The handle that is open already, if there is one.  On ``thread``, behind all that was asked of the store before."""
         path = os.path.realpath(path)
         with _open_lock:
             tables = _open.get(path)
@@ -58,17 +58,18 @@ class LmdbTables:
                     raise BadInput(f"{path} is open with other tables: {', '.join(tables._names)}")
                 tables._handles += 1
                 return tables
-            try:
-                tables = cls(thread, path, names, map_bytes)
-            except lmdb.Error as error:
-                raise _as_ours(error, path) from error
-            folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(folder)  # LMDB does not sync the names of its new files
-            finally:
-                os.close(folder)
+        try:  # without the lock: a disk that hangs must not hold up others
+            tables = cls(thread, path, names, map_bytes)
+        except lmdb.Error as error:
+            raise _as_ours(error, path) from error
+        folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)  # LMDB does not sync the names of its new files
+        finally:
+            os.close(folder)
+        with _open_lock:
             _open[path] = tables
-            return tables
+        return tables
 
     def get(self, table: str, key: bytes) -> bytes | None:
         db = self._db(table)
@@ -145,7 +146,7 @@ class LmdbTables:
         await self._thread.submit(CommitJob(self, writes))
 
     async def close(self) -> None:
-        await self._thread.call(self._close)
+        await self._thread.finish(self.let_go)
 
     def _db(self, table: str) -> Any:
         try:
@@ -177,13 +178,14 @@ class LmdbTables:
             except lmdb.Error as error:
                 raise _as_ours(error, self._path) from error
 
-    def _close(self) -> None:
+    def let_go(self) -> None:
         with _open_lock:
             self._handles -= 1
-            if self._handles == 0:
-                del _open[self._path]
-                with self._resizing:
-                    self._env.close()
+            if self._handles:
+                return
+            del _open[self._path]
+        with self._resizing:
+            self._env.close()
 
 
 def _change_key(change: tuple[tuple[str, bytes], bytes | None]) -> tuple[str, bytes]:
