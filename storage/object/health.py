@@ -13,6 +13,7 @@
     ENOSPC, EDQUOT                          in service      full, for FULL_LEAST_S at least
     another folder, no label, ENODEV        any             out
     ERRORS_MAX errors within ERRORS_WINDOW_S    any         out
+    ETIMEDOUT: the disk does not answer     any             out
     an engine gives up                      any             out (but for EROFS)
     opened anew                             out             in service
 
@@ -43,7 +44,7 @@ WAITS_S = (0.0, 5.0, 30.0, 60.0)  # before it is tried again, by how often it fa
 
 _GONE = frozenset({errno.ENODEV, errno.ENXIO, errno.ESTALE, errno.ENOTCONN, errno.ENOMEDIUM})
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-_FAILING = frozenset({errno.EIO, errno.EUCLEAN, errno.EBADMSG, errno.EREMOTEIO, errno.ETIMEDOUT})
+_FAILING = frozenset({errno.EIO, errno.EUCLEAN, errno.EBADMSG, errno.EREMOTEIO})
 
 
 class State(Enum):
@@ -157,6 +158,9 @@ class Health:
         what = error.strerror or str(error)
         if number in _GONE:
             self.missing(f"its disk is gone ({what})", now)
+        elif number == errno.ETIMEDOUT:  # it was given long enough
+            if self.state is not State.OUT:
+                self._fail(f"its disk does not answer ({place})", now)
         elif number == errno.EROFS:
             if self.state in (State.IN_SERVICE, State.FULL):
                 self._to(State.READ_ONLY, "its file system takes no writes any more", now)

@@ -20,7 +20,7 @@ from typing import TypeVar
 
 import trio
 
-from ring.world.interface import Space
+from ring.world.interface import HUNG_S, Space
 from ring.world.sim.life import Life
 from ring.world.sim.tables import TablesStore
 
@@ -31,6 +31,7 @@ READ_S = 100e-6
 WRITE_S = 50e-6
 SYNC_S = 500e-6
 BYTES_PER_SECOND = 500e6
+LOOK_S = 0.25  # of who waits for a disk that hangs
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,7 @@ class Medium:
         # faults
         self.dead = False  # every operation: EIO
         self.slow_s = 0.0  # added to every operation
+        self.hung = False  # no operation comes back; after HUNG_S, and from then on, all fail until it is over
         self.room_bytes: int | None = None  # what can still be written before ENOSPC
         self.read_only = False  # whatever would change it: EROFS
         self.sync_errors = 0  # that many syncs fail with EIO and lose what they should have made durable
@@ -85,6 +87,7 @@ class Medium:
         self._busy_until = 0.0
         self._in_flight: dict[int, Callable[[], object]] = {}
         self._serial = 0
+        self._given_up = False  # while it is hung
 
     # ---- for the nemesis
 
@@ -132,6 +135,7 @@ class Medium:
         self.dead = False
         self.read_only = False
         self.slow_s = 0.0
+        self.hung = False
         self.room_bytes = None
         self.sync_errors = 0
         self.forgets_bytes = 0
@@ -165,6 +169,7 @@ class Medium:
         """Do ``action`` after its time in the device's queue.  ``torn`` is what a crash in that time may leave done."""
         await trio.lowlevel.checkpoint_if_cancelled()
         life.check()
+        self._given_up = self._given_up and self.hung
         start = max(trio.current_time(), self._busy_until)
         self._busy_until = start + seconds * self.rng.uniform(0.5, 2.0) + self.slow_s
         self._serial += 1
@@ -176,6 +181,8 @@ class Medium:
                 with trio.CancelScope(shield=True):
                     await life.awake()
                 life.check()
+            if self.hung:
+                await self._hang(life, torn or action)
             if self.trip is not None:
                 self.trip(torn or action)
                 life.check()
@@ -183,6 +190,21 @@ class Medium:
             self._in_flight.pop(serial, None)
         self.check()
         return action()
+
+    async def _hang(self, life: Life, action: Callable[[], object]) -> None:
+        """Until it answers again.  OSError when nobody waits any longer; what was being done may have happened all the same."""
+        until = trio.current_time() + HUNG_S
+        while self.hung:
+            now = trio.current_time()
+            if self._given_up or now >= until:
+                if not self._given_up:
+                    self._given_up = True
+                    self._trace("the disk does not answer")
+                    if self.rng.random() < 0.5:
+                        with suppress(OSError):
+                            action()
+                raise OSError(errno.ETIMEDOUT, "the disk does not answer")
+            await life.sleep_until(min(until, now + LOOK_S))
 
     def check(self) -> None:
         if self.dead:

@@ -74,6 +74,7 @@ S, F, R, O = State.IN_SERVICE, State.FULL, State.READ_ONLY, State.OUT  # noqa: E
         (errno.ENODEV, (O, O, O, O)),
         (errno.ESTALE, (O, O, O, O)),
         (errno.EIO, (S, F, R, O)),  # the first one
+        (errno.ETIMEDOUT, (O, O, O, O)),  # the disk does not answer
         (errno.ENOENT, (S, F, R, O)),  # says nothing of the disk
         (errno.EMFILE, (S, F, R, O)),
         ("missing", (O, O, O, O)),

@@ -11,6 +11,7 @@ from trio.testing import MockClock
 
 from ring.errors import DiskFull, RingfortError
 from ring.timestamp import Timestamp
+from ring.world.interface import HUNG_S
 from ring.world.sim import SimWorld
 from ring.world.sim.medium import FolderNode, Medium
 from storage.client.interface import Row
@@ -18,6 +19,7 @@ from storage.client.node import BookHeader
 from storage.object.device import REFILL_PATH, format_device
 from storage.object.errors import DeviceOutOfService
 from storage.object.health import Reserve, State
+from storage.object.store import ObjectStore
 from tests.storage.object.object_rig import CLUSTER, noise, path, put, put_file, read
 from tests.storage.object.watch_host import Host
 
@@ -135,6 +137,39 @@ async def test_read_only_it_is_read_and_not_written(autojump_clock: MockClock) -
         await put(hosted.open, "b", 4, b"new")
         assert await read(hosted.open, "a") == b"kept"
         assert await read(hosted.open, "b") == b"new"
+
+
+@pytest.mark.parametrize("seed", range(4))  # what was being done happened, or not
+async def test_a_disk_that_hangs(autojump_clock: MockClock, seed: int) -> None:
+    async with host() as hosted:
+        medium = medium_of(hosted)
+        medium.rng.seed(seed)
+        await put(hosted.open, "a", 1, b"kept")
+        await put_file(hosted.open, "large", 1, noise(1, 400_000))
+        medium.hung = True
+        store, began = hosted.open, trio.current_time()
+        async with trio.open_nursery() as nursery:
+            for number in range(3):
+                nursery.start_soon(fails, store, f"new{number}")
+        assert trio.current_time() - began < 2 * HUNG_S
+        await settle(hosted, State.OUT)
+        await trio.sleep(10 * HUNG_S)
+        assert hosted.openings == 1
+        assert "does not answer" in hosted.watch.health.reason
+        medium.hung = False
+        await trio.sleep(60)  # tried again at least so often
+        await settle(hosted, State.IN_SERVICE)
+        assert hosted.changes == [OUT, BACK]
+        assert await read(hosted.open, "a") == b"kept"
+        assert await read(hosted.open, "large") == noise(1, 400_000)
+        assert await read(hosted.open, "new0") in (b"new", None)
+        await put(hosted.open, "new0", 3, b"newer")
+        assert await read(hosted.open, "new0") == b"newer"
+
+
+async def fails(store: ObjectStore, name: str) -> None:
+    with pytest.raises(RingfortError):
+        await put(store, name, 2, b"new")
 
 
 async def test_it_is_not_opened_while_it_is_read_only(autojump_clock: MockClock) -> None:
