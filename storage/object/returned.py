@@ -41,6 +41,11 @@ class Returned:
     name: str
     version: Version
     put_aside_at: float  # wall seconds
+    fragment: str = ""  # its description in hex, when that is all there is of the version
+
+    @property
+    def body_path(self) -> str:
+        return f"{QUARANTINE}/{self.name}{FRAGMENT_BODY_SUFFIX if self.fragment else BODY_SUFFIX}"
 
 
 def encode(version: Version, put_aside_at: float, *, fragment: str = "") -> bytes:
@@ -83,7 +88,7 @@ def decode(data: bytes, name: str) -> Returned:
             {str(key): str(value) for key, value in body["metadata"].items()},
             Timestamp.parse(posted) if posted else None,
         )
-        return Returned(name, version, float(body["put_aside_at"]))
+        return Returned(name, version, float(body["put_aside_at"]), str(body.get("fragment", "")))
     except (ValueError, KeyError, TypeError, AttributeError, BadInput) as error:
         raise FormatError(f"{name}{SUFFIX} says nothing of a version") from error
 
@@ -137,20 +142,23 @@ async def put_fragment_aside(store: ObjectStore, key: bytes, now: float) -> bool
 
 async def listing(disk: Disk) -> list[Returned]:
     """All of a device, by path.  FormatError, OSError."""
-    names = [name.removesuffix(SUFFIX) for name in await disk.list_dir(QUARANTINE) if name.endswith(SUFFIX)]
-    found = [decode(await disk.read_file(f"{QUARANTINE}/{name}{SUFFIX}"), name) for name in names]
+    names = [
+        (name, suffix) for name in await disk.list_dir(QUARANTINE) for suffix in (SUFFIX, FRAGMENT_SUFFIX) if name.endswith(suffix)
+    ]
+    found = [decode(await disk.read_file(f"{QUARANTINE}/{name}"), name.removesuffix(suffix)) for name, suffix in names]
     return sorted(found, key=lambda one: (str(one.version.path), one.version.timestamp))
 
 
 async def body_of(disk: Disk, returned: Returned) -> AsyncIterator[bytes]:
-    """Its bytes, about a MiB at a time.  NotFound when they are not there; OSError."""
+    """Its bytes, or its fragment's, about a MiB at a time.  NotFound when they are not there; OSError."""
+    info = await disk.info(returned.body_path)
+    if info is None:
+        raise NotFound(f"the bytes of {returned.version.path} are not there")
+    size = info.size if returned.fragment else returned.version.size
+    file = await disk.open(returned.body_path, OpenMode.READ)
     try:
-        file = await disk.open(f"{QUARANTINE}/{returned.name}{BODY_SUFFIX}", OpenMode.READ)
-    except FileNotFoundError:
-        raise NotFound(f"the bytes of {returned.version.path} are not there") from None
-    try:
-        for at in range(0, returned.version.size, _CHUNK_BYTES):
-            yield await file.pread(at, min(_CHUNK_BYTES, returned.version.size - at))
+        for at in range(0, size, _CHUNK_BYTES):
+            yield await file.pread(at, min(_CHUNK_BYTES, size - at))
     finally:
         await file.close()
 

@@ -21,6 +21,7 @@ from ring.kv import log as kv_log
 from ring.names import NameHasher
 from ring.ringfile import decode as decode_ring
 from ring.service import edition
+from storage.container import returning
 from storage.object import returned
 from storage.object.device import Label
 from storage.object.files import Identity
@@ -125,6 +126,12 @@ FORMATS: dict[str, tuple[bytes, Decode, Callable[[bytes], bytes], str]] = {
         lambda data: returned.decode(data, "x"),
         checked("format"),
         "was put aside has format 2",
+    ),
+    "returned rows": (
+        golden("returned-rows-1.json"),
+        lambda data: returning.decode(data, "x"),
+        checked("format"),
+        "rows that were put aside has format 2",
     ),
     "manifest": (golden("manifest.json"), manifest.decode, member("v"), "a manifest has format 2"),
     "upload": (golden("upload-record.json"), records.decode, member("v"), "an upload's record has format 2"),

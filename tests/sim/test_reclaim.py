@@ -1,8 +1,8 @@
-"""Tombstones go, and what they hid does not come back: with an old disk that is put back, with a device that was out of the rings
-for long.  A reclaimer that forgets too early is noticed.
+"""Tombstones of objects and of rows go, and what they hid does not come back: with an old disk that is put back, with a device that
+was out of the rings for long.  Reclaimers that forget too early are noticed.
 
 Reclaim age is ten seconds.  Some objects are written, most are deleted, one device sees neither the deletions nor that they were
-forgotten by all others.  Then it is back, with all of them on it.
+forgotten by all others.  Then it is back, with all of them on it, and with the rows that listed them.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 import random
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import replace
+from functools import lru_cache
 
 import pytest
 import trio
@@ -23,15 +25,21 @@ from ring.timestamp import TICKS_MAX, Timestamp
 from ring.world.sim import Simulation, run
 from ring.world.sim.medium import Medium
 from storage.client.node import Kind
+from storage.container.reclaimer import BookReclaimer
+from storage.container.returning import listing as rows_aside
+from storage.erasure.interface import Coding
+from storage.object.device import QUARANTINE
 from storage.object.reclaimer import ObjectReclaimer
-from storage.object.returned import Returned, listing
-from tests.sim import checkers, rest
+from storage.object.returned import FRAGMENT_SUFFIX, decode, listing
+from storage.rows.books import Books
+from tests.sim import checkers, coded, rest
 from tests.sim.cluster import Cluster, Member
 from tests.sim.history import Outcome
+from tests.sim.mutants.keeping import ForgetsRows
 from tests.sim.nemesis import Nemesis
 from tests.sim.options import Options
 from tests.sim.rings import NAMES, Plan
-from tests.sim.script import Traits, draw
+from tests.sim.script import Coded, Traits, draw
 from tests.sim.serving import ROOT
 from tests.sim.workload import Workload
 
@@ -47,13 +55,17 @@ class Scene:
     def __init__(self, simulation: Simulation, options: Options) -> None:
         self.simulation = simulation
         self.script = draw(simulation.seed, options.members, Traits(destructive=0.0, racing=0.0), faults_s=FAULTS_S)
+        if options.coded is not None:
+            self.script = replace(self.script, coded=Coded("c0", options.coded.k, options.coded.m))
         options.wire, options.door = self.script.wire, self.script.door
         self.cluster = Cluster(simulation, options)
         self.workload = Workload(self.cluster, self.script)
         self.rng = simulation.derive("scene")
         self.away = self.rng.choice(self.cluster.members[: options.in_first_ring])
-        self.returned: list[Returned] = []
+        self.returned: list[str] = []  # objects of which something was put aside
+        self.returned_rows: list[str] = []
         self.violations: list[str] = []
+        self.reclaims_rows = options.reclaimer is ObjectReclaimer  # they wait for objects
         self.tombstones = 0
 
     async def write_all(self) -> None:
@@ -76,10 +88,15 @@ class Scene:
                 await trio.sleep(2)
 
     async def tombstones_of(self, member: Member) -> int:
-        if member.store is None:
+        """Of objects and of rows."""
+        if member.store is None or member.books is None:
             return 1
-        page, _ = member.store.index.page(b"", None, limit=1000)
-        return sum(held.kind is Kind.TOMBSTONE for held in page)
+        count = await _dead_rows(member.books) if self.reclaims_rows else 0
+        for store in (member.store, member.coded):
+            if store is not None:
+                page, _ = store.index.page(b"", None, limit=1000)
+                count += sum(held.kind is Kind.TOMBSTONE for held in page)
+        return count
 
     async def watch(self, seconds: float) -> None:
         """Clients look, while the device is back."""
@@ -95,13 +112,38 @@ class Scene:
                 operation = await self.workload.get(member, name)
                 if operation.outcome is not Outcome.ACKED:
                     self.violations.append(f"{name} cannot be read at rest: {operation}")
+        heads = {name: await self.workload.head(self.cluster.members[0], name) for name in OBJECTS}
+        objects = {name: head for name, head in heads.items() if head is not None}
+        for member in self.cluster.members:
+            listed = await self.workload.listing(member, "c0")
+            self.violations += checkers.listings_equal_objects(listed or {}, objects)
         history = self.workload.history
         self.violations += [*self.workload.violations, *checkers.acked_puts_are_readable(history)]
         self.violations += checkers.no_delete_resurrects(history)
         self.violations += checkers.reads_see_what_was_written(history)
-        self.returned = await listing(self.away.node.world.open_disk(ROOT))
+        disk = self.away.node.world.open_disk(ROOT)
+        self.returned = [one.version.path.object for one in await listing(disk)]
+        self.returned_rows = [row.name for _, _, rows, _ in await rows_aside(disk) for row in rows]
+        if self.cluster.options.coded is not None:
+            part = self.away.node.world.open_disk(f"{ROOT}/{coded.RING}")
+            self.returned += [one.version.path.object for one in await listing(part)]
+            for name in await part.list_dir(QUARANTINE):
+                if name.endswith(FRAGMENT_SUFFIX):
+                    data = await part.read_file(f"{QUARANTINE}/{name}")
+                    self.returned.append(decode(data, name).version.path.object)
         for member in self.cluster.members:
             self.tombstones += await self.tombstones_of(member)
+
+
+async def _dead_rows(books: Books) -> int:
+    count = 0
+    for kind in ("container", "account"):
+        for leaf in (await books.digests(kind, Span(0, 0))).leaves:
+            for book, _ in await books.leaf(kind, Span(0, 0), leaf):
+                header = books.header(book)
+                page = None if header is None else await books.rows(header.path, start="", end="", limit=1000, reverse=False)
+                count += 0 if page is None else sum(row.deleted for row in page.rows)
+    return count
 
 
 async def _old_disk(scene: Scene) -> None:
@@ -190,22 +232,41 @@ async def _play(simulation: Simulation, scene: Scene, what: Callable[[Scene], Aw
 
 
 def play(
-    seed: int, what: Callable[[Scene], Awaitable[None]], *, faults: bool = False, reclaimer: type[ObjectReclaimer] = ObjectReclaimer
+    seed: int,
+    what: Callable[[Scene], Awaitable[None]],
+    *,
+    faults: bool = False,
+    reclaimer: type[ObjectReclaimer] = ObjectReclaimer,
+    book_reclaimer: type[BookReclaimer] = BookReclaimer,
+    coding: Coding | None = None,
 ) -> Scene:
     simulation = Simulation(seed)
-    options = Options(members=5, reclaim_age_s=AGE_S, reclaimer=reclaimer)
+    options = Options(members=5, reclaim_age_s=AGE_S, reclaimer=reclaimer, book_reclaimer=book_reclaimer, coded=coding)
     scene = Scene(simulation, options)
     run(seed, _play, simulation, scene, what, faults)
     return scene
 
 
+@lru_cache
+def old_disk(seed: int) -> Scene:
+    return play(seed, _old_disk)
+
+
 @pytest.mark.parametrize("seed", range(1, 4))
 def test_an_old_disk_brings_nothing_back(seed: int) -> None:
-    scene = play(seed, _old_disk)
+    scene = old_disk(seed)
     assert not scene.violations, scene.violations
     assert not scene.tombstones
-    assert {str(one.version.path.object) for one in scene.returned} <= {name.partition("/")[2] for name in DELETED}
+    assert {*scene.returned, *scene.returned_rows} <= {name.partition("/")[2] for name in DELETED}
     assert scene.returned  # what nobody knew is kept apart
+
+
+@pytest.mark.parametrize("seed", range(1, 4))
+def test_an_old_disk_brings_no_fragment_back(seed: int) -> None:
+    scene = play(seed, _old_disk, coding=Coding(2, 1))
+    assert not scene.violations, scene.violations
+    assert not scene.tombstones
+    assert {*scene.returned, *scene.returned_rows} <= {name.partition("/")[2] for name in DELETED}
 
 
 @pytest.mark.parametrize("seed", range(1, 4))
@@ -234,3 +295,13 @@ class AsksNobody(ObjectReclaimer):
 
 def test_to_forget_early_is_noticed() -> None:
     assert any(play(seed, _old_disk, reclaimer=AsksNobody).violations for seed in range(1, 4))
+
+
+def test_what_is_put_aside_is_of_rows_too() -> None:
+    assert any(old_disk(seed).returned_rows for seed in range(1, 4))
+
+
+def test_to_forget_rows_early_is_noticed() -> None:
+    assert any(
+        "is listed and not there" in str(play(seed, _old_disk, book_reclaimer=ForgetsRows).violations) for seed in range(1, 4)
+    )

@@ -1,5 +1,7 @@
 """``ringfort returned``: what devices brought back that were away, and that no primary knew: list it, take it out.
 
+Versions, fragments of versions (of erasure-coded policies: enough of them make one), and rows of listings.
+
 Reads the devices' folders, whether the cloud runs or not, and changes nothing in them.  What is to be had back is exported, looked
 at, and uploaded by any client.
 
@@ -12,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,13 +22,16 @@ import click
 import trio
 
 from ring.errors import BadInput
+from ring.names import Path as BookPath
 from ring.service.edition import decode
 from ring.service.keeper import EDITION
 from ring.world.interface import Disk, World
 from ring.world.real import make_world
+from storage.client.interface import Row
+from storage.container.returning import listing as rows_aside
 from storage.object.device import find_label
 from storage.object.returned import Returned, body_of, listing
-from storage.sync.standing import OBJECTS, OBJECTS_PATH, Standing
+from storage.sync.standing import BOOKS_PATH, OBJECTS, OBJECTS_PATH, Standing
 from tools.cli.node import data_option, json_option, number_of
 from tools.deploy.layout import CloudRecord, Layout
 from tools.deploy.publish import open_cloud
@@ -39,6 +45,17 @@ class Found:
     returned: Returned
 
 
+@dataclass(frozen=True, slots=True)
+class FoundRows:
+    """Of one container or account, put aside together."""
+
+    device: int
+    name: str
+    book: BookPath
+    rows: Sequence[Row]
+    put_aside_at: float
+
+
 @click.command()
 @data_option
 @click.option("--device", metavar="DEVICE", help="Only of this device.")
@@ -49,7 +66,7 @@ class Found:
 @json_option
 @click.pass_obj
 def returned(world: World | None, data: Path, device: str | None, target: Path | None, believe: str | None, as_json: bool) -> int:
-    """List versions that came back with a device that was away, and that nobody else knew.
+    """List versions and rows of listings that came back with a device that was away, and that nobody else knew.
 
     They may have been deleted meanwhile, or everything else that held them is gone.  Example: ringfort returned --data /srv/cloud
     --export /tmp/returned
@@ -68,15 +85,20 @@ def returned(world: World | None, data: Path, device: str | None, target: Path |
         return 0 if moved else 1
     numbers = range(record.devices) if only is None else (only,)
     found = trio.run(find, world, layout, record, numbers)
+    rows = trio.run(find_rows, world, layout, numbers)
     if target is not None:
-        trio.run(export, world, found, target.absolute())
+        trio.run(export, world, found, rows, target.absolute())
     if as_json:
-        click.echo(json.dumps([_as_json(one) for one in found], indent=1))
+        click.echo(json.dumps([*(_as_json(one) for one in found), *(_rows_as_json(some) for some in rows)], indent=1))
     else:
         for one in found:
-            version = one.returned.version
-            click.echo(f"d{one.device}  {version.timestamp}  {version.size:>12}  {version.path}  {one.returned.name}")
-        click.echo(f"{len(found)} versions" + (f", exported to {target}" if target is not None else ""))
+            version, what = one.returned.version, "  (a fragment)" * bool(one.returned.fragment)
+            click.echo(f"d{one.device}  {version.timestamp}  {version.size:>12}  {version.path}  {one.returned.name}{what}")
+        for some in rows:
+            for row in some.rows:
+                click.echo(f"d{some.device}  {row.timestamp}  {row.size:>12}  {some.book}/{row.name}  {some.name}  (a row)")
+        counts = f"{len(found)} versions, {sum(len(some.rows) for some in rows)} rows"
+        click.echo(counts + (f", exported to {target}" if target is not None else ""))
     return 0
 
 
@@ -94,12 +116,15 @@ async def believe_in(world: World, layout: Layout, record: CloudRecord, number: 
     edition = decode(await world.open_disk(str(layout.in_force)).read_file(EDITION))
     moved = False
     for ring, horizon in edition.horizons.items():
-        if ring.partition("-")[0] == OBJECTS:
-            root = layout.device(number) / ring if ring != OBJECTS else layout.device(number)
-            standing = Standing(world.open_disk(str(root)), OBJECTS_PATH)
-            await standing.load()
-            moved |= standing.mark(OBJECTS) < horizon.reclaimed
-            await standing.move(OBJECTS, horizon.reclaimed)
+        of_objects = ring.partition("-")[0] == OBJECTS
+        root = layout.device(number) / ring if of_objects and ring != OBJECTS else layout.device(number)
+        standing, name = (
+            Standing(world.open_disk(str(root)), OBJECTS_PATH if of_objects else BOOKS_PATH),
+            OBJECTS if of_objects else ring,
+        )
+        await standing.load()
+        moved |= standing.mark(name) < horizon.reclaimed
+        await standing.move(name, horizon.reclaimed)
     return moved
 
 
@@ -116,8 +141,18 @@ async def find(world: World, layout: Layout, record: CloudRecord, numbers: Seque
     return found
 
 
-async def export(world: World, found: Sequence[Found], target: Path) -> None:
-    """NAME.body and NAME.json each.  BadInput when the folder is there already, or cannot be made."""
+async def find_rows(world: World, layout: Layout, numbers: Sequence[int]) -> list[FoundRows]:
+    """Of these devices, those whose disks are there."""
+    found = []
+    for number in numbers:
+        with suppress(FileNotFoundError):
+            disk = world.open_disk(str(layout.device(number)))
+            found += [FoundRows(number, *some) for some in await rows_aside(disk)]
+    return found
+
+
+async def export(world: World, found: Sequence[Found], rows: Sequence[FoundRows], target: Path) -> None:
+    """NAME.body and NAME.json each; of rows only the latter.  BadInput when the folder is there already, or cannot be made."""
     if not target.parent.is_dir():
         raise BadInput(f"{target.parent} is not a folder", hint="name a new folder in one that is there")
     parent = world.open_disk(str(target.parent))
@@ -136,6 +171,28 @@ async def export(world: World, found: Sequence[Found], target: Path) -> None:
         finally:
             await file.close()
         await disk.replace_file(f"{name}.json", (json.dumps(_as_json(one), indent=1) + "\n").encode())
+    for some in rows:
+        data = (json.dumps(_rows_as_json(some), indent=1) + "\n").encode()
+        await disk.replace_file(f"d{some.device}-{some.name}.json", data)
+
+
+def _rows_as_json(some: FoundRows) -> dict[str, object]:
+    return {
+        "device": some.device,
+        "name": some.name,
+        "book": str(some.book),
+        "rows": [
+            {
+                "name": row.name,
+                "timestamp": str(row.timestamp),
+                "size": row.size,
+                "etag": row.etag,
+                "content_type": row.content_type,
+            }
+            for row in some.rows
+        ],
+        "put_aside_at": some.put_aside_at,
+    }
 
 
 def _as_json(one: Found) -> dict[str, object]:
@@ -150,4 +207,5 @@ def _as_json(one: Found) -> dict[str, object]:
         "content_type": version.content_type,
         "metadata": dict(version.metadata),
         "put_aside_at": one.returned.put_aside_at,
+        **({"fragment": one.returned.fragment} if one.returned.fragment else {}),
     }

@@ -11,7 +11,7 @@ import trio
 
 from ring.daemon.worker import once
 from ring.device import Device
-from ring.errors import Unavailable
+from ring.errors import FormatError, Unavailable
 from ring.names import Path, Span
 from ring.service.horizon import Horizon
 from ring.service.overlap import Overlap
@@ -28,6 +28,7 @@ from storage.container.updater import ContainerUpdater
 from storage.rows.books import Books
 from storage.sync.proposal import Proposal
 from tests.storage.client.ground import HASHER, Ground
+from tests.storage.object.object_rig import GOLDEN
 
 ACCOUNT, CONTAINER = Path("AUTH_a"), Path("AUTH_a", "c")
 NOW = int(EPOCH * TICKS_PER_SECOND)
@@ -481,3 +482,7 @@ async def test_a_row_in_transit_is_compared_with_the_listing(cloud: Cloud, autoj
 def test_rows_that_are_put_aside_read_as_they_were_written() -> None:
     rows = [Row("ü", Timestamp(OLD, 3), 5, "e", "text/plain", 7), Row("z", Timestamp(1))]
     assert decode(encode(CONTAINER, rows, 5.5), "x") == (CONTAINER, rows, 5.5)
+    data = (GOLDEN / "returned-rows-1.json").read_bytes()
+    assert encode(*decode(data, "x")) == data
+    with pytest.raises(FormatError, match="is damaged"):
+        decode(data.replace(b"cat", b"cut"), "x")
