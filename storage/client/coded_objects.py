@@ -228,8 +228,8 @@ class CodedObjects:
                 waits = content.spent and round.newest <= version.timestamp and trio.current_time() < patience
                 if above > version.timestamp and not waits:
                     raise _Undone(above)
-                if promised is not None and (outdated or met.any):
-                    raise _Undone(above, short)
+                if promised is not None:
+                    raise _Undone(above, short, again=outdated or met.any)
             renewed = isinstance(short, Outdated) and await self._reach.renew(short.claim)
             again = met.any or (renewed and promised is None)
             if not again or trio.current_time() > deadline:
@@ -278,6 +278,8 @@ class CodedObjects:
             except _Undone as error:
                 floor, undone = max(floor, error.above), True
                 spent = ballot if content.spent else None
+                if not error.again and error.short is not None:
+                    raise error.short from None
                 if isinstance(error.short, Outdated) and not await self._reach.renew(error.short.claim):
                     raise NoQuorum(error.short.message, hint="the devices go by newer rings, which cannot be fetched now") from None
             finally:
@@ -334,12 +336,13 @@ class CodedObjects:
 
 
 class _Undone(Exception):
-    """Nothing of a write is shown.  ``above``: what came first; ``short``: why else."""
+    """Nothing of a write is shown.  ``above``: what came first; ``short``: why else.  ``again``: it is worth another attempt."""
 
-    def __init__(self, above: Timestamp, short: RingfortError | None = None) -> None:
+    def __init__(self, above: Timestamp, short: RingfortError | None = None, *, again: bool = True) -> None:
         super().__init__()
         self.above = above
         self.short = short
+        self.again = again
 
 
 class _Met:

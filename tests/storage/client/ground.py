@@ -264,7 +264,7 @@ class _DistantFragment:
         await self._upload.write(data)
 
     async def stage(self, version: Version, fragment: Fragment, *, seen: bool = False, promised: bool = False) -> WriteReply:
-        await self._line._line()
+        await self._line._line("stage")
         self._line._first.rule("stage")
         self._upload.claim = self.claim
         return await self._upload.stage(version, fragment, seen=seen, promised=promised)
