@@ -19,13 +19,12 @@ from ring.errors import BadInput, Conflict, DiskFault, DiskFull, FormatError, Ne
 from ring.world.interface import Disk, Tables, World
 from storage.object.errors import DeviceAway, DeviceOutOfService
 from storage.object.health import Health, State
+from storage.object.refill_mark import REFILL_PATH, RefillMark
 from storage.object.upgrade import bring_up
 
 LABEL_PATH = "device.json"
 FORMATTING_PATH = "device.formatting"  # the label to be, while the folders are made
 LABEL_MAGIC = "ringfort device"
-REFILL_PATH = "refill.json"  # while it may lack what it acknowledged
-REFILL_MAGIC = "ringfort refill"
 FORMATS: Mapping[str, int] = {"label": 1, "pack": 3, "file": 1, "index": 3, "rows": 1}  # that this program writes; upgrade.py
 
 PACKS = "packs"
@@ -84,7 +83,7 @@ class OpenDevice:
     """A device whose label is right.  Objects and books on it share ``tables`` (TABLE_NAMES) and its fate: whoever works on it
     tells of errors (``erred``, ``fail``) and asks before it goes on (``check`` and its kin).  ``health`` decides."""
 
-    __slots__ = ("device_id", "disk", "health", "label", "tables")
+    __slots__ = ("device_id", "disk", "health", "label", "losses", "tables")
 
     def __init__(self, disk: Disk, tables: Tables, device_id: int, label: Label, health: Health | None = None) -> None:
         self.disk = disk
@@ -92,6 +91,7 @@ class OpenDevice:
         self.device_id = device_id
         self.label = label
         self.health = health or Health(now=trio.current_time())
+        self.losses = 0  # that were marked since it was opened
 
     @property
     def fault(self) -> str:
@@ -107,6 +107,7 @@ class OpenDevice:
 
     async def lost(self, reason: str) -> None:
         """It lacks what it acknowledged: out of service, and no voter until others have brought it back."""
+        self.losses += 1
         try:
             await mark_refill(self.disk, reason)
         except OSError:
@@ -116,6 +117,7 @@ class OpenDevice:
     async def lacks(self, reason: str) -> None:
         """A start found that some of what was acknowledged is not here any more: no voter until others have brought it back.  To be
         written down before that is out of sight.  OSError."""
+        self.losses += 1
         await mark_refill(self.disk, reason)
 
     def erred(self, error: BaseException | None, place: str) -> None:
@@ -248,7 +250,15 @@ async def clear_refill(device: OpenDevice) -> None:
 
 async def mark_refill(disk: Disk, reason: str) -> None:
     """From now on, and over restarts: the device may lack what it acknowledged.  Before that counts, others bring it.  OSError."""
-    await disk.replace_file(REFILL_PATH, (json.dumps({"magic": REFILL_MAGIC, "reason": reason}) + "\n").encode())
+    await disk.replace_file(REFILL_PATH, RefillMark(reason).encode())
+
+
+async def read_refill(disk: Disk) -> RefillMark | None:
+    """None when it lacks nothing.  OSError, NewerFormat."""
+    try:
+        return RefillMark.decode(await disk.read_file(REFILL_PATH))
+    except FileNotFoundError:
+        return None
 
 
 async def takes_writes(disk: Disk) -> bool:

@@ -18,6 +18,7 @@ Neighbours: storage.client.trust (is told), storage.object.filling (the peers' e
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,12 +31,26 @@ from ring.names import Span
 from ring.service.overlap import Overlap
 from storage.client.filling import Filled, Filler
 from storage.client.trust import Trust
-from storage.object.device import is_to_be_refilled
+from storage.object.device import is_to_be_refilled, read_refill
+from storage.object.refill_mark import Memory
 from storage.object.store import ObjectStore
 
 PARTITIONS_AT_ONCE = 64  # in one question
 UNIT_S = 1.0  # each peer is kept busy for about so long in one unit
 AGAIN_S = 2.0  # until a peer that did not answer, or did not vouch, is asked again
+
+
+async def memory_of(stores: Mapping[int, ObjectStore]) -> Memory | None:
+    """Of the refill of a device that has lost something; None when what is brought back cannot be remembered: not the device itself
+    is marked, but only its part for some policy.  OSError."""
+    device = stores[0].device
+    marks = {policy: await read_refill(store.device.disk) for policy, store in stores.items()}
+    mark = marks.pop(0)
+    if mark is None:
+        return None
+    losses = device.losses
+    parts = [f"object-{policy}" for policy, lost in marks.items() if lost is not None]
+    return Memory(device.disk, mark, stands=lambda: device.losses == losses and not device.health.out, forget=parts)
 
 
 async def has_lost(stores: Mapping[int, ObjectStore]) -> bool:
@@ -53,15 +68,23 @@ class Want:
     groups: tuple[tuple[frozenset[int], int], ...]
     order: tuple[int, ...]  # whom to ask, the first one first
     vouched: set[int] = field(default_factory=set)
+    known: bool = False  # it was filled before
+    later: dict[int, float] = field(default_factory=dict)  # peers that brought what they had, and did not vouch: until when to wait
 
     @property
     def filled(self) -> bool:
-        return all(len(self.vouched & members) >= needed for members, needed in self.groups)
+        return self.known or all(len(self.vouched & members) >= needed for members, needed in self.groups)
 
-    def next(self, away: Iterable[int]) -> int | None:
+    @property
+    def missing(self) -> set[int]:
+        """Who may yet vouch, and has not, where somebody must."""
+        groups = [members for members, needed in self.groups if len(self.vouched & members) < needed]
+        return set[int]().union(*groups) - self.vouched
+
+    def next(self, away: Iterable[int], now: float) -> int | None:
         """Whom to ask now; None: nobody who is there."""
         for peer in self.order:
-            if peer in self.vouched or peer in away:
+            if peer in self.vouched or peer in away or self.later.get(peer, now) > now:
                 continue
             if any(peer in members and len(self.vouched & members) < needed for members, needed in self.groups):
                 return peer
@@ -99,10 +122,11 @@ class Plan:
         self._queues: dict[int, deque[Want]] = {}  # by peer
         self._waiting: list[Want] = []  # nobody who is needed is there
         self.away: dict[int, float] = {}  # peers: until when they are not asked
+        self._again_at = math.inf  # when some want of those that wait may be asked for again
         self._doubted: set[int] = set()  # peers that did not answer or did not vouch, when they were asked last
         for want in wants:
             self.total += 1
-            self._put(want)
+            self._put(want, 0.0)
 
     @property
     def left(self) -> int:
@@ -128,23 +152,30 @@ class Plan:
         unsaid: list[Want] = []
         for want in taken:
             if want.span.partition in whole:
-                self._doubted.discard(peer)
                 want.vouched.add(peer)
-                if self._put(want):
+                if self._put(want, now):
                     filled.append(want)
             elif want.span.partition in left:
                 self._queues.setdefault(peer, deque()).append(want)
             else:
                 unsaid.append(want)  # it brought all it could, and does not vouch
+        for want in unsaid:  # others of its partitions are asked for meanwhile
+            want.later[peer] = now + AGAIN_S
+            self._put(want, now)
         if unsaid:
-            self.gone(unsaid, peer, now)
+            self._doubt(peer)
+        elif whole:
+            self._doubted.discard(peer)
         return filled
 
     def gone(self, taken: Sequence[Want], peer: int, now: float) -> None:
         """It did not answer."""
         self.away[peer] = now + AGAIN_S
         for want in (*taken, *self._queues.pop(peer, ())):
-            self._put(want)
+            self._put(want, now)
+        self._doubt(peer)
+
+    def _doubt(self, peer: int) -> None:
         if peer not in self._doubted:
             self._doubted.add(peer)
             self._queues = {other: deque(sorted(queue, key=self._copies)) for other, queue in self._queues.items()}
@@ -153,23 +184,33 @@ class Plan:
         """How many others are likely to have it: what has the fewest is asked for first (storage.sync.order)."""
         return sum(peer not in self._doubted for peer in want.order)
 
+    def lacking(self) -> dict[int, list[Want]]:
+        """By peer whose word is missing, though it was asked: what it does not vouch for."""
+        found: dict[int, list[Want]] = {}
+        for want in (*self._waiting, *(want for queue in self._queues.values() for want in queue)):
+            for peer in want.missing & (want.later.keys() | self.away.keys()):
+                found.setdefault(peer, []).append(want)
+        return found
+
     def look(self, now: float) -> None:
         """Who was away may be asked again."""
         back = [peer for peer, until in self.away.items() if now >= until]
         for peer in back:
             del self.away[peer]
-        if back:
+        if back or now >= self._again_at:
+            self._again_at = math.inf
             waiting, self._waiting = self._waiting, []
             for want in waiting:
-                self._put(want)
+                self._put(want, now)
 
-    def _put(self, want: Want) -> bool:
+    def _put(self, want: Want, now: float) -> bool:
         if want.filled:
             self.filled += 1
             return True
-        peer = want.next(self.away)
+        peer = want.next(self.away, now)
         if peer is None:
             self._waiting.append(want)
+            self._again_at = min(self._again_at, *want.later.values(), math.inf)
         else:
             self._queues.setdefault(peer, deque()).append(want)
         return False
@@ -178,7 +219,8 @@ class Plan:
 class Refiller:
     """``overlaps``: of every ring; ``fillers``: how a peer is asked to bring what it has; ``done``: all is trusted again.
 
-    When a ring changes, all of it is begun anew: what was brought stays, so that goes quickly."""
+    When a ring changes, all that is not trusted yet is begun anew: what was brought stays, so that goes quickly.  ``memory``: what
+    was trusted before, also in an earlier life."""
 
     def __init__(
         self,
@@ -187,6 +229,7 @@ class Refiller:
         overlaps: Callable[[], Mapping[str, Overlap]],
         fillers: Callable[[int], Filler],
         done: Callable[[], Awaitable[None]],
+        memory: Memory | None = None,
     ) -> None:
         self.name = f"refiller d{device_id}"
         self.pushed = 0
@@ -198,6 +241,7 @@ class Refiller:
         self._overlaps = overlaps
         self._fillers = fillers
         self._done = done
+        self._memory = memory
         self._known: Mapping[str, Overlap] = {}
 
     def progress(self) -> Progress:
@@ -209,8 +253,8 @@ class Refiller:
 
     @property
     def waits_for(self) -> tuple[int, ...]:
-        """Peers that are needed and do not answer."""
-        return tuple(sorted(self.plan.away)) if self.plan is not None else ()
+        """Peers that are needed, and do not answer or do not vouch."""
+        return tuple(sorted(self.plan.away.keys() | self.plan.lacking().keys())) if self.plan is not None else ()
 
     @property
     def eta_s(self) -> float | None:
@@ -236,6 +280,8 @@ class Refiller:
         async with trio.open_nursery() as nursery:
             for peer in plan.peers:
                 nursery.start_soon(self._stream, plan, peer, until)
+        if self._memory is not None:
+            await self._remember(self._memory)
         if not plan.left:
             await self._done()
             self._trust.begin({})
@@ -249,11 +295,20 @@ class Refiller:
         wants = [want for name, overlap in sorted(overlaps.items()) for want in wants_of(self._device_id, name, overlap)]
         waiting: dict[str, tuple[int, set[int]]] = {}
         for want in wants:
+            if self._memory is not None:
+                want.vouched |= self._memory.without
+                want.known = self._memory.has(want.ring, want.span)
             if not want.filled:
                 waiting.setdefault(want.ring, (want.span.part_power, set()))[1].add(want.span.partition)
         self._trust.begin(waiting)
         self.plan = Plan(wants)
         self.began = trio.current_time()
+
+    async def _remember(self, memory: Memory) -> None:
+        try:
+            await memory.save()
+        except OSError as error:
+            raise DiskFault(f"what was brought back cannot be written down: {error.strerror or error}") from error
 
     async def _stream(self, plan: Plan, peer: int, until: float) -> None:
         """Ask one peer for some partitions after the other."""
@@ -268,3 +323,5 @@ class Refiller:
             self.pushed_bytes += answer.pushed_bytes
             for want in plan.answered(taken, peer, answer, trio.current_time()):
                 self._trust.filled(want.ring, want.span)
+                if self._memory is not None:
+                    self._memory.note(want.ring, want.span)

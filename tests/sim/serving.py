@@ -32,7 +32,8 @@ from storage.object.device import OpenDevice, clear_refill
 from storage.object.filling import DeviceFiller, Mover
 from storage.object.health import Change, Reserve
 from storage.object.noting import Noter
-from storage.object.refill import Refiller, has_lost
+from storage.object.refill import Refiller, has_lost, memory_of
+from storage.object.refill_mark import Memory
 from storage.object.settler import Settler
 from storage.object.store import ObjectStore
 from storage.object.updater import ObjectUpdater
@@ -112,7 +113,7 @@ class Serving:
                 payer = options.payer(
                     nursery, member.reach, primaries=self._listed_at, claim=lambda: keeper.overlaps["container"].claim
                 )
-                self._start_workers(nursery, stores, books)
+                self._start_workers(nursery, stores, books, await memory_of(stores))
                 gate = options.gate(keeper.gate)
                 node = LocalNode(member.device, store, books, payer, gate, stores=stores, trust=member.trust)
                 member.local = member.served[member.device.id] = node
@@ -131,7 +132,7 @@ class Serving:
     def _listed_at(self, container: Path) -> list[int]:
         return [device.id for device in self._keeper.overlaps["container"].places(container).devices]
 
-    def _start_workers(self, nursery: trio.Nursery, stores: dict[int, ObjectStore], books: Books) -> None:
+    def _start_workers(self, nursery: trio.Nursery, stores: dict[int, ObjectStore], books: Books, memory: Memory | None) -> None:
         member, options, world, keeper = self._member, self._options, self._world, self._keeper
         device, store, trust = member.device, stores[0], member.trust
         assert trust is not None
@@ -198,7 +199,7 @@ class Serving:
             movers[coded.RING] = Noter(part, lambda one: nodes(one).of(coded.POLICY))
         member.fillers[device.id] = DeviceFiller(trust, movers, books, book_replicator, lambda number: self._device(number))
         if trust.waits:
-            workers.append(Refiller(device.id, trust, lambda: keeper.overlaps, member.filler_of, refilled))
+            workers.append(Refiller(device.id, trust, lambda: keeper.overlaps, member.filler_of, refilled, memory))
         self._run(nursery, [*workers, *member.further_workers(world, store, books)])
         nursery.start_soon(self._audit, auditors)
 

@@ -11,6 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import click
@@ -22,7 +23,7 @@ from ring.world.interface import World
 from ring.world.real import make_world
 from tools.cli.bars import bar, duration, percent, size
 from tools.deploy.asking import ask_each, no_cloud
-from tools.deploy.device_status import DEVICES_PATH, DeviceState, WorkerDevices
+from tools.deploy.device_status import DEVICES_PATH, DeviceState, WorkerDevices, standoffs
 from tools.deploy.drain import check_devices, step
 from tools.deploy.layout import CloudRecord, Layout
 from tools.deploy.publish import open_cloud, settled_share
@@ -94,6 +95,7 @@ def table(devices: Sequence[DeviceState], silent: Sequence[int], now: float) -> 
             lines.append(f"{'':<7} refilling {bar(one.refilling.done)} {percent(one.refilling.done)} {eta}")
         for ring, done in one.leaving.items():
             lines.append(f"{'':<7} leaves ring {ring} {bar(done)} {percent(done)}")
+    lines += standoffs(devices)
     lines += [f"worker {number} does not answer: its devices are not shown" for number in silent]
     return lines
 
@@ -196,10 +198,11 @@ def _held(workers: dict[int, WorkerDevices | None], numbers: Sequence[int]) -> i
 @click.argument("device", metavar="DEVICE")
 @data_option
 @click.option("--force", is_flag=True, help="Also when nothing is mounted there, though other devices are disks of their own.")
+@click.option("--anyway", is_flag=True, help="Also while a device that shares partitions with it is being refilled.")
 @no_wait_option
 @json_option
 @click.pass_obj
-def replace(world: World | None, device: str, data: Path, force: bool, no_wait: bool, as_json: bool) -> int:
+def replace(world: World | None, device: str, data: Path, force: bool, anyway: bool, no_wait: bool, as_json: bool) -> int:
     """Make the new, empty disk in a device's folder that device; the others bring back what was on it.
 
     Mount the new disk first.  The disk that was there before is refused if it comes back.  Shows how far the refilling is; that may
@@ -209,7 +212,7 @@ def replace(world: World | None, device: str, data: Path, force: bool, no_wait: 
     layout = Layout(data.absolute())
     record = open_cloud(layout)
     number = number_of(device)
-    disk_id = trio.run(_replace, world, layout, record, number, force)
+    disk_id = trio.run(partial(replace_disk, world, layout, record, number, force=force, anyway=anyway))
     if not as_json:
         click.echo(f"d{number} is a new disk now ({disk_id}).")
     filled = not no_wait and trio.run(_wait_refill, world, layout, number, disk_id)
@@ -227,29 +230,31 @@ def replace(world: World | None, device: str, data: Path, force: bool, no_wait: 
 
 @node.command()
 @click.argument("device", metavar="DEVICE")
+@click.option(
+    "--without", "others", multiple=True, metavar="DEVICE", help="Do not wait for what this one held; may be given again."
+)
 @data_option
 @click.pass_obj
-def trust(world: World | None, device: str, data: Path) -> int:
-    """Say that what is on a device that is being refilled is all that can be had; not while the cloud runs.
+def trust(world: World | None, device: str, others: tuple[str, ...], data: Path) -> int:
+    """Say that nothing more can be had for a device that is being refilled; not while the cloud runs.
 
-    For when devices wait for each other, since all that held something were lost or damaged at once: what none of them holds any
-    more is then not there.  Exit status 1: it was not being refilled.  Example: ringfort node trust d3 --data /srv/cloud
+    For when devices wait for each other, since their disks were lost at once: what only those held is then not there.  With
+    --without the other devices are waited for as ever; without it nobody is, and what they would have brought is missing at first.
+    Exit status 1: it was not being refilled.  Example: ringfort node trust d3 --without d5 --data /srv/cloud
     """
     world = world or make_world()
     layout = Layout(data.absolute())
     record = open_cloud(layout)
     number = number_of(device)
+    without = sorted({number_of(other) for other in others})
     held = lock(layout)  # Conflict while the cloud runs
     try:
-        trusted = trio.run(trust_device, world, layout, record, number)
+        trusted = trio.run(trust_device, world, layout, record, number, without)
     finally:
         os.close(held)
-    click.echo(f"d{number} {'is trusted from its next start on' if trusted else 'was not being refilled'}.")
+    done = f"does not wait for {names(without)} from its next start on" if without else "is trusted from its next start on"
+    click.echo(f"d{number} {done if trusted else 'was not being refilled'}.")
     return CHANGED if trusted else UNCHANGED
-
-
-async def _replace(world: World, layout: Layout, record: CloudRecord, number: int, force: bool) -> str:
-    return await replace_disk(world, layout, record, number, force=force)
 
 
 async def _wait_refill(world: World, layout: Layout, number: int, disk_id: str) -> bool:

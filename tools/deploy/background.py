@@ -231,7 +231,8 @@ def _of_device(world: World, storage: StorageRoom, own: OwnDevice, rates: Backgr
     storage.devices.fillers[device.id] = DeviceFiller(own.trust, fillers, own.books, books, partial(_device, keeper))
     refill: list[tuple[Worker, Pacing]] = []
     if own.trust.waits:
-        own.refiller = Refiller(device.id, own.trust, lambda: keeper.overlaps, storage.devices.filler_of, own.refilled)
+        peers = storage.devices.filler_of
+        own.refiller = Refiller(device.id, own.trust, lambda: keeper.overlaps, peers, own.refilled, own.memory)
         refill.append((own.refiller, Pacing(items_per_s=rates.refill_items_per_s)))
     return [
         *refill,

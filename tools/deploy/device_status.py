@@ -5,7 +5,7 @@ Neighbours: worker (serves it), devices (knows), tools.cli.node (asks and prints
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 import trio
@@ -15,10 +15,22 @@ from ring.errors import DiskFault
 from ring.wire.message import Handler, Headers, Request, Response
 from ring.world.interface import World
 from storage.object.health import Health, State
+from storage.object.refill import Want
 from tools.deploy.devices import Devices, OwnDevice
 from tools.deploy.storage import StorageRoom
 
 DEVICES_PATH = "/devices"
+PARTITIONS_SHOWN = 8
+
+
+class Lacking(msgspec.Struct, frozen=True):
+    """Partitions of which a device was asked for its word, and did not give it (yet)."""
+
+    device: int
+    ring: str
+    part_power: int
+    count: int
+    partitions: tuple[int, ...]  # the first ones
 
 
 class Refilling(msgspec.Struct, frozen=True):
@@ -27,6 +39,7 @@ class Refilling(msgspec.Struct, frozen=True):
     done: float  # 0.0 to 1.0
     eta_s: float | None
     waits_for: tuple[int, ...] = ()  # devices that do not answer, and are needed
+    lacks: tuple[Lacking, ...] = ()
 
 
 class DeviceState(msgspec.Struct, frozen=True):
@@ -89,7 +102,42 @@ def _refilling(own: OwnDevice | None) -> Refilling | None:
     refiller = own.refiller
     if refiller is None or refiller.plan is None:
         return Refilling(0.0, None)
-    return Refilling(round(refiller.progress().fraction or 0.0, 4), refiller.eta_s, refiller.waits_for)
+    lacks = [
+        Lacking(peer, ring, power, len(numbers), tuple(sorted(numbers)[:PARTITIONS_SHOWN]))
+        for peer, wants in sorted(refiller.plan.lacking().items())
+        for (ring, power), numbers in sorted(_by_ring(wants).items())
+    ]
+    return Refilling(round(refiller.progress().fraction or 0.0, 4), refiller.eta_s, refiller.waits_for, tuple(lacks))
+
+
+def _by_ring(wants: Iterable[Want]) -> dict[tuple[str, int], set[int]]:
+    found: dict[tuple[str, int], set[int]] = {}
+    for want in wants:
+        found.setdefault((want.ring, want.span.part_power), set()).add(want.span.partition)
+    return found
+
+
+def standoffs(devices: Sequence[DeviceState]) -> list[str]:
+    """Devices that are being refilled and wait for each other, a line for each pair: which partitions, and what can be done.
+    Nobody but a person can: what both had acknowledged may have been on their lost disks only."""
+    filling = {device.id: device.refilling for device in devices if device.refilling is not None}
+    found = []
+    for one, refilling in sorted(filling.items()):
+        for other in sorted(number for number in filling if number > one):
+            back = {lack.ring for lack in filling[other].lacks if lack.device == one}
+            lacks = [lack for lack in refilling.lacks if lack.device == other and lack.ring in back]
+            if lacks:
+                count = sum(lack.count for lack in lacks)
+                which = "; ".join(f"{lack.ring} {' '.join(map(str, lack.partitions))}{_more(lack)}" for lack in lacks)
+                found.append(
+                    f"d{one} and d{other} are both being refilled, and wait for each other with {count} partitions ({which}): "
+                    f"put back the old disk of one; if both are lost, ringfort node trust d{one} --without d{other}"
+                )
+    return found
+
+
+def _more(lack: Lacking) -> str:
+    return "" if lack.count == len(lack.partitions) else " ..."
 
 
 def _leaving(storage: StorageRoom, number: int, own: OwnDevice | None) -> dict[str, float]:

@@ -36,7 +36,8 @@ from storage.client.trust import Trust
 from storage.object.device import OpenDevice, clear_refill
 from storage.object.health import Change, Health, Reserve, State
 from storage.object.policy_device import open_policy
-from storage.object.refill import Refiller, has_lost
+from storage.object.refill import Refiller, has_lost, memory_of
+from storage.object.refill_mark import Memory
 from storage.object.store import ObjectStore
 from storage.object.watch import DeviceWatch
 from storage.rows.books import Books
@@ -54,7 +55,8 @@ class OwnDevice:
     node: LocalNode
     stores: dict[int, ObjectStore]  # by policy, the first one included
     trust: Trust
-    refiller: Refiller | None = None  # while it is being refilled
+    memory: Memory | None = None  # of what was brought back, while it is being refilled
+    refiller: Refiller | None = None  # likewise
     background: trio.CancelScope = field(default_factory=trio.CancelScope)
     background_ended: trio.Event | None = None  # None: it was not begun
     progress: Progress = lambda name: 0.0  # of the pass by the ring in force, 0 to 1 (confirmed)
@@ -210,7 +212,7 @@ class Devices:
                 await nursery.start(books.run)
                 trust = Trust(self._hasher, refills=await has_lost(stores))
                 node = LocalNode(device, stores[0], books, self._payer, self._keeper.gate, stores=stores, trust=trust)
-                own = OwnDevice(device, opened, stores[0], books, node, stores, trust)
+                own = OwnDevice(device, opened, stores[0], books, node, stores, trust, await memory_of(stores))
                 serves()
                 self.own[device.id] = own
                 self.nodes[device.id] = self.served[device.id] = node

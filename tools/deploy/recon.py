@@ -24,7 +24,7 @@ from ring.wire.router import Router
 from ring.world.interface import UnixAddress, World
 from storage.object.health import State as DeviceHealth
 from tools.deploy.asking import ASK_S, ask, in_use, no_cloud, worker_numbers
-from tools.deploy.device_status import DEVICES_PATH, DeviceState, WorkerDevices
+from tools.deploy.device_status import DEVICES_PATH, DeviceState, WorkerDevices, standoffs
 from tools.deploy.latency import Latency, latencies
 from tools.deploy.layout import Layout
 from tools.deploy.load import SharedSpeed
@@ -143,7 +143,7 @@ class Cloud:
                 found.append(f"device d{device.id} is being refilled, {device.refilling.done:.0%} is done")
             if device.quarantined:
                 found.append(f"device d{device.id} has put {device.quarantined} versions aside as damaged")
-        return found
+        return [*found, *standoffs(self.devices)]
 
     def _of_workers(self) -> list[str]:
         found = [*self._short(), *self._failing()]

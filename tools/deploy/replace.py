@@ -4,26 +4,33 @@ Decides whether that is safe: the folder is empty, and it is a mount where the o
 which disk is meant from now on, so that the one that was there before is refused when it comes back; then the disk is formatted,
 with the mark that it is to be refilled.  A crash between leaves a device that is out of service, and a command to give again.
 
-``trust`` takes that mark away: nobody but a person can know that nothing more is to be had.
+A device that shares partitions with it and is being refilled itself stands in the way: what both had acknowledged may be on their
+old disks only.  ``trust`` is for when that has happened all the same: nobody but a person can know that nothing more is to be had.
 
 Neighbours: storage.object.device (formats), tools.deploy.devices (opens it when it finds it), tools.cli.node (words).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace as changed
 from pathlib import Path
 
 import msgspec
 
 from ring.errors import Conflict, NotFound
 from ring.world.interface import World
-from storage.object.device import LABEL_PATH, REFILL_PATH, find_label, format_device
+from storage.object.device import LABEL_PATH, find_label, format_device, is_to_be_refilled
+from storage.object.refill_mark import REFILL_PATH, RefillMark
 from tools.deploy.layout import CloudRecord, Layout, write_file
 from tools.deploy.publish import current
 
 
-async def replace(world: World, layout: Layout, record: CloudRecord, number: int, *, force: bool = False) -> str:
-    """The new disk's id.  Conflict, NotFound: nothing was changed."""
+async def replace(
+    world: World, layout: Layout, record: CloudRecord, number: int, *, force: bool = False, anyway: bool = False
+) -> str:
+    """The new disk's id.  ``force``: also when nothing is mounted there; ``anyway``: also beside a device that is being refilled.
+    Conflict, NotFound: nothing was changed."""
     if not await _is_known(world, layout, record, number):
         raise NotFound(f"no ring has a device d{number}", hint="ringfort node status lists them")
     root = layout.device(number)
@@ -41,6 +48,8 @@ async def replace(world: World, layout: Layout, record: CloudRecord, number: int
             f"{root} is not empty (it has {names[0]!r})",
             hint="a disk takes another's place when it is empty; remove what is there if it is not needed",
         )
+    if not anyway:
+        await _check_partners(world, layout, record, number)
     if not force:
         _check_mounted(layout, record, root)
     disk_id = str(world.entropy.uuid())
@@ -50,18 +59,50 @@ async def replace(world: World, layout: Layout, record: CloudRecord, number: int
     return disk_id
 
 
-async def trust(world: World, layout: Layout, record: CloudRecord, number: int) -> bool:
-    """Its disk is taken for whole at the next start; False when it was that.  The cloud must not run.
+async def trust(world: World, layout: Layout, record: CloudRecord, number: int, without: Iterable[int] = ()) -> bool:
+    """From the next start on it does not wait for what devices ``without`` may have held; for none given, its disk is taken for
+    whole.  False when it was that.  The cloud must not run.
 
     DeviceAway, FormatError as of ``find_label``; OSError: give the command again."""
+    others = frozenset(without)
     disk = world.open_disk(str(layout.device(number)))
     await find_label(disk, record.cluster_id, number, layout.disk_id(number))
     trusted = False
     for folder in ("", *(f"{ring}/" for ring in record.rings)):  # of each storage policy
-        if await disk.info(f"{folder}{REFILL_PATH}") is not None:
-            await disk.unlink(f"{folder}{REFILL_PATH}")
-            trusted = True
+        path = f"{folder}{REFILL_PATH}"
+        if await disk.info(path) is None:
+            continue
+        if others:
+            mark = RefillMark.decode(await disk.read_file(path))
+            await disk.replace_file(path, changed(mark, without=mark.without | others).encode())
+        else:
+            await disk.unlink(path)
+        trusted = True
     return trusted
+
+
+async def _check_partners(world: World, layout: Layout, record: CloudRecord, number: int) -> None:
+    """Conflict when a device that shares partitions with it is being refilled: it looks at disks, so the cloud need not run."""
+    shared: dict[int, int] = {}
+    for name in record.rings:
+        ring = await current(world, layout, name)
+        for partition in range(1 << ring.part_power):
+            holders = [device.id for device in ring.primaries(partition)]
+            for other in holders if number in holders else ():
+                shared[other] = shared.get(other, 0) + 1
+    filling = []
+    for other in sorted(shared.keys() - {number}):
+        try:
+            if await is_to_be_refilled(world.open_disk(str(layout.device(other)))):
+                filling.append(other)
+        except OSError:
+            continue  # its disk is away: it has nothing to lose that this one brings back
+    if filling:
+        names = ", ".join(f"d{other} ({shared[other]} partitions in common)" for other in filling)
+        raise Conflict(
+            f"d{number} shares partitions with devices that are being refilled: {names}",
+            hint="put its old disk back until they are whole; if that is lost, --anyway: what only these held does not come back",
+        )
 
 
 async def _is_known(world: World, layout: Layout, record: CloudRecord, number: int) -> bool:

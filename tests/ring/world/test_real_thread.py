@@ -182,7 +182,7 @@ async def test_what_comes_too_late_is_taken_back() -> None:
     hanging, undone = Hanging(), trio.Event()
     token = trio.lowlevel.current_trio_token()
 
-    def undo(name: str) -> None:
+    def undo(name: object) -> None:
         hanging.done.append(f"{name} undone")
         token.run_sync_soon(undone.set)
 

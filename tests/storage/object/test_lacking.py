@@ -9,7 +9,7 @@ import pytest
 from ring.world.interface import World
 from ring.world.sim import SimWorld, run
 from ring.world.sim.medium import Medium
-from storage.object.device import REFILL_PATH
+from storage.object.refill_mark import REFILL_PATH
 from tests.storage.faults import Trip
 from tests.storage.object.object_rig import prepare, put, read, serving
 

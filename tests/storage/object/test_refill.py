@@ -340,6 +340,21 @@ async def test_two_that_are_refilled_do_not_vouch_for_each_other(autojump_clock:
         nursery.cancel_scope.cancel()
 
 
+def test_what_a_peer_does_not_vouch_for_holds_up_nothing_else() -> None:
+    """A peer that is being refilled itself vouches for some partitions only."""
+    plan = Plan(wants_of(0, "object", Overlap.of(make_ring(3, part_power=9))))
+    now, never = 0.0, {0, 1}
+    for _ in range(20):
+        plan.look(now)
+        for peer in plan.peers:
+            taken = plan.take(peer)
+            numbers = [want.span.partition for want in taken]
+            plan.answered(taken, peer, Filled(0, 0, [number for number in numbers if peer == 1 or number not in never], []), now)
+        now += 0.01
+    assert {want.span.partition for want in plan.lacking()[2]} == never
+    assert plan.left == len(never)
+
+
 async def test_another_ring_begins_it_anew(autojump_clock: MockClock) -> None:
     async with trio.open_nursery() as nursery:
         rig = await make(nursery)

@@ -16,9 +16,10 @@ from ring.world.sim import SimWorld
 from ring.world.sim.medium import FolderNode, Medium
 from storage.client.interface import Row
 from storage.client.node import BookHeader
-from storage.object.device import REFILL_PATH, format_device
+from storage.object.device import format_device
 from storage.object.errors import DeviceOutOfService
 from storage.object.health import Reserve, State
+from storage.object.refill_mark import REFILL_PATH
 from storage.object.store import ObjectStore
 from tests.storage.object.object_rig import CLUSTER, noise, path, put, put_file, read
 from tests.storage.object.watch_host import Host

@@ -14,8 +14,8 @@ from ring.world.sim import Medium, SimWorld
 from ring.world.sim.medium import FolderNode
 from storage.client.interface import Row
 from storage.client.node import BookHeader
-from storage.object.device import REFILL_PATH
 from storage.object.errors import DeviceOutOfService
+from storage.object.refill_mark import REFILL_PATH
 from storage.rows.apply import OVERLAY_ROWS_MAX
 from storage.rows.books import Books
 from storage.sync.tree import ZERO, differing

@@ -17,10 +17,11 @@ from ring.names import NameHasher
 from ring.ringfile import decode, encode
 from ring.world.interface import World
 from ring.world.real import make_world
-from storage.object.device import LABEL_PATH, REFILL_PATH, Label, format_device
+from storage.object.device import LABEL_PATH, Label, format_device
+from storage.object.refill_mark import REFILL_PATH, RefillMark
 from tools.cli.main import run
 from tools.cli.node import number_of, table
-from tools.deploy.device_status import DeviceState, Refilling
+from tools.deploy.device_status import DeviceState, Lacking, Refilling, standoffs
 from tools.deploy.drain import Step, check_devices, newest_builder, step
 from tools.deploy.layout import RINGS, CloudRecord, Layout
 from tools.deploy.replace import replace
@@ -153,7 +154,10 @@ def test_an_empty_folder_becomes_the_device_and_the_old_disk_is_another(cloud: t
     with pytest.raises(Conflict, match="nothing to replace"):
         trio.run(replace, world, layout, record, 2)
     assert layout.disk_id(2) == disk_id
-    assert trio.run(replace, world, layout, record, 1) != disk_id
+    with pytest.raises(Conflict, match=r"d1 shares partitions with devices that are being refilled: d2 \(24 ") as caught:
+        trio.run(replace, world, layout, record, 1)
+    assert "--anyway" in caught.value.hint and layout.disk_id(1) == ""
+    assert trio.run(partial(replace, world, layout, record, 1, anyway=True)) != disk_id
     assert layout.disk_id(2) == disk_id
 
 
@@ -177,6 +181,19 @@ def test_a_replacement_that_was_cut_off_is_begun_again(cloud: tuple[Layout, Clou
     second = trio.run(replace, world, layout, record, 2)
     assert first != second
     assert Label.decode((layout.device(2) / LABEL_PATH).read_bytes()).disk_id == layout.disk_id(2) == second
+
+
+def test_devices_that_wait_for_each_other_are_named_with_what_can_be_done() -> None:
+    def filling(number: int, *lacks: Lacking) -> DeviceState:
+        return DeviceState(number, "in service", "", 0.0, 1, 1, 1, 5, 0, {}, Refilling(0.5, None, (), lacks))
+
+    third = Lacking(7, "object", 4, 16, (0,))
+    one, other = filling(5, Lacking(6, "object", 4, 12, (0, 3)), third), filling(6, Lacking(5, "object", 4, 12, (0, 3)))
+    (line,) = standoffs([one, other, filling(7)])
+    assert line.startswith("d5 and d6 are both being refilled, and wait for each other with 12 partitions (object 0 3 ...): ")
+    assert line.endswith("ringfort node trust d5 --without d6")
+    assert table([one, other], [], 0.0)[-1] == line
+    assert standoffs([one, filling(6, third)]) == []  # one that waits for the other, which does not wait for it
 
 
 # ---- the command
@@ -209,6 +226,20 @@ def test_without_a_running_cloud_the_disk_is_formatted_all_the_same(
     assert (layout.device(0) / REFILL_PATH).exists()
     assert run(["node", "drain", "d0", "--data", str(layout.root)]) == 2
     assert "no formatted folder" in capsys.readouterr().err  # the other devices of this cloud are missing
+
+
+def test_a_person_may_say_which_devices_are_not_waited_for(
+    cloud: tuple[Layout, CloudRecord], world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layout, record = cloud
+    trio.run(replace, world, layout, record, 2)
+    trusting = ["node", "trust", "d2", "--data", str(layout.root)]
+    assert run([*trusting, "--without", "d1"]) == 0
+    assert run([*trusting, "--without", "3", "--without", "d1"]) == 0
+    assert capsys.readouterr().out.endswith("d2 does not wait for d1, d3 from its next start on.\n")
+    mark = RefillMark.decode((layout.device(2) / REFILL_PATH).read_bytes())
+    assert (mark.reason, mark.without) == ("its disk was replaced", frozenset({1, 3}))
+    assert run([*trusting, "--without", "x"]) == 2
 
 
 def test_a_person_may_say_that_there_is_no_more(
