@@ -191,6 +191,8 @@ class Distant:
         self.rule: Callable[[str], None] = lambda step: None
         self.waits: dict[str, trio.Event] = {}  # steps that come late
         self.calls: list[str] = []
+        self.delay_s: Callable[[], float] = lambda: 0.001
+        self.uploads = 0  # fragments that were begun, and neither staged nor given up
 
     def under(self, claim: Claim | None) -> Node:
         """On the same line: it is cut for all claims at once."""
@@ -218,7 +220,7 @@ class Distant:
             await trio.sleep_forever()
         if step in self._first.waits:
             await self._first.waits[step].wait()
-        await trio.sleep(0.001)
+        await trio.sleep(self._first.delay_s())
 
 
 class _DistantFragments:
@@ -257,6 +259,8 @@ class _DistantFragment:
         self.claim = upload.claim
         self._line = line
         self._upload = upload
+        self._open = True
+        line._first.uploads += 1
 
     async def write(self, data: Buffer) -> None:
         await self._line._line()
@@ -270,6 +274,8 @@ class _DistantFragment:
         return await self._upload.stage(version, fragment, seen=seen, promised=promised)
 
     async def abort(self) -> None:
+        self._line._first.uploads -= self._open
+        self._open = False
         await self._upload.abort()
 
 

@@ -3,13 +3,21 @@ it, or not at all."""
 
 from __future__ import annotations
 
+import random
+from functools import partial
+
 import pytest
 import trio
 import trio.testing
 
-from storage.client.errors import ObjectNotFound, PreconditionFailed
-from storage.client.interface import Condition
-from tests.storage.client.test_coded import CUT, OBJECT, get, make, noise, put
+from ring.errors import Unavailable
+from ring.timestamp import TimestampSource
+from ring.wire.message import BytesBody
+from storage.client.cluster import ClusterStorage
+from storage.client.errors import NoQuorum, ObjectNotFound, PreconditionFailed
+from storage.client.interface import Condition, NewObject
+from tests.storage.client.ground import Ground
+from tests.storage.client.test_coded import CUT, OBJECT, SETTINGS, all_lines, get, make, noise, put
 
 ABSENT = Condition(if_none_match=("*",))
 
@@ -65,3 +73,87 @@ async def test_a_deletion_that_a_conditional_write_did_not_see(
         gate.set()
     with pytest.raises(ObjectNotFound):
         await get(ground)
+
+
+async def test_a_body_that_is_sent_again_in_vain_is_let_go_of(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Something newer came before it was staged; it is sent anew from what is staged, and then too few can stage it."""
+    ground, lines = await make(nursery)
+    gate, left = trio.Event(), 6
+
+    def rule(name: str) -> None:
+        nonlocal left
+        if name == "stage":
+            left -= 1
+            if left < 0:
+                raise Unavailable("it is full")
+
+    async def first() -> None:
+        with pytest.raises(NoQuorum):
+            await door_behind(ground).put_object(OBJECT, NewObject(), BytesBody(noise(3 * CUT, 1)))
+
+    for line in lines:
+        line.waits["stage"] = gate
+    async with trio.open_nursery() as writers:
+        writers.start_soon(first)
+        await trio.sleep(0.3)
+        for line in lines:
+            line.waits.clear()
+        await put(ground, noise(3 * CUT, 2))
+        for line in lines:
+            line.rule = rule
+        gate.set()
+    assert left < 0
+    assert [line.uploads for line in all_lines(ground)] == [0] * 8
+    assert await get(ground) == noise(3 * CUT, 2)
+
+
+@pytest.mark.parametrize("apart_s", [0.0, 1.0])
+@pytest.mark.parametrize("size", [50, 3 * CUT])
+@pytest.mark.parametrize("seed", range(3))
+async def test_of_plain_writers_that_race_all_are_told_that_it_is_done(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, seed: int, size: int, apart_s: float
+) -> None:
+    """Eight front doors whose clocks differ, as with whole copies: the last one wins."""
+    ground, _ = await make(nursery)
+    rng = random.Random(seed)
+    for line in all_lines(ground):
+        line.delay_s = partial(rng.expovariate, 50)
+    reach = ground.storage.reach
+    bodies = [noise(size, number) for number in range(8)]
+
+    async def write(number: int) -> None:
+        clock = Apart(ground, rng.uniform(-apart_s, apart_s))
+        door = ClusterStorage(
+            ground.world, nursery, ground.rings, reach.nodes, TimestampSource(clock), settings=SETTINGS, policies=reach.policies
+        )
+        await trio.sleep(0.1 * rng.random())
+        await door.put_object(OBJECT, NewObject(), BytesBody(bodies[number]))
+
+    async with trio.open_nursery() as writers:
+        for number in range(8):
+            writers.start_soon(write, number)
+    assert await get(ground) in bodies
+
+
+class Apart:
+    def __init__(self, ground: Ground, ahead_s: float) -> None:
+        self._clock = ground.world.clock
+        self._ahead_s = ahead_s
+
+    def now(self) -> float:
+        return self._clock.now() + self._ahead_s
+
+
+def door_behind(ground: Ground) -> ClusterStorage:
+    reach, clock = ground.storage.reach, Apart(ground, -100)
+    return ClusterStorage(
+        ground.world,
+        ground.nursery,
+        ground.rings,
+        reach.nodes,
+        TimestampSource(clock),
+        settings=reach.settings,
+        policies=reach.policies,
+    )
