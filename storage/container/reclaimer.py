@@ -44,7 +44,7 @@ from ring.world.interface import Clock
 from storage.client.interface import Row
 from storage.client.node import BookHeader, Node
 from storage.container.returning import Listed, Returning
-from storage.container.shards import MAP, ShardMap, is_shard, is_shards_account, root_of
+from storage.container.shards import ShardMap, in_transit, is_shard, is_shards_account, root_of
 from storage.container.windows import ROWS_AT_ONCE, window
 from storage.rows.books import Books
 from storage.sync.comparing import Others, ask, holders
@@ -143,13 +143,14 @@ class BookReclaimer(Reclaimer):
                 found = await window(self._books, path, others, after)
             except (Unavailable, DiskFault):
                 return False
+            self._looked += 1
             if found.header is None:
                 return True  # handed off meanwhile
             if not is_primary and _says(found.header, closed):
                 return False
             if not all(_agree(found.header, other, closed) for other in found.headers):
                 return False
-            moves = not is_primary or any(_in_transit(header) for header in (found.header, *found.headers))
+            moves = not is_primary or any(header is not None and in_transit(header) for header in (found.header, *found.headers))
             for name, row in found.mine.items():
                 if row.timestamp > closed or (row.deleted and horizon.forgets(row.timestamp)):
                     continue
@@ -176,6 +177,7 @@ class BookReclaimer(Reclaimer):
             after: str | None = ""
             while after is not None and (header := self._books.header(book)) is not None:
                 page = await self._books.rows(header.path, start=after, end="", limit=ROWS_AT_ONCE, reverse=False)
+                self._looked += 1
                 if page is None:
                     break
                 for before, dead in _runs(page.rows, after, limit):
@@ -207,7 +209,7 @@ class BookReclaimer(Reclaimer):
             if not answers.silent and await self._stays(header, limit):
                 end = dead[-1].name + "\0"
                 found = await window(self._books, header.path, others, before, end, limit=ROWS_AT_ONCE + GAP_ROWS_MAX)
-                if not any(_in_transit(one) for one in (found.header, *found.headers)):
+                if not any(one is not None and in_transit(one) for one in (found.header, *found.headers)):
                     spoken = [row for row in dead if found.after is None or row.name <= found.after]
                     going = [row for row in spoken if all(there.get(row.name) in (None, row) for there in found.theirs)]
         except (Unavailable, DiskFault):
@@ -222,7 +224,7 @@ class BookReclaimer(Reclaimer):
         if self._kind == "account":
             return not is_shards_account(path)
         if not is_shard(path):
-            return not _in_transit(header)
+            return not in_transit(header)
         root = root_of(header.metadata)
         current = None if root is None or not header.exists else await self._map_of(root)
         at = None if current is None else current.index(path.container)
@@ -247,11 +249,6 @@ def _runs(rows: Sequence[Row], after: str, limit: Timestamp) -> Iterator[tuple[s
         previous = row.name
     if dead:
         yield before, dead
-
-
-def _in_transit(header: BookHeader | None) -> bool:
-    """Whether a device that knows this header forwards the book's rows."""
-    return header is not None and (MAP in header.metadata or (is_shard(header.path) and not header.exists))
 
 
 def _says(header: BookHeader, closed: Timestamp) -> bool:

@@ -30,7 +30,7 @@ from ring.timestamp import Timestamp
 from ring.world.interface import Clock, Disk
 from storage.client.interface import Row
 from storage.client.node import BookHeader, Node
-from storage.container.shards import is_shard, root_of
+from storage.container.shards import in_transit, is_shard, root_of
 from storage.container.windows import ROWS_AT_ONCE, Window, window
 from storage.rows.books import Books
 from storage.rows.merge import supersedes
@@ -75,7 +75,7 @@ class Returning:
                 if header is None:
                     continue
                 try:
-                    if self._books.transit(book)[0]:
+                    if in_transit(header):
                         good &= await self._in_transit(header, until)
                     elif leaf in differing and not any(there.get(book) == (book, digest) for there in theirs):
                         good &= await self._book(header.path, answers, until)
@@ -87,6 +87,12 @@ class Returning:
         good, after = True, ""
         while True:
             found = await window(self._books, path, [answer.node for answer in answers.answers], after)
+            for header in found.headers:
+                if header is not None and header != found.header:
+                    await self._books.merge_header(header)
+            state = await self._books.book(path)
+            if state is not None and in_transit(state.header):  # as others know: then theirs have moved on
+                return await self._in_transit(state.header, until)
             good &= await self._rows(path, found, Timestamp(until), all_answered=not answers.silent)
             if found.after is None:
                 return good

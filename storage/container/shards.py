@@ -17,13 +17,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from ring.errors import BadInput, FormatError
 from ring.names import HIDDEN, Path
 from ring.timestamp import OFFSET_MAX, Timestamp
+
+if TYPE_CHECKING:
+    from storage.client.node import BookHeader
 
 MAP = "x-sysmeta-shards"  # of a root: its map
 SUMS = "x-sysmeta-shard-sums"  # of a root: objects and bytes in its shards
@@ -188,6 +191,11 @@ def shard_path(root: Path, name: str) -> Path:
 
 def is_shard(path: Path) -> bool:
     return path.account.startswith(_ACCOUNT) and bool(path.container)
+
+
+def in_transit(header: BookHeader) -> bool:
+    """Whether a device that knows this header forwards the book's rows to shards."""
+    return MAP in header.metadata or (is_shard(header.path) and not header.exists)
 
 
 def is_shards_account(path: Path) -> bool:

@@ -79,6 +79,7 @@ class Reclaimer:
         self._walk: _Walk | None = None
         self._forgotten: tuple[int, Ring | None] = (0, None)  # up to here, by a whole walk of this life by this ring
         self._forget_at = 0.0  # then once more
+        self._looked = 0  # pages, in this unit
 
     def progress(self) -> Progress:
         walk, horizon = self._walk, self._overlap().horizon
@@ -118,7 +119,8 @@ class Reclaimer:
             walk.failed += 1
             raise
         walk.failed += not good
-        return Busy(1)
+        looked, self._looked = self._looked, 0
+        return Busy(max(1, looked))
 
     def _begin(self, overlap: Overlap) -> _Walk | None:
         """What is to be done by the horizon in force."""

@@ -163,7 +163,7 @@ def draw(seed: int, members: int, traits: Traits, *, faults_s: float = 0.0) -> S
         door=seed % 4 == 2,
         control=seed % 4 == 1,
         audits=destructive or rng.random() < 0.25,
-        reclaims=seed % 8 in (1, 6),
+        reclaims=seed % 8 in (1, 3, 6),  # those with shards (run.SHARDS_EVERY) among them
         kinds=tuple(sorted(kinds)),
         faults=faults,
         changes=changes,

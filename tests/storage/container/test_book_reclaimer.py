@@ -451,8 +451,11 @@ async def test_who_does_not_answer_is_waited_for(cloud: Cloud, autojump_clock: t
     assert await cloud.held(away) == Timestamp(OLD) and cloud.books(away).standing.behind("container")
 
 
-async def test_a_row_in_transit_is_compared_with_the_listing(cloud: Cloud, autojump_clock: trio.testing.MockClock) -> None:
-    """The container was cut, and the rows of a device that was away lie in its root still."""
+@pytest.mark.parametrize("heard", [True, False])
+async def test_a_row_in_transit_is_compared_with_the_listing(
+    cloud: Cloud, autojump_clock: trio.testing.MockClock, heard: bool
+) -> None:
+    """The container was cut, and the rows of a device that was away lie in its root still; whether it has heard of that or not."""
     away = cloud.holders[0]
     for name in ("o", "p"):
         await cloud.put(OLD, away, name=name)
@@ -460,8 +463,9 @@ async def test_a_row_in_transit_is_compared_with_the_listing(cloud: Cloud, autoj
     shard = Shard("", f"{made.pack().hex()}-0")
     shards = ShardMap(2, made, (shard,))
     for number in cloud.holders:
-        header = BookHeader(CONTAINER, made, None, 0, {MAP: (encode_map(shards), shards.stamp)})
-        await cloud.books(number).merge_header(header)
+        if heard or number != away:
+            header = BookHeader(CONTAINER, made, None, 0, {MAP: (encode_map(shards), shards.stamp)})
+            await cloud.books(number).merge_header(header)
     cloud.book = shard_path(CONTAINER, shard.name)
     for number in cloud.holders:
         await cloud.books(number).merge_header(BookHeader(cloud.book, made, None, 0, {OF: (of_value(CONTAINER), made)}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 
 import pytest
 import trio
@@ -61,9 +62,7 @@ class Cloud:
     async def reclaim(self, *numbers: int) -> list[ObjectReclaimer]:
         workers = []
         for number in numbers or range(len(self.ground.parts)):
-            proposal = Proposal(
-                self.ground.world.clock, lambda overlap, clean, proposed, n=number: self.reports.append((n, clean)), age_s=60.0
-            )
+            proposal = Proposal(self.ground.world.clock, partial(self._tell, number), age_s=60.0)
             workers.append(
                 ObjectReclaimer(
                     self.ground.world.clock,
@@ -77,6 +76,9 @@ class Cloud:
             )
             await once(workers[-1])
         return workers
+
+    def _tell(self, number: int, overlap: Overlap, clean: int, proposed: int) -> None:
+        self.reports.append((number, clean))
 
     def marks(self) -> list[int]:
         return [part.standing.mark(OBJECTS) for part in self.ground.parts]
