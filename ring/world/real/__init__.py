@@ -1,6 +1,7 @@
 """The machine behind World: the only place of the product with threads.
 
     thread.py    a device's I/O threads: a queue in, one wakeup of trio for everything that is ready
+    doorbell.py  how those threads wake trio's loop
     watchdog.py  sees when one of them does not come back
     file.py      RealFile: an open file; page-cache reads inline, everything else on the device's thread
     disk.py      RealDisk: the file system below one root

@@ -140,9 +140,11 @@ class LmdbTables:
         return entries
 
     async def commit(self, writes: Sequence[Write]) -> None:
-        for write in writes:
-            self._db(write.table)
-            _check_key(write.key)
+        for table in {write.table for write in writes}:
+            self._db(table)
+        lengths = [len(write.key) for write in writes]
+        for length in (min(lengths, default=1), max(lengths, default=1)):
+            _check_length(length)
         await self._thread.submit(CommitJob(self, writes))
 
     async def close(self) -> None:
@@ -193,8 +195,12 @@ def _change_key(change: tuple[tuple[str, bytes], bytes | None]) -> tuple[str, by
 
 
 def _check_key(key: bytes) -> None:
-    if not 1 <= len(key) <= KEY_BYTES_MAX:
-        raise BadInput(f"a key has 1 to {KEY_BYTES_MAX} bytes, not {len(key)}")
+    _check_length(len(key))
+
+
+def _check_length(length: int) -> None:
+    if not 1 <= length <= KEY_BYTES_MAX:
+        raise BadInput(f"a key has 1 to {KEY_BYTES_MAX} bytes, not {length}")
 
 
 def _as_ours(error: lmdb.Error, path: str) -> Exception:

@@ -20,12 +20,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import trio
 
 from ring.world.interface import HUNG_S
+from ring.world.real.doorbell import Doorbell
 from ring.world.real.watchdog import Watchdog
 
 T = TypeVar("T")
@@ -85,7 +86,7 @@ class IoThread:
         self._lock = threading.Lock()  # starting and ending of the thread and of its jobs
         self._running = False
         self._signalled = False  # a wakeup of trio is on its way
-        self._token: trio.lowlevel.TrioToken | None = None
+        self._bell: Doorbell | None = None  # of the run that uses it
 
     async def call(self, function: Callable[..., T], *args: Any) -> T:
         result: T = await self.submit(Call(function, args))
@@ -119,7 +120,7 @@ class IoThread:
         """Queue the job, wait for it, return its result or raise its error.  OSError ETIMEDOUT when the disk does not answer."""
         await trio.lowlevel.checkpoint_if_cancelled()
         job.task = trio.lowlevel.current_task()
-        self._token = trio.lowlevel.current_trio_token()
+        self._bell = Doorbell.here()
         with self._lock:
             if self._hung:
                 job.abandoned = True
@@ -200,12 +201,8 @@ class IoThread:
             first.undo(first.result)
         if not self._signalled:
             self._signalled = True
-            assert self._token is not None
-            try:
-                self._token.run_sync_soon(self._deliver)
-            except trio.RunFinishedError:  # nobody is left to be told
-                self._done.clear()
-                self._signalled = False
+            assert self._bell is not None
+            self._bell.ring(self._deliver)
         return end
 
     # ---- on trio's side
@@ -238,9 +235,8 @@ class IoThread:
     def look(self, now: float) -> None:
         began = self._began
         if began and not self._hung and now - began > self._hung_s:
-            assert self._token is not None
-            with suppress(trio.RunFinishedError):  # nobody is left to be told
-                self._token.run_sync_soon(self._give_up, began)
+            assert self._bell is not None
+            self._bell.ring(partial(self._give_up, began))
 
 
 def _no_answer() -> OSError:
