@@ -18,8 +18,8 @@ in the same entry, whatever is compacted next, so a record of a name may leave e
 - a drop, and no record of its name stands before it: neither among what this compaction keeps, nor in a segment in front of it.
   The latter is known of a segment in which nothing is dead, and of a compacted one whose making began when the drop was in the
   log already (SegmentHead.clean), unless it had to keep something dead.  And it does not say what is in doubt (doubts.py).
-- a promise that is not open, or a release, when a drop in its place might leave: a release that went before its promise would make
-  that one count again.
+- a release, or an UNSTAGED, when a drop in its place might leave: one that went before the promise, or before what had been staged,
+  would make that count again.  A promise that is not open, and what is staged no more, may leave as what is dead.
 
 Large files are not touched: their records move, the files stay.  Records of kinds that this program does not know keep their
 segment as it is.  Bytes in which no record is found may go when the medium confirms that, and no entry points at them.
@@ -55,7 +55,7 @@ GRACE_S = 1.0
 UNIT_BYTES = 1 << 20
 RECORDS_BETWEEN_YIELDS = 256
 HEADROOM_BYTES = 2 * SEGMENT_BYTES_MAX
-_TAKE_AWAY = (RecordKind.DROP, RecordKind.RELEASE)
+_TAKE_AWAY = (RecordKind.DROP, RecordKind.RELEASE, RecordKind.UNSTAGED)
 DEBT_S = 3600.0  # so long dead records that owed a row are taken to owe it still
 
 

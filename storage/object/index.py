@@ -177,9 +177,9 @@ class Index:
             change.held = new
         self._weigh(old, -1)
         self._weigh(new, 1)
-        if new is None:
-            self.past.dropped(name_hash)
-        elif old is None or new.timestamp != old.timestamp:
+        if new is None and old is not None:
+            self.past.dropped(name_hash, old.timestamp)
+        elif new is not None and (old is None or new.timestamp != old.timestamp):
             self.past.replaced(name_hash, None if old is None else old.known)
         if old is not None and old.entry.in_file and (new is None or new.entry.place != old.entry.place):
             self.forgotten.append(old)
@@ -217,6 +217,9 @@ class Index:
     def _stage(self, record: Record, place: Place, held: Held | None) -> Landed:
         """What is shown stays as it is."""
         before, after = self.staged.land(record, place)
+        if record.kind is RecordKind.UNSTAGED:
+            self.weights.dropped(place)  # likewise
+            self._fresh.weighed.add(place.segment)
         self._weigh_staged(before, -1)
         self._weigh_staged(after, 1)
         if before is not None and before.kind is RecordKind.STAGED_FILE and (after is None or after.serial != before.serial):

@@ -10,9 +10,9 @@ What commits is a record of a shown version (OBJECT_INLINE, FRAGMENT, NOTE) with
 again that the staged one said, so what is shown never needs the staged record.  When it lands, what was staged ends, whether the
 version was taken or something newer was there.
 
-A replay of a log from which compaction has taken a dead commit or UNSTAGED record may bring back something that was staged and is
-no more.  That does no harm: it is not shown, its file is gone so that it counts for nothing, and the reconstructor lets go of it
-again, as of all that stays staged too long.
+A replay of a log from which compaction has taken a dead commit may bring back something that was staged and is no more.  That does
+no harm: it is below what took the commit's place, and the reconstructor lets go of it, as of all that stays staged too long.
+An UNSTAGED is never taken out of the log before what it ends: that nobody may commit it any more stands nowhere else.
 
 All of it is in RAM, and in the tables of the device behind the index's position: it is little, since it lasts for one write.  Pure
 but for reading Tables.  Neighbours: index.py (owns this), staging.py (asks), storage.erasure.quorum (why there are two steps).

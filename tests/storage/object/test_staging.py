@@ -25,6 +25,7 @@ from storage.erasure.writer import StripeWriter
 from storage.object.auditor import Auditor
 from storage.object.compaction import Compactor
 from storage.object.store import ObjectStore
+from tests.storage.object.compaction_rig import assert_as_rebuilt
 from tests.storage.object.object_rig import HASHER, noise, path, prepare, put, serving, version
 
 CODING = Coding(2, 1, segment_bytes=1000)
@@ -170,6 +171,43 @@ async def test_what_is_forgotten_leaves_no_file(autojump_clock: trio.testing.Moc
         assert await store.device.disk.list_dir(folder) == []
         with pytest.raises(Conflict):
             await store.staging.commit(new, None)
+
+
+@pytest.mark.parametrize("large", [False, True])
+async def test_what_was_let_go_of_stays_so_when_compaction_meets_the_record_first(
+    autojump_clock: trio.testing.MockClock, large: bool
+) -> None:
+    """Its writer was told that it is not done: it must not be there again when the index is made anew."""
+    world = SimWorld(1)
+    await prepare(world, ROOT)
+    async with serving(world, ROOT, segment_bytes_max=20_000) as store:
+        gone = version("a", 5, DATA)
+        if large:
+            await stage(store, gone)
+        else:
+            await store.staging.stage(gone, DATA)
+        for number in range(10):  # the rest of its segment is alive
+            await put(store, f"alive {number}", 10, noise(number, 1500))
+        first = store.segments.order[-1].sequence
+        while store.segments.order[-1].sequence == first:
+            await put(store, "filler", store.packs.records + 100, noise(0, 1500))
+        await store.staging.refuse(gone)
+        await store.staging.forget(gone)
+        assert await shown(store) == []
+        for _ in range(40):
+            await put(store, "filler", store.packs.records + 100, noise(0, 1500))
+        await store.index.commit()
+        compactor = Compactor(world, store, grace_s=0.1)
+        for _ in range(100):
+            await compactor.work()
+        assert compactor.compactions
+        assert first in store.packs.sequences  # too little of it is dead
+        await assert_as_rebuilt(world, store)
+        await store.device.tables.commit([Write("state", b"version", b"?")])
+    async with serving(world, ROOT, segment_bytes_max=20_000) as store:
+        assert store.report.rebuilt
+        assert await shown(store) == []
+        assert await store.staging.waiting(Timestamp(10**9), 10) == []
 
 
 async def test_a_staged_file_is_no_orphan(autojump_clock: trio.testing.MockClock) -> None:
