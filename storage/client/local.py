@@ -149,7 +149,7 @@ class LocalNode:
         return found
 
     def _like(self, claim: Claim | None, policy: int) -> LocalNode:
-        return LocalNode(
+        return type(self)(
             self.device,
             self._store_0,
             self.books,

@@ -18,6 +18,7 @@ from ring.device import Device
 from ring.errors import Conflict, Unavailable
 from ring.kv.interface import KV
 from ring.kv.memory import MemoryKV
+from ring.names import partition_of
 from ring.ringfile import encode
 from ring.service.agent import AgentSettings, Confirmations, RingAgent
 from ring.service.follow import Renewal
@@ -74,6 +75,7 @@ class Member:
         self.facade: ClusterStorage | None = None
         self.audit = trio.Event()  # set: a pass is wanted
         self.audited = trio.Event()
+        self.audits_always = False
         self.may_start = trio.Event()
         self.silent = False  # it lost its power: callers hear nothing
         self.lost = False  # its device is gone for good
@@ -326,13 +328,22 @@ class Cluster:
         self.options = options
         self.hosted = HostedKV() if options.control else None
         self.kv: KV = self.hosted if self.hosted is not None else MemoryKV()
-        self.ledger = Ledger(simulation)
+        self.ledger = Ledger(simulation, must_have=self._must_have)
         self.first = first_ring(options.in_first_ring)
         self.firsts = dict.fromkeys(NAMES, self.first)
         if options.coded is not None:
             self.ledger.fragments = options.coded.k
             self.firsts[coded.RING] = coded.first_coded_ring(options.coded, options.members)
         self.members = [Member(self, device_of(number)) for number in range(options.members)]
+
+    def _must_have(self, device: int, name_hash: bytes) -> list[int]:
+        """The primaries of an object, as a device knows them; without those that go by other rings."""
+        keeper = self.members[device].keeper
+        if keeper is None:
+            return []
+        ring = keeper.overlaps["object"].ring
+        ids = [one.id for one in ring.primaries(partition_of(name_hash, ring.part_power))]
+        return [one for one in ids if (its := self.members[one].keeper) is not None and its.edition == keeper.edition]
 
     def control_reachable(self, member: Member) -> bool:
         """Whether the network lets it through to the machine that has control state."""

@@ -8,10 +8,12 @@ kinds.py.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from ring.world.sim.medium import FolderNode
+import trio
+
+from ring.world.sim.medium import FolderNode, Medium
 from tests.sim.cluster import Cluster, Member
 from tests.sim.coded import RING
 
@@ -28,6 +30,7 @@ class Scene:
     unlucky: Member
     swapped: Member | None = None  # who has the unlucky one's disk, and the other way round
     unmounted: dict[str, FolderNode | None] = field(default_factory=dict)  # what belongs there, by member
+    start: Callable[[Callable[[], Awaitable[None]]], None] = lambda task: None  # what goes on beside the faults
 
     def trace(self, line: str) -> None:
         self.cluster.simulation.trace(line)
@@ -102,6 +105,31 @@ def isolate(scene: Scene, rng: random.Random) -> End:
     network.partition(names[:count], names[count:])
     links = [link for a in names[:count] for b in names[count:] for link in ((a, b), (b, a))]
     return lambda: network.mend(links)
+
+
+def seesaw(scene: Scene, rng: random.Random) -> End:
+    """Most of a name's primaries are cut off, and when they come back the other ones: who was not asked before is asked now.
+
+    Each side long enough for a request to give up those who do not answer."""
+    keeper = next((member.keeper for member in scene.cluster.members if member.keeper is not None), None)
+    if keeper is None:
+        return _nothing
+    ring, network = keeper.overlaps["object"].ring, scene.cluster.simulation.network
+    primaries = [device.ip for device in ring.primaries(rng.randrange(ring.partition_count))]
+    rng.shuffle(primaries)
+    most = len(primaries) // 2 + 1
+
+    async def play() -> None:
+        for names in (primaries[:most], primaries[most:]):
+            scene.trace(f"{' '.join(names)} are cut off")
+            links = [link for a in names for b in scene.names if a != b for link in ((a, b), (b, a))]
+            for link in links:
+                network.cut(*link)
+            await trio.sleep(rng.uniform(2.5, 6.0))
+            network.mend(links)
+
+    scene.start(play)
+    return _nothing
 
 
 def delay(scene: Scene, rng: random.Random) -> End:
@@ -212,6 +240,20 @@ def read_only(scene: Scene, rng: random.Random) -> End:
     return end
 
 
+def hanging_disk(scene: Scene, rng: random.Random) -> End:
+    """Nothing that is asked of it comes back, for a while or up to the rest."""
+    member = scene.anyone(rng)
+    medium = member.medium
+    medium.hung = True
+    scene.trace(f"{member.name} disk hangs")
+
+    def end() -> None:
+        medium.hung = False
+        scene.trace(f"{member.name} disk goes on")
+
+    return end if rng.random() < 0.6 else _nothing
+
+
 def unmount(scene: Scene, rng: random.Random) -> End:
     """What is below the mount point is empty, or not there at all.  The machine may start again meanwhile, and find it so."""
     member = scene.anyone(rng)
@@ -246,13 +288,60 @@ def deaf(scene: Scene, rng: random.Random) -> End:
     return end
 
 
-# ---- to the unlucky one (while its own disk is in it)
+def hermit(scene: Scene, rng: random.Random) -> End:
+    """One that does not hear of the control state again before the rest."""
+    member = scene.anyone(rng)
+    member.kv.away = True
+    scene.trace(f"{member.name} has no control state any more")
+    return _nothing
+
+
+# ---- to the unlucky one (while its own disk is in it), which knows of it
+
+
+def replaced_disk(scene: Scene, rng: random.Random) -> End:
+    """An empty disk in its place, in use or with a restart, which is made a device at once (``ringfort node replace``)."""
+    member = scene.unlucky
+    if not _at_home(scene):
+        return _nothing
+    again = _crash(scene, member, power=True, silent=False) if rng.random() < 0.5 else _nothing
+    member.exchange_disk()
+    scene.start(member.install)
+    return again
+
+
+def old_rot(scene: Scene, rng: random.Random) -> End:
+    """In what the newest segments of the logs have behind them: nobody can take it for the end of a write that was cut off."""
+    medium = scene.unlucky.medium
+    if _at_home(scene):
+        newest = _newest_segments(medium)
+        paths = [path for path in _rots(medium) if path not in newest]
+        for path in rng.sample(paths, min(len(paths), rng.choice((1, 3, 10)))):
+            medium.rot(path, rng)
+    return _nothing
+
+
+def _rots(medium: Medium) -> list[str]:
+    return [path for path in medium.files() if path.removeprefix(f"{RING}/").startswith(("packs/", "files/"))]
+
+
+def _newest_segments(medium: Medium) -> set[str]:
+    """Of each log, what was appended to last and what compaction made last; two each, for one may have been begun just now."""
+    found: set[str] = set()
+    for folder in ("packs/", f"{RING}/packs/"):
+        paths = sorted(path for path in medium.files() if path.startswith(folder))
+        for compacted in (False, True):
+            found.update([path for path in paths if ("-" in path.removeprefix(folder)) == compacted][-2:])
+    return found
+
+
+# ---- ... or does not
 
 
 def rot(scene: Scene, rng: random.Random) -> End:
     medium = scene.unlucky.medium
     if _at_home(scene):
-        files = [path for path in medium.files() if path.removeprefix(f"{RING}/").startswith(("packs/", "files/"))]
+        files = _rots(medium)
         if files:
             medium.rot(rng.choice(files), rng)
     return _nothing
@@ -333,10 +422,11 @@ FAULTS: dict[str, Callable[[Scene, random.Random], End]] = {
     call.__name__.replace("_", "-"): call
     for call in (
         *(kill, power, power_all, freeze),
-        *(cut, isolate, delay, reset, jitter, repeat, half_open),
+        *(cut, isolate, seesaw, delay, reset, jitter, repeat, half_open),
         *(clock_step, clock_drift),
-        *(slow_disk, full_disk, short_write, read_only, unmount),
-        deaf,
+        *(slow_disk, full_disk, short_write, read_only, hanging_disk, unmount),
+        *(deaf, hermit),
+        *(replaced_disk, old_rot),
         *(rot, lost_write, misdirected_write, failed_sync, dead_disk, new_disk, swapped_disks),
     )
 }

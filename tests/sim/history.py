@@ -60,3 +60,10 @@ class History:
         for operation in self.operations:
             found.setdefault(operation.name, []).append(operation)
         return found
+
+    def acknowledged(self, name: str, value: int) -> bool:
+        """Whether a client was told that this is what the name has now; 0: nothing."""
+        writes = [one for one in self.operations if one.name == name and one.kind is not Kind.READ]
+        if value:
+            return any(one.value == value and one.outcome is Outcome.ACKED for one in writes)
+        return all(one.outcome is not Outcome.UNKNOWN for one in writes if one.kind is Kind.DELETE)

@@ -28,6 +28,11 @@ FAULT_KINDS = (
     # control state
     "deaf",
 )
+SINCE = ("hanging-disk", "seesaw", "hermit")  # drawn apart: a run without them is what it was before there were such faults
+HONEST = (  # to one device of the run, which knows that it lacks something
+    "replaced-disk",
+    "old-rot",
+)
 DESTRUCTIVE = (  # to one device of the run
     "rot",
     "lost-write",

@@ -25,6 +25,7 @@ class Nemesis:
     async def run(self, begin: float) -> None:
         """Until the last fault has begun and ended.  Cancelled: those that stand are ended by ``rest``."""
         async with trio.open_nursery() as nursery:
+            self.scene.start = nursery.start_soon
             for fault in self._faults:
                 await trio.sleep_until(begin + fault.at_s)
                 self._cluster.simulation.trace(f"fault {fault.number}: {fault.kind} for {fault.lasts_s:.1f} s")

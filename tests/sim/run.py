@@ -108,7 +108,10 @@ async def _play_script(simulation: Simulation, options: Options, script: Script,
         await workload.prepare()
         nemesis = Nemesis(cluster, script.faults)
         unlucky = nemesis.scene.unlucky
-        cluster.ledger.liar = unlucky.device.id if script.destructive else None
+        cluster.ledger.liar = unlucky.device.id if script.destructive or script.honest else None
+        cluster.ledger.honest = unlucky.audits_always = script.honest
+        if script.honest:
+            unlucky.audit.set()
         operator = Operator(cluster, script.changes, losing=script.loses is not None)
         begin = trio.current_time()
         until = begin + script.faults_s
@@ -125,10 +128,12 @@ async def _play_script(simulation: Simulation, options: Options, script: Script,
         await operator.finish()
         if script.audits and not unlucky.lost:
             unlucky.audit.set()
+            unlucky.audited = trio.Event()  # from now on
         rested = trio.current_time()
         report.violations += await rest.converge(cluster, workload)
         await workload.hang_up()
-        report.violations += await rest.final_reads(cluster, workload)
+        replaced = script.honest and unlucky.replaced > 0
+        report.violations += await rest.final_reads(cluster, workload, disks_were_replaced=replaced)
         report.violations += await rest.alive(cluster, workload)
         report.virtual_s = trio.current_time()
         nursery.cancel_scope.cancel()

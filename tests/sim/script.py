@@ -18,7 +18,7 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from tests.sim.kinds import DESTRUCTIVE, FAULT_KINDS
+from tests.sim.kinds import DESTRUCTIVE, FAULT_KINDS, HONEST, SINCE
 
 FAULTS_S = (25.0, 45.0)  # how long clients and nemesis are at it
 REQUESTS_MAX = 120  # of a client
@@ -92,6 +92,7 @@ class Traits:
     racing: float = 0.35
     kinds: Mapping[str, float] | None = None  # weights of the faults, in place of the seed's choice
     coded: bool = False  # whatever the seed says
+    honest: float = 0.3  # of runs in which no device lies or goes for good
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +110,7 @@ class Script:
     faults_s: float
     destructive: bool  # one device may destroy what it said was durable
     loses: float | None  # when a device is gone for good
+    honest: bool  # one device may lose what it held, and knows
     wire: bool  # members talk over the node protocol's real bytes
     door: bool  # clients talk HTTP to the front door
     control: bool  # control state is the production store, on one machine, and not in RAM
@@ -151,21 +153,23 @@ def draw(seed: int, members: int, traits: Traits, *, faults_s: float = 0.0) -> S
     changing = rng.random() < traits.ring_changes
     losing = changing and not destructive and rng.random() < 0.3
     racing = rng.random() < traits.racing
-    kinds = _kinds(rng, destructive, traits)
+    kinds = {**_kinds(rng, destructive, traits), **_later_kinds(seed, traits)}
     faults, changes = _faults(rng, kinds, faults_s), _changes(rng, faults_s) if changing else ()
+    losses = () if destructive or losing else _losses(seed, faults_s, len(faults), traits)
     clients = tuple(_clients(rng, members, racing))
     return Script(
         seed=seed,
         faults_s=faults_s,
         destructive=destructive,
         loses=rng.uniform(10, faults_s - 5) if losing else None,
+        honest=bool(losses),
         wire=seed % 4 == 0,
         door=seed % 4 == 2,
         control=seed % 4 == 1,
-        audits=destructive or rng.random() < 0.25,
+        audits=destructive or rng.random() < 0.25 or bool(losses),
         reclaims=seed % 8 in (1, 3, 6),  # those with shards (run.SHARDS_EVERY) among them
-        kinds=tuple(sorted(kinds)),
-        faults=faults,
+        kinds=tuple(sorted({*kinds, *(fault.kind for fault in losses)})),
+        faults=tuple(sorted((*faults, *losses), key=lambda fault: fault.at_s)),
         changes=changes,
         clients=clients,
         coded=_coded(seed, clients) if traits.coded or _draws_coded(seed) else None,
@@ -194,6 +198,12 @@ def _kinds(rng: random.Random, destructive: bool, traits: Traits) -> Mapping[str
     return found
 
 
+def _later_kinds(seed: int, traits: Traits) -> Mapping[str, float]:
+    if traits.kinds is not None:
+        return {}
+    return {kind: rng.choice((1.0, 2.0, 4.0)) for kind in SINCE if (rng := random.Random(f"{seed}/{kind}")).random() < 0.2}
+
+
 def _faults(rng: random.Random, kinds: Mapping[str, float], faults_s: float) -> tuple[Fault, ...]:
     if not kinds:
         return ()
@@ -205,6 +215,16 @@ def _faults(rng: random.Random, kinds: Mapping[str, float], faults_s: float) -> 
         Fault(number, kind, at, min(rng.expovariate(1 / 5), 15.0))
         for number, (kind, at) in enumerate(zip(drawn, times, strict=True))
     )
+
+
+def _losses(seed: int, faults_s: float, number: int, traits: Traits) -> tuple[Fault, ...]:
+    """What one device loses and knows of, beside the other faults.  ``number``: of the first."""
+    rng = random.Random(f"{seed}/losses")
+    if rng.random() >= traits.honest:
+        return ()
+    kinds = rng.choice((HONEST, HONEST[:1], HONEST[1:]))
+    times = sorted(rng.uniform(3, faults_s) for _ in range(rng.choice((1, 2, 4, 8))))
+    return tuple(Fault(number + index, rng.choice(kinds), at, rng.uniform(0.5, 6.0)) for index, at in enumerate(times))
 
 
 def _changes(rng: random.Random, faults_s: float) -> tuple[Change, ...]:

@@ -109,13 +109,14 @@ class Serving:
                     await nursery.start(one.run)
                 await nursery.start(books.run)
                 member.store, member.books, member.coded = store, books, stores.get(coded.POLICY)
-                member.trust = options.trust(HASHER, refills=await has_lost(stores))
+                ledger = member.cluster.ledger
+                member.trust = ledger.trust(options.trust, member.device.id)(HASHER, refills=await has_lost(stores))
                 payer = options.payer(
                     nursery, member.reach, primaries=self._listed_at, claim=lambda: keeper.overlaps["container"].claim
                 )
                 self._start_workers(nursery, stores, books, await memory_of(stores))
                 gate = options.gate(keeper.gate)
-                node = LocalNode(member.device, store, books, payer, gate, stores=stores, trust=member.trust)
+                node = ledger.voter(LocalNode)(member.device, store, books, payer, gate, stores=stores, trust=member.trust)
                 member.local = member.served[member.device.id] = node
                 self._trace(f"serves{' and is to be refilled' * member.trust.waits}, {store.report}")
                 running()
@@ -278,7 +279,7 @@ class Serving:
             nursery.start_soon(Runner(worker, Pacing(), clock, log, Registry()).run)
 
     async def _audit(self, auditors: Sequence[Auditor]) -> None:
-        """One pass when the faults have ended: it is what finds rot that nobody read."""
+        """One pass when the faults have ended: it is what finds rot that nobody read; or, of a run with nothing worse, many."""
         await self._member.audit.wait()
         while True:
             try:
@@ -286,7 +287,8 @@ class Serving:
                     await once(auditor)
             except RingfortError as error:
                 self._trace(f"audit: {error}")
-                await trio.sleep(AUDIT_AGAIN_S)
             else:
                 self._member.audited.set()
-                return
+                if not self._member.audits_always:
+                    return
+            await trio.sleep(AUDIT_AGAIN_S)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.sim.faults import FAULTS
-from tests.sim.kinds import DESTRUCTIVE, FAULT_KINDS
+from tests.sim.kinds import DESTRUCTIVE, FAULT_KINDS, HONEST, SINCE
 from tests.sim.mutants import MUTANTS
 from tests.sim.run import Report, command, script_of
 from tests.sim.script import Keep, Traits, draw, numbers_of, spell, unspell
@@ -15,7 +15,7 @@ from tests.sim.shrink import Shrinker, mark
 
 
 def test_every_kind_of_fault_is_one() -> None:
-    assert set(FAULTS) == {*FAULT_KINDS, *DESTRUCTIVE}
+    assert set(FAULTS) == {*FAULT_KINDS, *SINCE, *HONEST, *DESTRUCTIVE}
 
 
 def test_a_seed_has_one_script_and_seeds_have_many() -> None:

@@ -16,7 +16,7 @@ from storage.client.node import Debt, Kind, Node, Version, WriteReply
 from storage.client.quorum import Outcome, Reply, Verdict, WriteQuorum
 from tests.sim.options import Options
 
-PARTED = {"isolate": 4.0, "cut": 3.0, "power": 2.0, "freeze": 1.0}  # machines that do not hear of each other
+PARTED = {"seesaw": 4.0, "isolate": 4.0, "cut": 3.0, "power": 2.0, "freeze": 1.0}  # machines that do not hear of each other
 
 
 class OneReplica(WriteQuorum):
@@ -166,5 +166,5 @@ class OpenGate(Gate):
 def drop_the_ring_version_check(options: Options) -> None:
     """Devices take requests by editions of the rings that are no longer in force."""
     options.gate = OpenGate
-    kinds = {"deaf": 3.0, "cut": 2.0, "isolate": 2.0, "freeze": 2.0, "delay": 1.0, "jitter": 1.0}
+    kinds = {"hermit": 3.0, "seesaw": 3.0, "deaf": 3.0, "cut": 2.0, "isolate": 2.0, "freeze": 2.0, "delay": 1.0, "jitter": 1.0}
     options.traits = replace(options.traits, ring_changes=1.0, destructive=0.0, kinds=kinds)

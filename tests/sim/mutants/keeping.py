@@ -16,12 +16,14 @@ from storage.client.bodies import OnePiece
 from storage.client.interface import Row
 from storage.client.node import Debt, NodeReading
 from storage.client.payer import RowPayer
+from storage.client.trust import Trust
 from storage.container.reclaimer import BookReclaimer
 from storage.container.sharder import Sharder
 from storage.container.shards import Shard, ShardMap
 from storage.container.updater import ContainerUpdater
 from storage.object.admission import Admission
 from storage.object.compaction import Compactor
+from storage.object.doubts import Doubts
 from storage.object.entry import Held
 from storage.object.files import file_path
 from storage.object.packs import Landed
@@ -206,6 +208,43 @@ def drop_before_all_have_it(options: Options) -> None:
     options.replicator = LetsGoAtOnce
     kinds = {"isolate": 4.0, "cut": 3.0, "delay": 1.0}
     options.traits = replace(options.traits, ring_changes=1.0, destructive=0.0, kinds=kinds)
+
+
+class NoDoubts(Doubts):
+    def told(self, *args: Any, **kwargs: Any) -> None:
+        return None
+
+    def above(self, *args: Any, **kwargs: Any) -> None:
+        return None
+
+    def check_post(self, *args: Any, **kwargs: Any) -> None:
+        return
+
+    def within(self, *args: Any, **kwargs: Any) -> list[Any]:
+        return []
+
+
+class ForgetsWhatRots(ObjectStore):
+    def __init__(self, world: World, *args: Any, **kwargs: Any) -> None:
+        super().__init__(world, *args, **kwargs)
+        self.index.doubts = NoDoubts()
+
+
+def forget_what_rots(options: Options) -> None:
+    """A device that put something damaged aside answers as if it had never had it."""
+    options.store = ForgetsWhatRots
+    options.traits = replace(options.traits, destructive=0.0, honest=1.0)
+
+
+class VotesAtOnce(Trust):
+    def check(self, path: Path, policy: int = 0) -> None:
+        return
+
+
+def vote_before_it_is_refilled(options: Options) -> None:
+    """A new disk answers for what the old one held before anybody has brought it."""
+    options.trust = VotesAtOnce
+    options.traits = replace(options.traits, destructive=0.0, honest=1.0)
 
 
 class ForgetsDeletions(ObjectStore):

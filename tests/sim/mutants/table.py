@@ -26,6 +26,7 @@ MUTANTS: dict[str, Mutant] = {
     "drop-the-ring-version-check": Mutant(asking.drop_the_ring_version_check, 0),
     "forget-the-old-ring": Mutant(asking.forget_the_old_ring, 13),
     "forget-the-row-update": Mutant(keeping.forget_the_row_update, 1),
+    "forget-what-rots": Mutant(keeping.forget_what_rots, 0),
     "forget-what-a-shard-replaced": Mutant(keeping.forget_what_a_shard_replaced, 3),
     "handoff-counts": Mutant(asking.handoff_counts, 0),
     "let-go-of-rows-in-transit": Mutant(keeping.let_go_of_rows_in_transit, 3),
@@ -41,6 +42,7 @@ MUTANTS: dict[str, Mutant] = {
     "rows-as-they-come": Mutant(keeping.rows_as_they_come, 5),
     "settle-at-once": Mutant(asking.settle_at_once, 9),
     "skip-the-promise-check": Mutant(keeping.skip_the_promise_check, 37),
+    "vote-before-it-is-refilled": Mutant(keeping.vote_before_it_is_refilled, 0),
     "skip-fsync": Mutant(keeping.skip_fsync, 2),
     "trust-a-corrupt-block": Mutant(keeping.trust_a_corrupt_block, 4),
 }

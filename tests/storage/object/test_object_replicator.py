@@ -243,7 +243,7 @@ async def test_who_takes_nothing_is_asked_once_in_a_pass(ground: Ground, autojum
     await ground.reformat(2)
     full = Full(_local(ground, 2))
     nodes = list(ground.nodes)
-    nodes[2] = full  # type: ignore[call-overload]  # a Node by its shape
+    nodes[2] = full
     worker = replicator(ground, 0, nodes)
     await once(worker)
     assert full.calls.count("digests") <= 16  # partitions
