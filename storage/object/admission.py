@@ -49,6 +49,11 @@ class Admission:
             raise PromisedAbove(f"a conditional write was promised that nothing below {above} is taken", above)
         self.check_clock(name_hash, version)
 
+    @property
+    def latest(self) -> Timestamp:
+        """About the latest timestamp that is taken now."""
+        return Timestamp.at(max(0.0, self._clock.now() + AHEAD_MAX_S))
+
     def check_clock(self, name_hash: bytes, timestamp: Timestamp) -> None:
         """ClockAhead."""
         ahead = timestamp.ticks - round(self._clock.now() * TICKS_PER_SECOND)

@@ -18,7 +18,7 @@ import trio
 
 from ring.errors import BadInput, DiskFault, FormatError, NewerFormat
 from ring.names import NameHasher, Path, Span
-from ring.timestamp import Timestamp
+from ring.timestamp import ZERO, Timestamp
 from ring.world.interface import Buffer, World
 from storage.client.errors import ObjectNotFound
 from storage.client.node import Debt, Kind, LeafDigests, Named, NodeReading, Promised, Upload, Version, WriteReply
@@ -145,7 +145,7 @@ class ObjectStore:
                 await self.device.lacks("its log ends before what it once had")
             await self.index.clear()
             await self._replay()
-        self.index.past.clear()
+        self.index.past.clear(self.admission.latest if self.segments.order else ZERO)
         await self.index.commit()
         empty = tree.partition_from(self.device.tables, "object", b"", 0) is None
         await self.standing.opened((OBJECTS,), empty=empty, lost=cut_short or bool(self.report.damaged))

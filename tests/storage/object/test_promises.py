@@ -314,7 +314,7 @@ def test_past_says_never_only_when_it_is_sure() -> None:
         assert past.never(one, at[version], (at[20], at[15])) == (version not in (3, 9, 15))
     assert not past.never(one, at[20], (at[20], None))
     assert past.never(one, at[20], (at[20], None), other=True)
-    past.dropped(one)
+    past.dropped(one, at[20])
     assert not past.never(one, at[5], None)
     past.replaced(one, None)
     assert not past.never(one, at[5], None)
@@ -322,8 +322,12 @@ def test_past_says_never_only_when_it_is_sure() -> None:
         past.replaced(other, (at[ticks], None))
     assert not past.never(other, at[1], (at[50], None))
     assert past.never(other, at[30], (at[50], None))
-    past.clear()
+    past.clear(at[40])
     assert not past.never(other, at[30], (at[50], None))
+    for held in (None, (at[3], None)):  # it may have been held, and dropped, before the restart
+        assert [past.never(other, at[version], held) for version in (40, 41)] == [False, True]
+    past.replaced(other, None)
+    assert [past.never(other, at[version], (at[50], None)) for version in (40, 41)] == [False, True]
 
 
 def test_past_forgets_the_oldest_names() -> None:
@@ -332,3 +336,19 @@ def test_past_forgets_the_oldest_names() -> None:
         past.replaced(number.to_bytes(16, "big"), None)
     assert not past.never((5).to_bytes(16, "big"), Timestamp(5), (Timestamp(9), None))
     assert past.never((NAMES_MAX + 10).to_bytes(16, "big"), Timestamp(5), (Timestamp(9), None))
+
+
+def test_past_forgets_no_drop() -> None:
+    """A name that holds nothing, or something newer, may have held something that was handed off: also when its own story was
+    forgotten."""
+    past, dropped, other = Past(), b"d" * 16, b"o" * 16
+    past.replaced(dropped, None)
+    past.dropped(dropped, Timestamp(7))
+    for number in range(2 * NAMES_MAX + 10):
+        past.replaced(number.to_bytes(16, "big"), None)
+        assert not past.never(dropped, Timestamp(7), None)
+    assert past.never(dropped, Timestamp(8), None)
+    assert not past.never(other, Timestamp(7), None)
+    past.replaced(dropped, None)
+    assert not past.never(dropped, Timestamp(7), (Timestamp(9), None))
+    assert past.never(dropped, Timestamp(8), (Timestamp(9), None))
