@@ -7,8 +7,9 @@ asks all of them, and takes the newest that anybody names.  That nothing is ther
 nothing, or somebody of its deletion; else it is not known (503).
 
 So an acknowledged write may be missed by the next read, and a deleted object may come back until replicators have been by.
-Conditional writes still go through the primaries' register, with its majorities (register.py): of those that race one wins, and
-they do not see what lies on handoffs only.  A POST needs a majority of the primaries too, who hold what it is for.
+Conditional writes still go through the primaries' register, with its majorities (register.py): of those that race one wins.  They
+are evaluated on the newest that any primary or handoff names, and write nothing else than what was asked for.  A POST needs a
+majority of the primaries too, who hold what it is for.
 
 Neighbours: quorum (the other consistency), writing, objects and reach (which ask which one it is).
 """
@@ -68,18 +69,21 @@ def enough(voters: Voters, places: int) -> bool:
     return places.bit_count() >= voters.groups[0][1]
 
 
-async def find_any(reach: Reach, replicas: Replicas, path: Path, *, newest: bool) -> Finding:
-    """What there is to be read; with ``newest``, of all that answer.  NoQuorum when that nothing is there cannot be known."""
+async def find_any(reach: Reach, replicas: Replicas, path: Path, *, newest: bool = False, everybody: bool = False) -> Finding:
+    """What there is to be read; with ``newest``, of all primaries that answer, with ``everybody`` of handoffs too.  NoQuorum when
+    that nothing is there cannot be known."""
     asking = _Asking(reach, replicas, path)
     nodes = sorted(enumerate(replicas.nodes), key=lambda place: not isinstance(place[1], LocalNode))
-    if newest:
+    if everybody:
+        await asking.ask_all([*(node for _, node in nodes), *_handoffs(reach, replicas)])
+    elif newest:
         await asking.ask_all([node for _, node in nodes])
     else:
         for _, node in nodes:
             await asking.ask(node)
             if asking.served:
                 break
-    if not asking.served:
+    if not asking.served and not everybody:
         await asking.ask_all(list(_handoffs(reach, replicas)))
     best = asking.best
     if best is None and not asking.nothing_is_there():

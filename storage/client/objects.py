@@ -14,8 +14,6 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import replace
 
-import trio
-
 from ring.errors import BadInput, RingfortError, Unavailable
 from ring.names import Path
 from ring.timestamp import OFFSET_MAX, ZERO, Timestamp
@@ -30,6 +28,7 @@ from storage.client.errors import (
     BadDigest,
     ContainerNotFound,
     EntityTooLarge,
+    Lost,
     NoQuorum,
     ObjectNotFound,
     PolicyConflict,
@@ -44,6 +43,7 @@ from storage.client.interface import BodySource, Condition, NewObject, ObjectMet
 from storage.client.large import LargeBody, PiecesSource, send_large
 from storage.client.locks import KeyLocks
 from storage.client.node import Debt, Kind, Node, Version, WriteReply
+from storage.client.patience import Patience
 from storage.client.quorum import Outcome, Reply, Verdict, WriteQuorum, rank
 from storage.client.reach import Outdated, Reach, Replicas
 from storage.client.reading import Finding, find, open_body, open_version
@@ -53,7 +53,6 @@ from storage.client.shapes import meta_of, row_of, version_of
 from storage.client.writing import Write, at_once, debts_of
 from storage.rows.row import TEXT_BYTES_MAX
 
-SETTLE_MAX = 3  # times that one read or POST settles a key
 METADATA_CHARACTERS_MAX = 128 << 10  # of names and values; a front door may allow less
 
 
@@ -76,7 +75,7 @@ class ObjectOperations:
         container = await self._books.container(path.parent)
         policy = container.policy
         if new.condition is not None:  # before the body is asked for; again before the write
-            _evaluate(new.condition, (await self._look(policy, path)).data)
+            _evaluate(new.condition, (await self._look(policy, path, everybody=True)).data)
         start = await self._read_start(new, body)
         if self._is_coded(policy):
             check = None if new.condition is None else _check(new.condition)
@@ -143,8 +142,8 @@ class ObjectOperations:
             return
         async with self._locks.holding(path, always=condition is not None):
             try:
-                newest = _existing(await self._look(container.policy, path), path)
-            except NoQuorum:  # too many may have lost what is there: it can still be deleted
+                newest = _existing(await self._look(container.policy, path, everybody=condition is not None), path)
+            except Lost:  # it can still be deleted
                 if condition is not None:
                     raise
                 await self._bury(container.policy, path, None)
@@ -169,10 +168,10 @@ class ObjectOperations:
         if self._is_coded(policy):
             await self._coded.post(policy, path, metadata, content_type)
             return
-        patience: _Patience | None = None
+        patience: Patience | None = None
         found = await self._find(path)
         while not await self._post(found, _existing(found, path), metadata, content_type):
-            patience = patience or _Patience(self._reach, self._register)
+            patience = patience or Patience(self._reach, self._register)
             await patience.wait(policy, path)
             before, found = found.version, await self._find(path)
             if before is not None and found.version is not None and _replaces(found.version, before):
@@ -260,8 +259,10 @@ class ObjectOperations:
         """Of what is there, if it is known: a large body should not be spent below it."""
         try:
             found = await self._look(policy, path, shown=False)
-        except NoQuorum:
-            return None  # too many may have lost what is there: the devices say whether they take the body
+        except NoQuorum as error:
+            if self._reach.available(policy) or isinstance(error, Lost):
+                return None  # the devices say whether they take the body
+            raise
         return found.version.timestamp if found.version is not None else None
 
     def _quorum(self, replicas: Replicas) -> WriteQuorum | None:
@@ -271,19 +272,19 @@ class ObjectOperations:
     def _replicas(self, policy: int, path: Path) -> Replicas:
         return self._reach.objects(policy, path)
 
-    async def _look(self, policy: int, path: Path, *, shown: bool = True, newest: bool = False) -> Finding:
+    async def _look(self, policy: int, path: Path, *, shown: bool = True, newest: bool = False, everybody: bool = False) -> Finding:
         if self._is_coded(policy):
             return await self._coded.look(policy, path, shown=shown)
         if self._reach.available(policy):
             return await self._reach.current(
-                lambda: find_any(self._reach, self._replicas(policy, path), path, newest=newest or not shown)
+                lambda: find_any(self._reach, self._replicas(policy, path), path, newest=newest or not shown, everybody=everybody)
             )
-        patience: _Patience | None = None
+        patience: Patience | None = None
         while True:
             try:
                 return await self._reach.current(lambda: find(self._reach, self._replicas(policy, path), path, shown=shown))
             except UnderPromise:
-                patience = patience or _Patience(self._reach, self._register)
+                patience = patience or Patience(self._reach, self._register)
                 await patience.wait(policy, path)
 
     async def _read_start(self, new: NewObject, body: BodySource) -> bytes | list[bytes]:
@@ -342,7 +343,7 @@ class ObjectOperations:
                     raise short
                 case Verdict.CONTESTED:
                     return await self._contested(policy, SmallContent(version, data), write, movable=movable)
-            if sent:
+            if sent and not self._reach.available(policy):
                 return await self._contested(policy, SmallContent(version, data), write, movable=movable)
             version = self._above(version, write.newest, movable=movable)
         raise NoQuorum(f"{version.path}: others keep writing newer versions")
@@ -373,7 +374,7 @@ class ObjectOperations:
         raise short
 
     async def _stored(self, policy: int, version: Version, write: Write) -> Stored:
-        if write.hidden:
+        if write.hidden and not self._reach.available(policy):
             with suppress(Unavailable):  # it stands, whatever comes of this
                 above = await self._register.bury(policy, version, write.newest)
                 if above is not None:
@@ -456,28 +457,6 @@ def _replaces(new: Version, old: Version) -> bool:
     """It is newer, and no copy of it, whose metadata would be that of ``old``."""
     copy = new.origin is not None and new.origin in (old.timestamp, old.origin) and (new.kind, new.etag) == (old.kind, old.etag)
     return rank(new)[:3] > rank(old)[:3] and not copy
-
-
-class _Patience:
-    """With a conditional write that is in the way: most are over in a moment.  What was left by one that was cut off is settled."""
-
-    def __init__(self, reach: Reach, register: Register) -> None:
-        self._reach = reach
-        self._register = register
-        self._until = trio.current_time() + reach.settings.promise_wait_s
-        self._waits = 0
-        self._settled = 0
-
-    async def wait(self, policy: int, path: Path) -> None:
-        """A little; or until the key is settled.  NoQuorum."""
-        if trio.current_time() < self._until:
-            self._waits += 1
-            await self._reach.step_aside(min(self._waits, 7))
-        elif self._settled < SETTLE_MAX:
-            self._settled += 1
-            await self._register.settle(policy, path)
-        else:
-            raise NoQuorum(f"{path}: conditional writes of it are in the way")
 
 
 def _evaluate(condition: Condition, old: Version | None) -> None:

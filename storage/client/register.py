@@ -37,9 +37,10 @@ from ring.errors import Conflict, DiskFault, NotFound, RingfortError, Unavailabl
 from ring.names import Path
 from ring.timestamp import ZERO, Timestamp
 from ring.world.interface import Buffer
+from storage.client.available import find_any
 from storage.client.bodies import OnePiece, drained
 from storage.client.books import BookOperations
-from storage.client.errors import ClockAhead, NoQuorum
+from storage.client.errors import ClockAhead, DeviceFull, NoQuorum
 from storage.client.fanout import Progress
 from storage.client.interface import Stored
 from storage.client.large import LargeBody
@@ -150,6 +151,7 @@ class _Round:
     never: int = 0  # ... that gave it and never held what we wrote before
     released: bool = False
     ahead: ClockAhead | None = None
+    full: int = 0  # bits of replicas that have no room for what they would promise
 
     @property
     def newest(self) -> Version | None:
@@ -226,6 +228,8 @@ class Register:
         not be done.  NoQuorum, which says when it is not known whether it was done."""
         like = content.at(ZERO)
         attempts = self._attempts(like.path, above, ours)
+        if self._reach.available(policy):
+            return await self._write_available(policy, content, check, attempts)
         while True:
             round_ = await self._next(policy, attempts)
             newest = round_.newest
@@ -255,6 +259,35 @@ class Register:
             done = await self._propose(content, round_, attempts)
             if done is not None:
                 return done
+
+    async def _write_available(self, policy: int, content: Content, check: Check | None, attempts: _Attempts) -> Stored:
+        """Where handoffs acknowledge too: the condition is evaluated on the newest that anybody has who answers.  Nothing is copied
+        to a ballot, and nothing is written again at a later one when it may lie somewhere: that could bury what lies on a handoff
+        that does not answer, by something that is no newer."""
+        while True:
+            round_ = await self._next(policy, attempts)
+            known = round_.newest
+            try:
+                found = (await find_any(self._reach, round_.replicas, attempts.path, everybody=True)).version
+            except (NoQuorum, Outdated):
+                found = None  # the primaries that promised have said what they hold
+            newest = max((one for one in (known, found) if one is not None), key=rank, default=None)
+            if newest is not None and max(newest.timestamp, newest.metadata_timestamp or ZERO) >= round_.ballot:
+                self._release(round_)
+                attempts.floor = max(attempts.floor, newest.timestamp, newest.metadata_timestamp or ZERO)
+                continue
+            try:
+                if check is not None:
+                    check(newest if newest is not None and newest.kind is Kind.OBJECT else None)
+            except (Conflict, NotFound):
+                self._release(round_)
+                raise
+            done = await self._propose(content, round_, attempts)
+            if done is not None:
+                return done
+            if attempts.ours:
+                self.unknown += 1
+                raise attempts.out_of("too few primaries stored it")
 
     async def bury(self, policy: int, version: Version, above: Timestamp) -> Stored | None:
         """``version`` is at a majority, and something that nobody was ever shown lies above it on a few: bring it above that.
@@ -297,7 +330,9 @@ class Register:
             if round_.quorum.decided:
                 return round_
             self._release(round_)
-            short: RingfortError = replicas.short(f"{attempts.path}: too few primaries can wait for a conditional write")
+            short: RingfortError = replicas.short(
+                f"{attempts.path}: too few primaries can wait for a conditional write", round_.full
+            )
             if round_.ahead is not None:
                 short = ClockAhead(round_.ahead.message, hint=round_.ahead.hint)
             attempts.short = short
@@ -330,6 +365,7 @@ class Register:
                 return Progress.SETTLED
             if isinstance(reply, RingfortError):
                 round_.ahead = reply if isinstance(reply, ClockAhead) else round_.ahead
+                round_.full |= isinstance(reply, DeviceFull) << index
                 settled = quorum.fail(index)
             elif not reply.given:
                 round_.denied |= 1 << index

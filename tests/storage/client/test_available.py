@@ -18,7 +18,7 @@ from storage.client.errors import NoQuorum, ObjectNotFound, PreconditionFailed
 from storage.client.interface import Condition, NewObject
 from storage.client.node import Kind, Version
 from storage.client.reach import Settings
-from tests.storage.client.ground import Ground
+from tests.storage.client.ground import HASHER, Ground
 
 OBJECT = Path("AUTH_a", "c", "o")
 CUT = 64
@@ -173,3 +173,67 @@ async def test_what_a_majority_has_not_heard_of_does_not_expire_with_what_it_rep
     away(ground, 2, back=True)
     assert await get(ground, newest=True) == b"new"
     assert not await ground.storage.expire_object(0, OBJECT, due)
+
+
+async def on_handoffs(ground: Ground, data: bytes) -> Version:
+    """Acknowledged while no primary could be reached."""
+    away(ground, 0, 1, 2)
+    await put(ground, data)
+    away(ground, 0, 1, 2, back=True)
+    name_hash = HASHER.hash(OBJECT)
+    etag = hashlib.md5(data).hexdigest()
+    return next(o.held[name_hash][0] for o in ground.objects if name_hash in o.held and o.held[name_hash][0].etag == etag)
+
+
+def above(ground: Ground, version: Version) -> list[Version]:
+    """What primaries hold that would hide it, when it is brought to them."""
+    held = [ground.objects[number].held.get(HASHER.hash(OBJECT)) for number in primaries(ground)]
+    return [one[0] for one in held if one is not None and one[0].timestamp > version.timestamp]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("old", [0, 1, 3])
+async def test_a_conditional_write_sees_what_lies_on_handoffs_and_hides_none_of_it(
+    ground: Ground, autojump_clock: trio.testing.MockClock, size: int, old: int
+) -> None:
+    for place in range(old):
+        await hold(ground, place, -5, b"old")
+    newer = await on_handoffs(ground, b"n" * size)
+    with pytest.raises(PreconditionFailed):
+        await put(ground, b"d" * size, Condition(if_none_match=("*",)))
+    with pytest.raises(PreconditionFailed):
+        await put(ground, b"d" * size, Condition(if_match=(hashlib.md5(b"old").hexdigest(),)))
+    with pytest.raises(PreconditionFailed):
+        await ground.storage.delete_object(OBJECT, condition=Condition(if_match=(hashlib.md5(b"old").hexdigest(),)))
+    assert above(ground, newer) == []
+    await put(ground, b"d" * size, Condition(if_match=(newer.etag,)))
+    assert await get(ground, newest=True) == b"d" * size
+
+
+async def test_what_nobody_can_be_asked_about_is_not_hidden_by_a_condition_that_fails(
+    ground: Ground, autojump_clock: trio.testing.MockClock
+) -> None:
+    """The handoffs that have it are away.  It is no better than with a plain write when the condition holds."""
+    await hold(ground, 0, -5, b"old")
+    newer = await on_handoffs(ground, b"new")
+    others = [number for number in range(6) if number not in primaries(ground)]
+    for number in others:
+        ground.objects[number].broken = True
+    with pytest.raises(PreconditionFailed):
+        await put(ground, b"data", Condition(if_none_match=("*",)))
+    assert above(ground, newer) == []
+    await put(ground, b"data", Condition(if_match=("*",)))
+    assert await get(ground, newest=True) == b"data"
+
+
+async def test_a_post_behind_a_conditional_write_that_died_hides_nothing(
+    ground: Ground, autojump_clock: trio.testing.MockClock
+) -> None:
+    await put(ground, b"old")
+    newer = await on_handoffs(ground, b"new")
+    ballot = Timestamp(Timestamp.at(ground.world.clock.now() + 5).ticks, 1)
+    for number in primaries(ground):
+        assert (await ground.objects[number].promise(OBJECT, ballot, ())).given
+    with pytest.raises(NoQuorum, match="conditional writes of it are in the way"):
+        await ground.storage.post_object(OBJECT, {"x-object-meta-a": "b"})
+    assert above(ground, newer) == []
