@@ -7,6 +7,7 @@ storage.container.sharder (decides what and when), storage.container.shards (the
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from ring.names import Path
 from storage.client.books import BookOperations
@@ -66,7 +67,7 @@ class Sharding:
         while True:
             query = Query(marker=after, end_marker=end, limit=FETCH_ROWS_MAX)
             try:
-                page = await self._reach.current(lambda query=query: self._books.list_container(root, query))  # type: ignore[misc]
+                page = await self._reach.current(partial(self._books.list_container, root, query))
             except ContainerNotFound:
                 return {}
             rows = [item for item in page.items if isinstance(item, Row)]
