@@ -39,6 +39,15 @@ class HandoffsCount(WriteQuorum):
             return super().receive((missing & -missing).bit_length() - 1, reply)
         return super().receive(replica, reply)
 
+    def verdict(self) -> Verdict | None:
+        """Primaries that cannot be reached do not settle it: others stand in for them."""
+        verdict = super().verdict()
+        return None if verdict is Verdict.UNAVAILABLE else verdict
+
+    def at_the_end(self) -> Verdict:
+        verdict = self.verdict()
+        return verdict if verdict is not None else Verdict.UNAVAILABLE
+
 
 def handoff_counts(options: Options) -> None:
     """A handoff's copy counts as that of the primary it stands in for."""
