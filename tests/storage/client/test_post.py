@@ -80,14 +80,16 @@ async def test_what_lags_behind_keeps_its_metadata(ground: Ground, autojump_cloc
 
 def meanwhile(ground: Ground, do: Callable[[], Awaitable[object]]) -> None:
     """Do it when the POST has found the newest version, and has told no device of it."""
-    todo = [do]
+    todo, done = [do], trio.Event()
     for number in primaries(ground):
         objects = ground.objects[number]
         post = objects.post
 
         async def after(*args: Any, post: Any = post) -> WriteReply:
-            while todo:
+            if todo:
                 await todo.pop()()
+                done.set()
+            await done.wait()
             return cast(WriteReply, await post(*args))
 
         objects.post = after  # type: ignore[assignment]
