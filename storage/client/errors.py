@@ -3,7 +3,7 @@
 NotFound            ObjectNotFound ContainerNotFound AccountNotFound AccountGone
 Conflict            ContainerNotEmpty PolicyConflict Superseded PreconditionFailed
 BadInput            BadDigest EntityTooLarge
-Unavailable         NoQuorum (UnderPromise) PromisedAbove ClockAhead Doubted
+Unavailable         NoQuorum (Lost UnderPromise NoRoom) DeviceFull PromisedAbove ClockAhead Doubted
 """
 
 from __future__ import annotations
@@ -58,6 +58,18 @@ class EntityTooLarge(BadInput):
 
 class NoQuorum(Unavailable):
     """Too few primaries answered."""
+
+
+class Lost(NoQuorum):
+    """Enough primaries answered, but too many of them lost what they had of this name."""
+
+
+class NoRoom(NoQuorum):
+    """So many primaries are full that it cannot be stored.  What is there can be read and deleted."""
+
+
+class DeviceFull(Unavailable):
+    """The device has no room for what was sent."""
 
 
 class PromisedAbove(Unavailable):

@@ -22,7 +22,7 @@ from ring.names import Path
 from ring.timestamp import Timestamp
 from ring.wire.message import Piece
 from storage.client.bodies import OnePiece, aclose
-from storage.client.errors import Doubted, PromisedAbove, UnderPromise
+from storage.client.errors import Doubted, Lost, PromisedAbove, UnderPromise
 from storage.client.fanout import Progress
 from storage.client.local import LocalNode
 from storage.client.node import Kind, Node, NodeReading, Version
@@ -49,7 +49,7 @@ class Finding:
 
 async def find(reach: Reach, replicas: Replicas, path: Path, *, shown: bool = True) -> Finding:
     """The newest version of ``path``; when it is to be ``shown``, a majority holds it.  NoQuorum when too few primaries answer, or
-    can be brought to it; Outdated when that is because newer rings are in force."""
+    can be brought to it (Outdated: because newer rings are in force); Lost when too many answer that what they had rotted."""
     nodes = replicas.nodes
     quorum = ReadQuorum(replicas.voters)
     doubted: list[int] = []
@@ -67,7 +67,10 @@ async def find(reach: Reach, replicas: Replicas, path: Path, *, shown: bool = Tr
     if doubted and not quorum.decided:
         await _ask_again(reach, nodes, quorum, path, doubted)
     if not quorum.decided:
-        raise replicas.short(f"{path}: {len(quorum.answers)} of {len(nodes)} primaries answered")
+        told = f"{path}: {len(quorum.answers)} of {len(nodes)} primaries answered"
+        if replicas.voters.majority(quorum.answered | sum(1 << index for index in doubted)):
+            raise Lost(f"{told}, {len(doubted)} lost what they had")
+        raise replicas.short(told)
     agreed = quorum.agreed
     if agreed is not None:
         return _agreed(replicas, quorum, agreed, doubted)
