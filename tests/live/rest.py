@@ -151,7 +151,8 @@ async def _replicas(layout: Layout, workers: int) -> list[str]:
                 if primary:
                     roots.setdefault((kind, partition), {})[f"d{number}"] = held.root
                 elif any(held.root):
-                    found.append(f"{kind} partition {partition}: device {number} is no primary and still holds something")
+                    key, _ = (await node.leaf(kind, Span(ring.part_power, partition), min(held.leaves)))[0]
+                    found.append(f"{kind} partition {partition}: device {number} is no primary and still holds {key.hex()}")
 
         async with trio.open_nursery() as walking:
             for kind in RINGS:

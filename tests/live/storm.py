@@ -45,7 +45,7 @@ DEVICES, REPLICAS, WORKERS = 5, 3, 3
 PAUSE_S = 0.03
 HEALTHY_S = 75.0  # a device that failed several times is let back after a minute
 LET_GO_S = 3.0
-REST_S = 60.0
+REST_S = 240.0  # repair goes round every half minute, and once more when something was in its way
 SETTINGS = "[background]\nrepair_items_per_s = 4000.0\n"
 FAILED = (CloudFailed, httpx.HTTPError, OSError)
 
@@ -350,7 +350,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 options.seed,
                 options.seconds,
                 options.folder or folder,
-                timeout_s=options.seconds + 300,
+                timeout_s=options.seconds + 900,
                 most=Mounts(options.mounts),
                 tell=lambda line: print(line, flush=True),
             )

@@ -23,7 +23,7 @@ live = pytest.mark.live
 
 @live
 def test_a_storm(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    report = play(SEED, SECONDS, folder / "storm", timeout_s=SECONDS + 300)
+    report = play(SEED, SECONDS, folder / "storm", timeout_s=SECONDS + 900)
     wrong = "\n".join(report.violations)
     assert not report.violations, f"the same schedule again: {command(SEED, SECONDS)}\n{wrong}"
     assert report.counts["acknowledged"] >= LEAST, report.counts
