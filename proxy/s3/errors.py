@@ -16,6 +16,7 @@ from storage.client.errors import (
     ContainerNotEmpty,
     ContainerNotFound,
     EntityTooLarge,
+    NoRoom,
     ObjectNotFound,
     PreconditionFailed,
     Superseded,
@@ -52,6 +53,7 @@ CODES: tuple[tuple[type[RingfortError], str, int], ...] = (
     (BodyBroken, "IncompleteBody", 400),
     (errors.NotSupported, "NotImplemented", 501),
     (errors.Busy, "SlowDown", 503),
+    (NoRoom, "InsufficientStorage", 507),  # S3 has no code for it; 507 is what MinIO and others answer
     (Unavailable, "ServiceUnavailable", 503),
     (Conflict, "OperationAborted", 409),
     (BadInput, "InvalidArgument", 400),
@@ -70,6 +72,7 @@ _MESSAGES = {
     "MissingContentLength": "You must provide the Content-Length HTTP header.",
     "ServiceUnavailable": "Service is unable to handle request.",
     "SlowDown": "Please reduce your request rate.",
+    "InsufficientStorage": "There is no room for what was sent: the devices that should hold it are full.",
 }
 
 

@@ -11,7 +11,7 @@ from identity.client.interface import Forbidden, Unauthorized
 from proxy import errors
 from ring.errors import BadInput, Conflict, NotFound, RingfortError, Unavailable
 from ring.wire.message import BodyBroken, BodyTooLarge, Headers, Response
-from storage.client.errors import AccountGone, BadDigest, EntityTooLarge, PreconditionFailed
+from storage.client.errors import AccountGone, BadDigest, EntityTooLarge, NoRoom, PreconditionFailed
 
 # The first kind that fits decides.
 STATUSES: tuple[tuple[type[RingfortError], int], ...] = (
@@ -28,6 +28,7 @@ STATUSES: tuple[tuple[type[RingfortError], int], ...] = (
     (Conflict, 409),
     (BadInput, 400),
     (errors.NotSupported, 501),
+    (NoRoom, 507),
     (Unavailable, 503),
 )
 _SPOKEN = (errors.BadRequest, errors.NameTooLong, errors.MetadataTooLarge, errors.NotSupported)
@@ -47,6 +48,7 @@ _REASONS = {
     499: ("Client Disconnect", "The client was disconnected during request."),
     501: ("Not Implemented", "The requested method is not implemented by this server."),
     503: ("Service Unavailable", "The server is currently unavailable. Please try again at a later time."),
+    507: ("Insufficient Storage", "There was not enough space to save the resource."),
 }
 
 

@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from ring.device import Device
-from ring.errors import DiskFault, Unavailable
+from ring.errors import DiskFault, DiskFull, Unavailable
 from ring.names import Path
 from ring.service.overlap import Claim
 from ring.wire.message import Piece
 from ring.world.interface import Buffer
+from storage.client.errors import DeviceFull
 from storage.client.node import Debt, Kind, Version, WriteReply
 from storage.erasure.fragment import Fragment
 from storage.erasure.quorum import Data, Sighting, Stamp
@@ -203,7 +204,8 @@ async def _told(node: LocalNode, call: Awaitable[T]) -> T:
     try:
         return await call
     except DiskFault as fault:
-        raise Unavailable(f"{node.device}: {fault.message}") from fault
+        kind = DeviceFull if isinstance(fault, DiskFull) else Unavailable
+        raise kind(f"{node.device}: {fault.message}", hint=fault.hint) from fault
 
 
 async def _writing(node: LocalNode, call: Callable[[], Awaitable[T]]) -> T:

@@ -26,7 +26,7 @@ from ring.timestamp import ZERO
 from ring.wire.message import Piece
 from ring.world.interface import Buffer
 from storage.client.bodies import aclose, loaded
-from storage.client.errors import BadDigest, ClockAhead, EntityTooLarge, NoQuorum, PromisedAbove
+from storage.client.errors import BadDigest, ClockAhead, DeviceFull, EntityTooLarge, NoQuorum, NoRoom, PromisedAbove
 from storage.client.interface import BodySource, NewObject
 from storage.client.node import Debt, Node, NodeUpload, Version, WriteReply
 from storage.client.reach import NewFirst, Reach, Replicas
@@ -146,6 +146,7 @@ class Sending:
         self._voters = replicas.voters
         self._handoffs_count = reach.available(replicas.policy) and new.condition is None
         self.places = [Place(self, node) for node in replicas.nodes]
+        self.full = 0  # bits of the primaries that had no room
         self.size = 0
         self.digest = hashlib.md5(usedforsecurity=False)
         for place in self.places:
@@ -163,7 +164,9 @@ class Sending:
                 upload = await self.open(node)
                 place.holder = node
                 return upload
-            except (Unavailable, DiskFault):
+            except (Unavailable, DiskFault) as error:
+                if place.on_primary and isinstance(error, DeviceFull):
+                    self.full |= 1 << self.places.index(place)
                 place.on_primary = False
                 self.changed()
             device = self._handoffs.next()
@@ -259,7 +262,9 @@ class Sending:
             self._changed = trio.Event()
             live = [place for place in self.places if not place.failed]
             if not enough_of(live):
-                raise NoQuorum(f"{self._path}: too few primaries take the body")
+                message = f"{self._path}: too few primaries take the body"
+                short = self._replicas.short(message, self.full)
+                raise short if isinstance(short, NoRoom) else NoQuorum(message)
             waiting = [place for place in live if not ready(place)]
             if not waiting:
                 return
@@ -314,8 +319,10 @@ class Place:
             try:
                 await self._write_all()
                 self.through = True
-            except (Unavailable, DiskFault):
+            except (Unavailable, DiskFault) as error:
                 self.failed = True
+                if self.on_primary and isinstance(error, DeviceFull):
+                    self._sending.full |= 1 << self._sending.places.index(self)
         self._queue.clear()
         self._ended.set()
         self._sending.changed()

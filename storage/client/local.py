@@ -10,13 +10,14 @@ from contextlib import contextmanager, suppress
 from typing import Protocol, TypeVar
 
 from ring.device import Device
-from ring.errors import DiskFault, Unavailable
+from ring.errors import DiskFault, DiskFull, Unavailable
 from ring.names import Path, Span
 from ring.service.errors import StaleRing
 from ring.service.gate import Gate
 from ring.service.overlap import Claim
 from ring.timestamp import Timestamp
 from ring.world.interface import Buffer
+from storage.client.errors import DeviceFull
 from storage.client.fragments import LocalFragments
 from storage.client.interface import Row
 from storage.client.node import (
@@ -307,7 +308,8 @@ class LocalNode:
         try:
             return await call
         except DiskFault as fault:
-            raise Unavailable(f"{self.device}: {fault.message}") from fault
+            kind = DeviceFull if isinstance(fault, DiskFull) else Unavailable
+            raise kind(f"{self.device}: {fault.message}", hint=fault.hint) from fault
 
     async def _pay(self, version: Version, debt: Debt | None, reply: WriteReply) -> WriteReply:
         """After the durable write: bring the row to where it is owed, and wait for that within the payer's bound."""

@@ -31,6 +31,7 @@ from storage.client.errors import (
     AccountNotFound,
     ClockAhead,
     ContainerNotFound,
+    DeviceFull,
     Doubted,
     NoQuorum,
     ObjectNotFound,
@@ -465,6 +466,7 @@ _ERRORS: Mapping[str, type[RingfortError]] = {
     for error in (
         Unavailable,
         NoQuorum,
+        DeviceFull,  # since 1.4: to an older peer it is Unavailable
         PromisedAbove,
         Doubted,
         ClockAhead,

@@ -20,7 +20,7 @@ from ring.service.overlap import Claim, Overlap
 from ring.service.voters import Voters
 from ring.timestamp import TimestampSource
 from ring.world.interface import World
-from storage.client.errors import NoQuorum
+from storage.client.errors import NoQuorum, NoRoom
 from storage.client.fanout import Fanout
 from storage.client.handoff import HandoffOrder
 from storage.client.node import Node
@@ -95,9 +95,11 @@ class Replicas:
     def handoffs(self) -> HandoffOrder:
         return HandoffOrder(self.overlap.ring, self.partition, {node.device.id for node in self.nodes})
 
-    def short(self, message: str) -> NoQuorum | StaleRing:
-        """Too few answered: because they go by newer rings, or for another reason."""
+    def short(self, message: str, full: int = 0) -> NoQuorum | StaleRing:
+        """Too few answered: because they go by newer rings, because some (bits of replicas) are full, or for another reason."""
         outdated = self.overlap.claim.outdated
+        if full and not self.voters.majority(~full):
+            return NoRoom(f"{message}: its devices are full", hint="delete what is not needed, or add devices")
         return NoQuorum(message) if outdated is None else Outdated(message, self.overlap.claim)
 
 

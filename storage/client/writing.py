@@ -15,7 +15,7 @@ from ring.names import Path
 from ring.service.errors import StaleRing
 from ring.timestamp import TICKS_PER_SECOND, Timestamp
 from storage.client.debts import assign
-from storage.client.errors import ClockAhead, PromisedAbove
+from storage.client.errors import ClockAhead, DeviceFull, NoRoom, PromisedAbove
 from storage.client.fanout import Progress
 from storage.client.interface import Row
 from storage.client.node import Debt, Node, WriteReply
@@ -58,7 +58,8 @@ class Write:
         self.verdict: Verdict | None = None
         self.newest = timestamp  # what superseded it
         self.stored: dict[int, Node] = {}  # primaries that have it
-        self.refusal: BadInput | ClockAhead | None = None  # why a device would not take it
+        self.full = 0  # bits of the primaries that had no room
+        self._refusal: BadInput | ClockAhead | None = None
 
     @property
     def hidden(self) -> bool:
@@ -66,6 +67,14 @@ class Write:
         ahead, and nobody was told that it was done (it would be at a majority).  A reader that met it would be shown that."""
         ahead = self._quorum.newest.ticks - self.timestamp.ticks
         return self.verdict is Verdict.STORED and ahead > HIDDEN_S * TICKS_PER_SECOND
+
+    @property
+    def refusal(self) -> RingfortError | None:
+        """Why it was not taken, if it is known."""
+        if self._refusal is None and self.full:
+            short = self._replicas.short("too few primaries have room", self.full)
+            return short if isinstance(short, NoRoom) else None
+        return self._refusal
 
     @property
     def listed(self) -> bool:
@@ -84,14 +93,16 @@ class Write:
 
         def receive(index: int, reply: WriteReply | RingfortError) -> Progress:
             if isinstance(reply, BadInput):
-                self.refusal = reply
+                self._refusal = reply
                 self._take(index, Reply(Outcome.FAILED))
             elif isinstance(reply, PromisedAbove):
                 self._take(index, Reply(Outcome.PROMISED, reply.ballot))
             elif isinstance(reply, ClockAhead):
-                self.refusal = ClockAhead(reply.message, hint=reply.hint)
+                self._refusal = ClockAhead(reply.message, hint=reply.hint)
                 self._take(index, Reply(Outcome.FAILED))
             elif isinstance(reply, RingfortError):
+                if isinstance(reply, DeviceFull) and index < len(primaries):
+                    self.full |= 1 << index
                 self._take(index, Reply(Outcome.FAILED))
                 refused = isinstance(reply, StaleRing)  # by a device that works: nobody needs to stand in for it
                 if send_handoff is not None and not refused and self.verdict in (None, Verdict.STORED):

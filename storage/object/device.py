@@ -135,9 +135,10 @@ class OpenDevice:
         if not self.health.takes_writes:
             raise DeviceOutOfService(f"device {self.device_id} takes no writes: {self.health.reason}")
 
-    def admit(self, size: int) -> None:
-        """Before ``size`` bytes of new data come.  DeviceOutOfService; DiskFull when they would use what is kept back."""
-        if not self.health.admits(size):
+    def admit(self, size: int, *, promised: bool = False) -> None:
+        """Before ``size`` bytes of new data come; ``promised``: to a conditional write.  DeviceOutOfService; DiskFull when they
+        would use what is kept back."""
+        if not (self.health.admits_promised if promised else self.health.admits)(size):
             self.check_writable()
             why = self.health.reason if self.health.state is State.FULL else f"it has no room for {size} bytes more"
             raise DiskFull(f"device {self.device_id} takes no new data: {why}", hint="free space, or add devices")

@@ -130,6 +130,16 @@ class Health:
             return 0.0
         return max(lately[-1] + WAITS_S[min(len(lately), len(WAITS_S)) - 1] - now, 0.0)
 
+    def admits_promised(self, size: int) -> bool:
+        """Likewise of what a conditional write was promised: it may have half of the reserve as well, so that what was promised is
+        taken, and the rest stays for what makes room.  Not where the system says that there is no room, whatever is free."""
+        if self.state is State.FULL and self.space is not None and self._free is not None and self._free < 0:
+            if size > self._free + self.reserve.of(self.space.total_bytes) // 2:
+                return False
+            self._free -= size
+            return True
+        return self.admits(size)
+
     # ---- events
 
     def looked(self, space: Space, now: float) -> None:

@@ -142,13 +142,14 @@ class ObjectStore:
             raise  # the index is all right
         except FormatError:
             if cut_short:
+                await self.standing.take_back()
                 await self.device.lacks("its log ends before what it once had")
             await self.index.clear()
             await self._replay()
         self.index.past.clear(self.admission.latest if self.segments.order else ZERO)
         await self.index.commit()
         empty = tree.partition_from(self.device.tables, "object", b"", 0) is None
-        await self.standing.opened((OBJECTS,), empty=empty, lost=cut_short or bool(self.report.damaged))
+        await self.standing.opened((OBJECTS,), empty=empty)
 
     def _in_log(self, position: Position) -> bool:
         if position == LOG_START:
@@ -182,6 +183,7 @@ class ObjectStore:
     async def _damaged(self, sequence: int, offset: int, end: int) -> None:
         """Written down before the index knows of what comes after it: the next start would not see it."""
         if not self.report.damaged:
+            await self.standing.take_back()
             await self.device.lacks(f"its log is damaged at byte {offset} of segment {sequence}")
         self.report.damaged.append((sequence, offset, end))
 
@@ -261,7 +263,7 @@ class ObjectStore:
         self.admission.check(name_hash, version.timestamp)
         kind = RecordKind.TOMBSTONE if version.kind is Kind.TOMBSTONE else RecordKind.OBJECT_INLINE
         if version.kind is Kind.OBJECT:
-            self.device.admit(len(data))
+            self.device.admit(len(data), promised=self.index.promises.stands(name_hash, version.timestamp))
         record = Record(kind, name_hash, version.timestamp, info_of(version, debt), data)
         return Write(None, self.packs.submit(record), debt)
 
@@ -335,6 +337,7 @@ class ObjectStore:
     async def promise(self, path: Path, ballot: Timestamp, ours: Sequence[Timestamp]) -> Promised:
         self._check()
         self.standing.check(OBJECTS)
+        self.device.admit(0, promised=True)  # else it could not take what it is promised to
         return await self.admission.promise(path, ballot, ours)
 
     async def release(self, path: Path, ballot: Timestamp) -> None:
@@ -397,8 +400,7 @@ class ObjectStore:
         return self._hasher.hash(path) + timestamp.pack_inverted()
 
     async def partition_from(self, start: bytes, part_power: int) -> Span | None:
-        """The first partition at or behind ``start`` (b"", or where another one ends) of which anything is held, tombstones
-        included; numbered as by a ring with this part power."""
+        """The first partition, by a ring with this part power, at or behind ``start`` of which anything is held."""
         self._check()
         await self.index.try_commit(self.device.health.takes_writes)
         return await self.index.partition_from(start, part_power)
@@ -468,8 +470,6 @@ class ObjectStore:
         if held is not None and held.entry.in_file and file_path(held.hash, held.timestamp, held.entry.serial) == path:
             return True
         return any(file_path(name_hash, at, serial) == path for at, serial in self.index.staged.files(name_hash))
-
-    # ----
 
     def _suspect(self, key: bytes) -> None:
         """A reader found it damaged: examine it soon."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 
@@ -10,7 +11,7 @@ import trio
 import trio.testing
 
 from ring.daemon.worker import once
-from ring.errors import Unavailable
+from ring.errors import DiskFull, Unavailable
 from ring.names import Path
 from ring.service.overlap import Overlap
 from ring.timestamp import TICKS_PER_SECOND, Timestamp
@@ -19,7 +20,7 @@ from ring.world.sim import SimWorld
 from storage.client.errors import ClockAhead, PromisedAbove
 from storage.client.node import Kind, Version
 from storage.object.compaction import Compactor
-from storage.object.health import State
+from storage.object.health import RESERVE_BYTES, State
 from storage.object.past import NAMES_MAX, VERSIONS_MAX, Past
 from storage.object.promises import OPEN_MAX
 from storage.object.settler import Settler, end_promise
@@ -267,16 +268,42 @@ async def test_what_a_device_cannot_take_is_settled_once(rig: Rig, autojump_cloc
     async with rig.serving() as store:
         settler = Settler(store, lambda: Overlap.of(make_ring(2, 2)), settle)
         now = Timestamp.at(rig.world.clock.now()).ticks
-        store.device.health.looked(Space(1 << 40, 0), 0.0)
+        full, almost = Space(1 << 40, 0), Space(1 << 40, RESERVE_BYTES - 1)
+        store.device.health.looked(almost, 0.0)
         assert store.device.health.state is State.FULL
         assert (await store.promise(path("o"), ballot(now), [])).given
+        store.device.health.looked(full, 0.0)
         await passes()
         assert settled == [path("o")]
         assert await refused(store, "o", now - 1)  # it stands as before
         await store.put_small(Version(path("o"), Timestamp(now, 2), Kind.TOMBSTONE), b"", None)
+        store.device.health.looked(almost, 0.0)
         assert (await store.promise(path("o"), Timestamp(now, 3), [])).given  # another one is another matter
+        store.device.health.looked(full, 0.0)
         await passes()
         assert settled == [path("o")] * 2
+
+
+async def test_what_a_full_device_promises_it_keeps(rig: Rig) -> None:
+    """Out of half of what clients cannot have; beyond that it promises nothing."""
+    async with rig.serving() as store:
+        health = store.device.health
+        health.looked(Space(1 << 40, RESERVE_BYTES - 1), 0.0)
+        assert health.state is State.FULL
+        now = Timestamp.at(rig.world.clock.now()).ticks
+        assert (await store.promise(path("o"), ballot(now), [])).given
+        with pytest.raises(DiskFull):
+            await put(store, "o", now + 1, b"not promised")
+        await store.put_small(Version(path("o"), ballot(now), Kind.OBJECT, 8, "etag"), b"promised", None)
+        assert await read(store, "o") == b"promised"
+        health.looked(Space(1 << 40, RESERVE_BYTES // 2 - 1), 0.0)
+        with pytest.raises(DiskFull):
+            await store.promise(path("o"), ballot(now + 5), [])
+        await put(store, "o", now + 2, None)  # a deletion makes room
+        health.looked(Space(1 << 40, 1 << 39), 0.0)
+        health.erred(OSError(errno.ENOSPC, "no inodes"), "a file", 0.0)
+        with pytest.raises(DiskFull):
+            await store.promise(path("o"), ballot(now + 5), [])
 
 
 async def test_where_a_copy_would_bury_something_old_promises_are_released(
