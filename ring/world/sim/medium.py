@@ -25,6 +25,7 @@ from ring.world.sim.life import Life
 from ring.world.sim.tables import TablesStore
 
 T = TypeVar("T")
+CAPACITY_BYTES = 1 << 40  # beside which what is written in a simulation is nothing
 BLOCK_BYTES = 4096
 SECTOR_BYTES = 512
 READ_S = 100e-6
@@ -67,7 +68,7 @@ class Medium:
     def __init__(self, rng: random.Random, trace: Callable[[str], None]) -> None:
         self.rng = rng
         self.root: FolderNode | None = None  # None: nothing is mounted here
-        self.capacity_bytes = 1 << 40
+        self.capacity_bytes = CAPACITY_BYTES
         # faults
         self.dead = False  # every operation: EIO
         self.slow_s = 0.0  # added to every operation
@@ -298,6 +299,11 @@ class Medium:
             self.room_bytes -= length
 
     def space(self) -> Space:
+        used = 0 if self.capacity_bytes == CAPACITY_BYTES else self._used()
+        free = self.capacity_bytes - used
+        return Space(self.capacity_bytes, free if self.room_bytes is None else min(free, self.room_bytes), self.read_only)
+
+    def _used(self) -> int:
         used = 0
         folders = [self.root] if self.root is not None else []
         while folders:
@@ -306,8 +312,7 @@ class Medium:
                     used += len(entry.content)
                 elif entry.entries:  # a device has 4,096 folders, nearly all of them empty
                     folders.append(entry)
-        free = self.capacity_bytes - used
-        return Space(self.capacity_bytes, free if self.room_bytes is None else min(free, self.room_bytes), self.read_only)
+        return used
 
     def _walk(self) -> Iterator[tuple[str, FileNode]]:
         if self.root is None:
@@ -318,7 +323,11 @@ class Medium:
             if isinstance(node, FileNode):
                 yield path, node
             else:
-                stack.extend((f"{path}/{name}" if path else name, node.entries[name]) for name in reversed(node.entries))
+                top = f"{path}/" if path else ""
+                for name in reversed(node.entries):
+                    inner = node.entries[name]
+                    if isinstance(inner, FileNode) or inner.entries:  # a device has 4,096 folders, nearly all of them empty
+                        stack.append((top + name, inner))
 
     def _lose(self, node: FileNode) -> int:
         kept = node.pending
