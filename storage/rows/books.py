@@ -20,7 +20,7 @@ import trio
 from ring.errors import BadInput, DiskFault, FormatError, RingfortError, Unavailable
 from ring.names import NameHasher, Path, Span
 from ring.timestamp import Timestamp, TimestampSource
-from ring.world.interface import Disk, World, Write
+from ring.world.interface import World, Write
 from storage.client.interface import Row
 from storage.client.node import BookHeader, BookState, LeafDigests, RowPage
 from storage.container.shards import SUMS, is_shard
@@ -59,6 +59,7 @@ class Books:
         self.notice_rows = 0  # 0: nobody wants to know
         self.noticed: dict[bytes, None] = {}  # hashes of containers that were found with more live rows, or with rows in transit
         self.damage: list[str] = []  # what the last start found missing in the log: other replicas have it
+        self.disk = device.disk
         self.standing = Standing(device.disk, BOOKS_PATH)  # for the rings "container" and "account"
         self._log: GroupCommit | None = None
         self._applier: Applier | None = None
@@ -91,10 +92,6 @@ class Books:
             with trio.CancelScope(shield=True):
                 await log.close()
 
-    @property
-    def disk(self) -> Disk:
-        return self._device.disk
-
     async def flush(self) -> None:
         """Until all that is visible now is in the tables.  DiskFault when the device cannot."""
         applier = self._applier
@@ -103,7 +100,7 @@ class Books:
         await applier.once()
 
     async def close(self) -> None:
-        """After ``run`` was cancelled: nothing is left to do (the log holds what the tables do not)."""
+        """After ``run`` was cancelled: the log holds what the tables do not."""
         self._entries.clear()
 
     # ---- the book half of a Node
@@ -453,7 +450,7 @@ class Books:
     # ---- at start
 
     async def _replay(self) -> int:
-        """Open: what the log has and the tables may lack goes to the tables.  The last sequence number used."""
+        """What the log has and the tables may lack goes to the tables.  The last sequence number used."""
         disk = self._device.disk
         try:
             await disk.make_dirs(FOLDER)
@@ -463,8 +460,7 @@ class Books:
             for book in owing(self._tables):
                 self._stats.load(book)
             self.damage.clear()
-            damaged = set[int]()
-            sequences = list[int]()
+            damaged, sequences = set[int](), list[int]()
             async for sequence, segment in read_log(disk):
                 sequences.append(sequence)
                 if segment.damage:
@@ -479,9 +475,11 @@ class Books:
             if batch.writes or tree_writes:
                 await self._tables.commit([*batch.writes, *tree_writes])
             self._applied()
+            if damaged:
+                await self.standing.take_back()
             await put_away(self._device, sequences, damaged)
             empty = [kind for kind in kinds_of("book") if partition_from(self._tables, kind, b"", 0) is None]
-            await self.standing.opened(empty, empty=True, lost=bool(damaged))
+            await self.standing.opened(empty, empty=True)
         except OSError as error:
             raise as_fault(error, "the books of this device cannot be opened") from error
         return sequences[-1] if sequences else 0

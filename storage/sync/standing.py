@@ -93,11 +93,14 @@ class Standing:
         horizon = self.horizon(name)
         return Timestamp(horizon.closed + 1) if horizon.closes(timestamp) else None
 
-    async def opened(self, names: Iterable[str], *, empty: bool, lost: bool) -> None:
-        """The engine was opened.  ``empty``: it holds nothing; ``lost``: something that it had acknowledged is missing.
+    async def take_back(self) -> None:
+        """Something that the engine had acknowledged is missing: it may be a deletion.  Before it is forgotten that anything is.
         DiskFault."""
-        if lost and self._marks:
+        if self._marks:
             await self._write({})
+
+    async def opened(self, names: Iterable[str], *, empty: bool) -> None:
+        """The engine was opened.  ``empty``: it holds nothing.  DiskFault."""
         if empty:
             for name in names:
                 await self.move(name, self.horizon(name).reclaimed)

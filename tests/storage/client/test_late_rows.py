@@ -101,7 +101,7 @@ async def test_a_container_updater_goes_by_its_edition(nursery: trio.Nursery, au
     rig.gate.edition = 2
     updater = ContainerUpdater(make_device(0), rig.books, rig.overlap, lambda device: rig.nodes[device.id])
     await once(updater)
-    assert not updater.reported and not await rig.rows(CONTAINER.parent)
+    assert [updater.reported, await rig.rows(CONTAINER.parent)] == [0, []]
     rig.claim = Claim(2)
     await once(updater)
-    assert updater.reported == 1 and await rig.rows(CONTAINER.parent) == ["c"]
+    assert [updater.reported, await rig.rows(CONTAINER.parent)] == [1, ["c"]]

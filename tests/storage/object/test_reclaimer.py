@@ -333,7 +333,7 @@ async def test_a_new_disk_is_not_behind(cloud: Cloud, autojump_clock: trio.testi
     horizon = cloud.overlap().horizon
     store = cloud.store(number)
     await store.standing._write({})  # as of a disk that was just formatted
-    await store.standing.opened((OBJECTS,), empty=True, lost=False)
+    await store.standing.opened((OBJECTS,), empty=True)
     assert store.standing.mark(OBJECTS) == horizon.reclaimed
 
 

@@ -104,3 +104,41 @@ def test_a_tombstone_that_goes_does_not_show_what_it_hid(fault: str) -> None:
     while run(at, _play, Simulation(at).node("n"), fault, at):
         at += 1
     assert at > 3  # the log's segments, the mark
+
+
+async def _damage(node: SimNode, fault: str, at: int) -> bool:
+    """A start that finds the log damaged takes the mark back, wherever it is cut off: a deletion may be what is missing."""
+    medium, trip = node.disk(ROOT), Trip(node, fault, at)
+    async with open_books(node.world) as books:
+        await prepare(books)
+        await books.merge_rows(BOOK, [STAYS])  # or the damage would be a torn end
+        await books.standing.move("container", MARK)
+    (path,) = [path for path in medium.files() if path.endswith(".log")]
+    file = medium.file(path)
+    file.content[60] ^= 1
+    file.durable = bytearray(file.content)
+
+    async def life(world: World) -> None:
+        medium.trip = trip
+        try:
+            async with open_books(world):
+                pass
+        except* (DiskFault, Unavailable, FormatError, OSError):
+            pass
+
+    await node.run(life)
+    medium.trip = None
+    if node.up:
+        node.crash(power=True)
+    node.restart()
+    async with open_books(node.world) as books:
+        assert books.standing.mark("container") == 0
+    return trip.tripped
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_start_that_finds_damage_takes_the_mark_back(fault: str) -> None:
+    at = 1
+    while run(at, _damage, Simulation(at).node("n"), fault, at):
+        at += 1
+    assert at > 3

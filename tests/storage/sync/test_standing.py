@@ -76,14 +76,15 @@ async def test_it_is_behind_until_its_mark_is_at_the_horizon(autojump_clock: tri
 async def test_what_it_is_opened_with(autojump_clock: trio.testing.MockClock) -> None:
     disk = a_disk()
     one = await standing(disk)
-    await one.opened(["object"], empty=False, lost=False)
+    await one.opened(["object"], empty=False)
     assert one.behind("object")
-    await one.opened(["object"], empty=True, lost=False)
+    await one.opened(["object"], empty=True)
     assert not one.behind("object")  # nothing can come back from where nothing is
     await one.move("object", 90)
-    await one.opened(["object"], empty=False, lost=True)
+    await one.take_back()
+    await one.opened(["object"], empty=False)
     assert one.mark("object") == 0 and (await standing(disk)).mark("object") == 0
-    await one.opened(["object"], empty=True, lost=True)
+    await one.opened(["object"], empty=True)
     assert one.mark("object") == 50
 
 
