@@ -126,9 +126,8 @@ class Refused(Unavailable):
 
 
 class Handshake:
-    """Either end of the mutual challenge.  Each side proves that it knows the cluster key by an HMAC-SHA256 over everything
-    that both
-    have said before, under a label of its own: neither proof can be had from the other side and sent back."""
+    """Either end of the mutual challenge.  Each side proves that it knows the cluster key by an HMAC-SHA256 over everything that
+    both have said before, under a label of its own: neither proof can be had from the other side and sent back."""
 
     def __init__(self, secret: bytes, nonce: bytes, ring_version: int) -> None:
         assert len(nonce) == NONCE_BYTES

@@ -131,7 +131,8 @@ def standoffs(devices: Sequence[DeviceState]) -> list[str]:
                 which = "; ".join(f"{lack.ring} {' '.join(map(str, lack.partitions))}{_more(lack)}" for lack in lacks)
                 found.append(
                     f"d{one} and d{other} are both being refilled, and wait for each other with {count} partitions ({which}): "
-                    f"put back the old disk of one; if both are lost, ringfort node trust d{one} --without d{other}"
+                    "what only their old disks held is not to be had; "
+                    f"to go on without it, ringfort node trust d{one} --without d{other}"
                 )
     return found
 

@@ -28,7 +28,7 @@ import msgspec
 from ring.errors import BadInput, FormatError
 
 MAGIC = "ringfort-cloud"
-FORMAT = 2  # goes up with any format on disk below the folder: tests/tools/deploy/test_layout.py
+FORMAT = 2  # goes up with any format on disk below the folder: tests/tools/deploy/test_cloud_layout.py
 RINGS = ("account", "container", "object")
 SECRETS = ("root.key", "cluster.key", "hash.json", "admin.json")
 
