@@ -22,10 +22,11 @@ from storage.erasure.interface import Coding
 
 
 class Content(Protocol):
-    """``sends``: per primary.  ``promised``: the version's timestamp is a ballot, for which these replicas gave their promise."""
+    """``sends``: per primary.  ``promised``: the version's timestamp is a ballot, for which these (bits) gave their promise; 0: it
+    is a plain one."""
 
     def sends(
-        self, reach: Reach, coding: Coding, replicas: Replicas, version: Version, *, promised: bool
+        self, reach: Reach, coding: Coding, replicas: Replicas, version: Version, *, promised: int
     ) -> tuple[Round, Sequence[Send]]: ...
 
     @property
@@ -56,7 +57,7 @@ class SmallContent(_AtHand):
         self._data = data
 
     def sends(
-        self, reach: Reach, coding: Coding, replicas: Replicas, version: Version, *, promised: bool
+        self, reach: Reach, coding: Coding, replicas: Replicas, version: Version, *, promised: int
     ) -> tuple[Round, Sequence[Send]]:
         return stage_copies(reach, coding, replicas, version, self._data, promised=promised)
 
@@ -66,9 +67,11 @@ class Deletion(_AtHand):
     any conditional write: who shows it must know that a majority stands to the promise."""
 
     def sends(
-        self, reach: Reach, coding: Coding, replicas: Replicas, version: Version, *, promised: bool
+        self, reach: Reach, coding: Coding, replicas: Replicas, version: Version, *, promised: int
     ) -> tuple[Round, Sequence[Send]]:
-        return (stage_deletion if promised else bury)(reach, coding, replicas, version)
+        if promised:
+            return stage_deletion(reach, coding, replicas, version, promised)
+        return bury(reach, coding, replicas, version)
 
 
 class LargeContent:
@@ -80,7 +83,7 @@ class LargeContent:
         return self._large.spent
 
     def sends(
-        self, reach: Reach, coding: Coding, replicas: Replicas, version: Version, *, promised: bool
+        self, reach: Reach, coding: Coding, replicas: Replicas, version: Version, *, promised: int
     ) -> tuple[Round, Sequence[Send]]:
         return self._large.steps(version, replicas, promised=promised)
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import trio
 
@@ -199,7 +199,7 @@ class CodedObjects:
             await self._reach.step_aside(attempt)
         raise NoQuorum(f"{version.path}: others keep writing newer versions")
 
-    async def _write(self, policy: int, version: Version, content: Content, *, promised: Replicas | None = None) -> Stored:
+    async def _write(self, policy: int, version: Version, content: Content, *, promised: _Given | None = None) -> Stored:
         """One version, at its timestamp.  ``promised``: it is a ballot, for which a majority of these gave their promise, so it
         is written by their rings and by no others.
 
@@ -209,11 +209,12 @@ class CodedObjects:
         attempt = 0
         may_stand = False
         while True:
-            replicas = self._reach.objects(policy, path) if promised is None else promised
+            replicas = self._reach.objects(policy, path) if promised is None else promised.replicas
             listed_at = self._books.listed_at(path)
             debts = debts_of(row_of(version), path.parent, replicas, listed_at)
             write = Write(self._reach, replicas, version.timestamp, debts, listed_at)
-            round, sends = content.sends(self._reach, self._coding(policy), replicas, version, promised=promised is not None)
+            given = 0 if promised is None else promised.by
+            round, sends = content.sends(self._reach, self._coding(policy), replicas, version, promised=given)
             met = _Met()
             if await write.run(met.noting(sends), None) is Verdict.STORED:
                 if len(write.stored) < len(replicas.nodes):
@@ -264,17 +265,17 @@ class CodedObjects:
             known = found.version
             above = max(floor, max(known.timestamp, known.metadata_timestamp or ZERO) if known is not None else ZERO)
             ballot = Timestamp(self._reach.timestamps.next(above).ticks, BALLOT_OFFSET)
-            replicas, given, floor = await self._promise(policy, path, ballot)
+            promised, floor = await self._promise(policy, path, ballot)
             undone = True  # nothing is shown, or will be, at this ballot
             try:
-                if not given:
+                if not promised.enough:
                     continue
                 found = await self.look(policy, path)
                 check(found.data)
-                if found.replicas.overlap is not replicas.overlap:
+                if found.replicas.overlap is not promised.replicas.overlap:
                     continue  # by newer rings, whose primaries have promised nothing
                 undone = False
-                return await self._write(policy, replace(version, timestamp=ballot), content, promised=replicas)
+                return await self._write(policy, replace(version, timestamp=ballot), content, promised=promised)
             except _Undone as error:
                 floor, undone = max(floor, error.above), True
                 spent = ballot if content.spent else None
@@ -284,11 +285,11 @@ class CodedObjects:
                     raise NoQuorum(error.short.message, hint="the devices go by newer rings, which cannot be fetched now") from None
             finally:
                 if undone:
-                    self._release(replicas, path, ballot)
+                    self._release(promised.replicas, path, ballot)
         raise NoQuorum(f"{path}: others keep writing it", hint="send it again")
 
-    async def _promise(self, policy: int, path: Path, ballot: Timestamp) -> tuple[Replicas, bool, Timestamp]:
-        """Who was asked, and whether a majority gave it; what the next ballot has to be above.  NoQuorum."""
+    async def _promise(self, policy: int, path: Path, ballot: Timestamp) -> tuple[_Given, Timestamp]:
+        """Who gave it; what the next ballot has to be above.  NoQuorum."""
         replicas = self._reach.objects(policy, path)
         given = failed = 0
         denied = False
@@ -315,7 +316,7 @@ class CodedObjects:
             short = replicas.short(f"{path}: too few primaries promised")
             if not (isinstance(short, Outdated) and await self._reach.renew(short.claim)):
                 raise NoQuorum(short.message)
-        return replicas, replicas.voters.majority(given), above
+        return _Given(replicas, given), above
 
     def _release(self, replicas: Replicas, path: Path, ballot: Timestamp) -> None:
         """Nothing is shown at it.  What does not come through, the settler sees to."""
@@ -333,6 +334,18 @@ class CodedObjects:
             found = await look(self._reach, coding, policy, staged.version.path)
             if await settle(self._reach, coding, found, staged) is not Leftover.REFUSE:
                 return
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """A promise: who was asked, and who gave it (bits)."""
+
+    replicas: Replicas
+    by: int
+
+    @property
+    def enough(self) -> bool:
+        return self.replicas.voters.majority(self.by)
 
 
 class _Undone(Exception):

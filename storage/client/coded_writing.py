@@ -77,9 +77,19 @@ class Round:
             self._verdict = Verdict.UNAVAILABLE
             self._decided.set()
 
-    def send(self, replica: int, stage: Stage, commit: Callable[[Node], Node] = lambda node: node, *, counts: bool = True) -> Send:
+    def send(
+        self,
+        replica: int,
+        stage: Stage,
+        commit: Callable[[Node], Node] = lambda node: node,
+        *,
+        counts: bool = True,
+        promised: int = 0,
+    ) -> Send:
         """For storage.client.writing.Write.  ``commit``: which node is told to commit; ``counts``: False for a handoff in the
-        place of a primary, which is told too."""
+        place of a primary, which is told too.  ``promised``: of a conditional write, who stood to the promise when its condition
+        was looked at: one who gave it later may have taken something before that was not seen, so it is told and does not count."""
+        counts = counts and (not promised or bool(promised >> replica & 1))
 
         async def run(node: Node, debt: Debt | None) -> WriteReply:
             try:
@@ -148,23 +158,24 @@ def replaced(version: Version, reply: WriteReply) -> WriteReply:
 
 
 def stage_copies(
-    reach: Reach, coding: Coding, replicas: Replicas, version: Version, data: Buffer, *, promised: bool = False
+    reach: Reach, coding: Coding, replicas: Replicas, version: Version, data: Buffer, *, promised: int
 ) -> tuple[Round, list[Send]]:
     """Per primary: a whole copy for the first m + 1, for the others a note that there is this version."""
     holders = holders_of(coding, replicas, version.path)
     write = Round(reach, holders, version, whole=True)
     copies = holders.copies
     return write, [
-        write.send(replica, _stage(version, data if copies >> replica & 1 else None, promised=promised))
+        write.send(replica, _stage(version, data if copies >> replica & 1 else None, promised, replica), promised=promised)
         for replica in range(len(replicas.nodes))
     ]
 
 
-def stage_deletion(reach: Reach, coding: Coding, replicas: Replicas, version: Version) -> tuple[Round, list[Send]]:
+def stage_deletion(reach: Reach, coding: Coding, replicas: Replicas, version: Version, promised: int) -> tuple[Round, list[Send]]:
     """That of a conditional write."""
     write = Round(reach, holders_of(coding, replicas, version.path), version, bare=True)
-    stage = _stage(version, None, promised=True)
-    return write, [write.send(replica, stage) for replica in range(len(replicas.nodes))]
+    return write, [
+        write.send(replica, _stage(version, None, promised, replica), promised=promised) for replica in range(len(replicas.nodes))
+    ]
 
 
 def bury(reach: Reach, coding: Coding, replicas: Replicas, version: Version) -> tuple[Round, list[Send]]:
@@ -177,9 +188,9 @@ def bury(reach: Reach, coding: Coding, replicas: Replicas, version: Version) -> 
     return write, at_once(replicas, send)
 
 
-def _stage(version: Version, data: Buffer | None, *, promised: bool) -> Stage:
+def _stage(version: Version, data: Buffer | None, promised: int, replica: int) -> Stage:
     async def run(node: Node) -> WriteReply:
-        return await node.fragments().stage(version, data, promised=promised)
+        return await node.fragments().stage(version, data, promised=bool(promised >> replica & 1))
 
     return run
 
@@ -259,7 +270,7 @@ class CodedBody:
         """Some of it is staged, and cannot be staged as another version."""
         return any(one.staged for one in self._coded)
 
-    def steps(self, version: Version, replicas: Replicas, *, promised: bool) -> tuple[Round, list[Send]]:
+    def steps(self, version: Version, replicas: Replicas, *, promised: int) -> tuple[Round, list[Send]]:
         """Per primary, by the rings of ``replicas``: stage its fragment and commit it.  A primary that newer rings name has none
         yet: the reconstructor makes it."""
         places = {one.place.node.device.id: one for one in self._coded}
@@ -278,8 +289,8 @@ class CodedBody:
                 sends.append(write.send(replica, _has_none))
                 continue
             on_primary = one.place.on_primary
-            stage = partial(one.stage, version, fragments[one.index], claim, promised and on_primary)
-            send = write.send(replica, stage, one.holder, counts=on_primary)
+            stage = partial(one.stage, version, fragments[one.index], claim, on_primary and bool(promised >> replica & 1))
+            send = write.send(replica, stage, one.holder, counts=on_primary, promised=promised)
             sends.append(send if on_primary else _for_a_handoff(send))
         return write, sends
 

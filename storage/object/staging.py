@@ -132,8 +132,8 @@ class Staging:
     async def stage(self, version: Version, data: Buffer | None, *, seen: bool = False, promised: bool = False) -> WriteReply:
         if data is not None and (version.kind is not Kind.OBJECT or len(data) != version.size):
             raise BadInput("a whole copy of an object has as many bytes as it says")
-        promised = self._store.index.promises.stands(self._store.hash(version.path), version.timestamp)
-        self._store.device.admit(len(data or b""), promised=promised)
+        has_room = self._store.index.promises.stands(self._store.hash(version.path), version.timestamp)
+        self._store.device.admit(len(data or b""), promised=has_room)
         kind = RecordKind.STAGED_NOTE if data is None else RecordKind.STAGED_COPY
         record = Record(kind, self._store.hash(version.path), version.timestamp, info_of(version, None), data or b"")
         async with self.turn(record.hash):

@@ -148,6 +148,45 @@ async def test_nothing_is_staged_without_its_promise(
     assert await get(ground) == b"another"
 
 
+async def test_a_promise_that_is_given_late_counts_for_nothing(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Two devices promise after the condition was looked at, and after they took a deletion that it has not seen; two of those that
+    had promised before do so no more."""
+    ground, lines = await make(nursery)
+    old, told, late, gate = door_behind(ground), list[str](), trio.Event(), trio.Event()
+    await old.put_object(OBJECT, NewObject(), BytesBody(b"old"))
+    for line in lines:
+        line.waits["stage"] = gate
+    for line in lines[4:]:
+        line.waits["promise"] = late
+
+    async def replace_it() -> None:
+        try:
+            await put(ground, b"new", condition=Condition(if_match=("*",)))
+            told.append("done")
+        except PreconditionFailed:
+            told.append("failed")
+
+    async with trio.open_nursery() as clients:
+        clients.start_soon(replace_it)
+        await trio.sleep(0.5)
+        for line in lines:
+            line.waits.pop("stage")
+        for line in lines[2:4]:
+            part = ground.parts[line.device.id]
+            for path, ballot in part.index.promises.all():
+                assert await part.staging.end_promise(path, ballot)
+        await old.delete_object(OBJECT)
+        late.set()
+        await trio.sleep(0.1)
+        assert promises(ground) == 4
+        gate.set()
+    assert told == ["failed"]
+    with pytest.raises(ObjectNotFound):
+        await get(ground)
+
+
 @pytest.mark.parametrize("size", [*SIZES, 0])
 async def test_what_cannot_be_decided_keeps_its_promises(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, size: int
