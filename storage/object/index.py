@@ -58,7 +58,7 @@ class Index:
         self._tables = tables
         self._fresh = Layer()
         self._committing: Layer | None = None
-        self._seen: dict[bytes, Held | None] = {}  # what the table said since the last commit: a write looks twice
+        self._seen: dict[bytes, Held | None] = {}  # what the table said since the last commit: reads and writes look twice
         self._lock = trio.Lock()
         self._distrusted = False
         self.position = LOG_START  # of the log: committed up to here
@@ -72,14 +72,17 @@ class Index:
 
     # ---- reading
 
-    def newest(self, name_hash: bytes, *, writing: bool = False) -> Held | None:
+    def newest(self, name_hash: bytes) -> Held | None:
         """The version of a name that is held, tombstones included.  FormatError when the table is damaged."""
         change = self._change(name_hash)
         if change is not None:
             return change.held
-        held = self._seen[name_hash] if name_hash in self._seen else self._in_table(name_hash)
-        if writing and len(self._seen) < _SEEN_MAX:
-            self._seen[name_hash] = held
+        if name_hash in self._seen:
+            return self._seen[name_hash]
+        held = self._in_table(name_hash)
+        if len(self._seen) >= _SEEN_MAX:
+            self._seen.clear()
+        self._seen[name_hash] = held
         return held
 
     def get(self, key: bytes) -> Held | None:

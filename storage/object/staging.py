@@ -148,7 +148,7 @@ class Staging:
         """Whether a version may be staged or committed now: None, or the answer when something newer is shown.  Conflict when it
         was refused; PromisedAbove, with the version's own timestamp when that was ``promised`` and is so no more."""
         rank = _rank(version)
-        held = self._store.newest(name_hash, writing=True)
+        held = self._store.newest(name_hash)
         if held is not None and held.rank > rank:
             return WriteReply(held.above(rank), paid=True)
         lost = self._store.index.doubts.above(name_hash, rank)
@@ -179,7 +179,7 @@ class Staging:
             while True:
                 staged = self._store.index.staged.get(key)
                 there = staged is not None and staged.place is not None
-                held = self._store.newest(name_hash, writing=True)
+                held = self._store.newest(name_hash)
                 if held is not None and held.rank == _rank(version) and not there:
                     return WriteReply(version.timestamp, paid=debt is None or not self._store.index.owes(held.key))
                 superseded = self.admit(name_hash, version, seen=seen)
@@ -201,7 +201,7 @@ class Staging:
 
     async def _with_metadata(self, name_hash: bytes, record: Record) -> Info:
         """What a staged record says; when the version is shown already in another form, with the POSTs that came to it."""
-        held = self._store.newest(name_hash, writing=True)
+        held = self._store.newest(name_hash)
         if held is None or (held.timestamp, held.entry.etag) != (record.timestamp, record.info.etag):
             return record.info
         posted_at = record.info.posted_at
@@ -213,7 +213,7 @@ class Staging:
         name_hash = self._store.hash(version.path)
         rank = _rank(version)
         async with self.turn(name_hash):
-            held = self._store.newest(name_hash, writing=True)
+            held = self._store.newest(name_hash)
             staged = self._store.index.staged.get(key_of(name_hash, version.timestamp, version.etag))
             if (held is not None and held.rank >= rank) or (staged is not None and staged.refused is not None):
                 return
@@ -223,7 +223,7 @@ class Staging:
         name_hash = self._store.hash(version.path)
         key = key_of(name_hash, version.timestamp, version.etag)
         async with self.turn(name_hash):
-            held, staged = self._store.newest(name_hash, writing=True), self._store.index.staged.get(key)
+            held, staged = self._store.newest(name_hash), self._store.index.staged.get(key)
             if staged is None:
                 return
             shown = held is not None and held.rank > _rank(version)

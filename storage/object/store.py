@@ -316,7 +316,7 @@ class ObjectStore:
     def known(self, name_hash: bytes, version: Version, debt: Debt | None) -> Write | None:
         """The answer to a write of a version that is held already, or is older than what is, or than where the ring has closed;
         None when it is news."""
-        old = self._newest(name_hash, writing=True)
+        old = self._newest(name_hash)
         rank = version.timestamp, version.kind is Kind.TOMBSTONE, version.etag
         if old is None or rank > old.rank:
             above = self.index.doubts.above(name_hash, rank)
@@ -356,9 +356,9 @@ class ObjectStore:
     def hash(self, path: Path) -> bytes:
         return self._hasher.hash(path)
 
-    def newest(self, name_hash: bytes, *, writing: bool = False) -> Held | None:
+    def newest(self, name_hash: bytes) -> Held | None:
         """What is shown.  DeviceOutOfService."""
-        return self._newest(name_hash, writing=writing)
+        return self._newest(name_hash)
 
     def check(self) -> None:
         self._check()
@@ -476,10 +476,10 @@ class ObjectStore:
         self._suspects.append(key)
         self._to_clean.set()
 
-    def _newest(self, name_hash: bytes, *, writing: bool = False) -> Held | None:
+    def _newest(self, name_hash: bytes) -> Held | None:
         self._check()
         try:
-            return self.index.newest(name_hash, writing=writing)
+            return self.index.newest(name_hash)
         except (OSError, FormatError) as error:
             raise self.index_failed(error) from error
 
