@@ -140,9 +140,16 @@ class Staging:
             superseded = self.admit(record.hash, version, seen=seen, promised=promised) or self.closed(
                 record.hash, version, seen=seen
             )
-            if superseded is None:
+            if superseded is None and not self._adds_nothing(record, version):
                 await self._write(record)
         return superseded or WriteReply(version.timestamp, paid=True)
+
+    def _adds_nothing(self, record: Record, version: Version) -> bool:
+        """What is shown is as much: a message that came twice, which would stay staged with nobody to commit it."""
+        held = self._store.newest(record.hash)
+        if held is None or held.rank != _rank(version):
+            return False
+        return record.kind is RecordKind.STAGED_NOTE or held.entry.kind is RecordKind.OBJECT_INLINE
 
     def admit(self, name_hash: bytes, version: Version, *, seen: bool, promised: bool = False) -> WriteReply | None:
         """Whether a version may be staged or committed now: None, or the answer when something newer is shown.  Conflict when it

@@ -127,6 +127,25 @@ async def test_a_copy_and_a_note(autojump_clock: trio.testing.MockClock) -> None
     await restarts([write], check)
 
 
+@pytest.mark.parametrize("data", [None, b"copy"])
+async def test_what_is_shown_is_not_staged_again(autojump_clock: trio.testing.MockClock, data: bytes | None) -> None:
+    """A message that came twice, the second time after the commit: nobody would commit it once more."""
+    world = SimWorld(1)
+    await prepare(world, ROOT)
+    async with serving(world, ROOT) as store:
+        of = version("a", 10, b"copy")
+        await store.staging.stage(of, data)
+        await store.staging.commit(of, None)
+        before = await shown(store)
+        assert (await store.staging.stage(of, data)).newest == of.timestamp
+        assert (await store.staging.stage(of, None)).newest == of.timestamp
+        assert await shown(store) == before
+        assert await store.staging.waiting(Timestamp(11), 10) == []
+        if data is None:  # it adds something
+            await store.staging.stage(of, b"copy")
+            assert len(await store.staging.waiting(Timestamp(11), 10)) == 1
+
+
 async def test_what_was_refused_is_not_committed(autojump_clock: trio.testing.MockClock) -> None:
     new, never = version("a", 9, DATA), version("b", 9, b"x")
 
