@@ -17,7 +17,10 @@ from ring.errors import FormatError, RingfortError
 from ring.names import Path, Span
 from ring.service.keeper import Keeper
 from ring.service.register import Register
+from storage.client.node import Kind
+from storage.container.shards import is_shards_account
 from storage.object.device import LABEL_PATH, Label
+from storage.rows.books import Books
 from tests.sim import checkers
 from tests.sim.cluster import Cluster, Member
 from tests.sim.coded import RING, left_staged, misplaced
@@ -29,6 +32,9 @@ CONVERGE_S = 600.0
 LOOK_EVERY_S = 10.0
 ALIVE = "c0/alive"
 TRIES = 3
+FORGET_S = 150.0
+FORGET_LOOK_S = 5.0
+EVERYTHING = Span(0, 0)
 
 
 async def replace_disks(cluster: Cluster) -> None:
@@ -150,6 +156,42 @@ async def _totals(cluster: Cluster, workload: Workload) -> list[str]:
             return [f"{ACCOUNT}/{container} cannot be listed at rest by {member.name}"]
         listed[container] = found
     return checkers.totals_are_exact(listed, *totals)
+
+
+async def forget(cluster: Cluster) -> None:
+    """Where tombstones are forgotten: until none is left, or a while has passed.  What is looked at then stands without them."""
+    with trio.move_on_after(FORGET_S):
+        while True:
+            left = [await tombstones(member) for member in cluster.members if member.node.up]
+            cluster.simulation.trace(f"---- tombstones: {left}")
+            if not any(left):
+                return
+            await trio.sleep(FORGET_LOOK_S)
+
+
+async def tombstones(member: Member, *, rows: bool = True) -> int:
+    """Of objects and of rows; of a device that does not serve there is one, for all that is known."""
+    if member.store is None or member.books is None:
+        return 0 if member.lost else 1
+    count = await _dead_rows(member.books) if rows else 0
+    for store in (member.store, member.coded):
+        if store is not None:
+            page, _ = store.index.page(b"", None, limit=1000)
+            count += sum(held.kind is Kind.TOMBSTONE for held in page)
+    return count
+
+
+async def _dead_rows(books: Books) -> int:
+    """But for those of shards that were replaced, which stay."""
+    count = 0
+    for kind in ("container", "account"):
+        for leaf in (await books.digests(kind, EVERYTHING)).leaves:
+            for book, _ in await books.leaf(kind, EVERYTHING, leaf):
+                header = books.header(book)
+                if header is not None and not is_shards_account(header.path):
+                    page = await books.rows(header.path, start="", end="", limit=1000, reverse=False)
+                    count += 0 if page is None else sum(row.deleted for row in page.rows)
+    return count
 
 
 async def alive(cluster: Cluster, workload: Workload) -> list[str]:

@@ -131,6 +131,9 @@ async def _play_script(simulation: Simulation, options: Options, script: Script,
             unlucky.audited = trio.Event()  # from now on
         rested = trio.current_time()
         report.violations += await rest.converge(cluster, workload)
+        if options.reclaim_age_s and not report.mutant:
+            await rest.forget(cluster)
+            report.violations += await rest.converge(cluster, workload)
         await workload.hang_up()
         replaced = script.honest and unlucky.replaced > 0
         report.violations += await rest.final_reads(cluster, workload, disks_were_replaced=replaced)

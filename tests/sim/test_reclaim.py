@@ -24,14 +24,12 @@ from ring.service.register import Register
 from ring.timestamp import TICKS_MAX, Timestamp
 from ring.world.sim import Simulation, run
 from ring.world.sim.medium import Medium
-from storage.client.node import Kind
 from storage.container.reclaimer import BookReclaimer
 from storage.container.returning import listing as rows_aside
 from storage.erasure.interface import Coding
 from storage.object.device import QUARANTINE
 from storage.object.reclaimer import ObjectReclaimer
 from storage.object.returned import FRAGMENT_SUFFIX, decode, listing
-from storage.rows.books import Books
 from tests.sim import checkers, coded, rest
 from tests.sim.cluster import Cluster, Member
 from tests.sim.history import Outcome
@@ -88,15 +86,7 @@ class Scene:
                 await trio.sleep(2)
 
     async def tombstones_of(self, member: Member) -> int:
-        """Of objects and of rows."""
-        if member.store is None or member.books is None:
-            return 1
-        count = await _dead_rows(member.books) if self.reclaims_rows else 0
-        for store in (member.store, member.coded):
-            if store is not None:
-                page, _ = store.index.page(b"", None, limit=1000)
-                count += sum(held.kind is Kind.TOMBSTONE for held in page)
-        return count
+        return await rest.tombstones(member, rows=self.reclaims_rows)
 
     async def watch(self, seconds: float) -> None:
         """Clients look, while the device is back."""
@@ -133,17 +123,6 @@ class Scene:
                     self.returned.append(decode(data, name).version.path.object)
         for member in self.cluster.members:
             self.tombstones += await self.tombstones_of(member)
-
-
-async def _dead_rows(books: Books) -> int:
-    count = 0
-    for kind in ("container", "account"):
-        for leaf in (await books.digests(kind, Span(0, 0))).leaves:
-            for book, _ in await books.leaf(kind, Span(0, 0), leaf):
-                header = books.header(book)
-                page = None if header is None else await books.rows(header.path, start="", end="", limit=1000, reverse=False)
-                count += 0 if page is None else sum(row.deleted for row in page.rows)
-    return count
 
 
 async def _old_disk(scene: Scene) -> None:
