@@ -170,7 +170,7 @@ class Health:
             self.missing(f"its disk is gone ({what})", now)
         elif number == errno.ETIMEDOUT:  # it was given long enough
             if self.state is not State.OUT:
-                self._fail(f"its disk does not answer ({place})", now)
+                self._fail("its disk does not answer", now)
         elif number == errno.EROFS:
             if self.state in (State.IN_SERVICE, State.FULL):
                 self._to(State.READ_ONLY, "its file system takes no writes any more", now)

@@ -10,9 +10,12 @@ One environment per path and process (LMDB's rule: its file locks do not survive
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
+import stat
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import lmdb
@@ -23,6 +26,7 @@ from ring.world.real.thread import IoThread, Job
 
 KEY_BYTES_MAX = 511
 MAP_GROWTH = 2
+_MEMORY = "/dev/shm"  # noqa: S108 - a folder of one's own in it
 _open: dict[str, LmdbTables] = {}
 _open_lock = threading.Lock()
 
@@ -40,10 +44,19 @@ class LmdbTables:
         self._thread = thread
         self._path = path
         self._names = names
+        self._name = _beside_its_lock(path)
         self._handles = 1
         self._map_bytes = map_bytes
         self._resizing = threading.Lock()  # LMDB forbids transactions while its map grows
-        self._env = lmdb.open(path, map_size=map_bytes, max_dbs=max(1, len(names)), readahead=False, meminit=False, mode=0o644)
+        self._env = lmdb.open(
+            self._name,
+            subdir=False,
+            map_size=map_bytes,
+            max_dbs=max(1, len(names)),
+            readahead=False,
+            meminit=False,
+            mode=0o644,
+        )
         self._map_bytes = max(map_bytes, self._env.info()["map_size"])
         self._dbs = {name: self._env.open_db(name.encode()) for name in names}
 
@@ -188,6 +201,31 @@ class LmdbTables:
             del _open[self._path]
         with self._resizing:
             self._env.close()
+        if self._name.startswith(_MEMORY):
+            for name in (self._name, f"{self._name}-lock"):
+                with suppress(FileNotFoundError):
+                    os.unlink(name)
+
+
+def _beside_its_lock(path: str) -> str:
+    """A name for the store in the folder ``path``, in memory where there is a place for that.
+
+    LMDB keeps the file of its locks beside the name that it is opened by, and every reader writes to it, through a mapping.  On a
+    disk that hangs such a write does not come back, and with it the thread of all who read."""
+    data = os.path.join(path, "data.mdb")
+    if not os.path.isdir(_MEMORY):
+        return data
+    folder = os.path.join(_MEMORY, f"ringfort-{os.geteuid()}")
+    try:
+        os.mkdir(folder, 0o700)
+    except FileExistsError:
+        found = os.lstat(folder)
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
+            return data  # somebody else's
+    name = os.path.join(folder, hashlib.sha256(path.encode()).hexdigest()[:32])
+    with suppress(FileExistsError):  # of an earlier start: it says the same
+        os.symlink(data, name)
+    return name
 
 
 def _change_key(change: tuple[tuple[str, bytes], bytes | None]) -> tuple[str, bytes]:
