@@ -35,7 +35,7 @@ MUTANTS: dict[str, Mutant] = {
     "quarantine-on-timeout": Mutant(keeping.quarantine_on_timeout, 6),
     "read-one-replica": Mutant(asking.read_one_replica, 1),
     "reclaim-early": Mutant(keeping.reclaim_early, 1),
-    "reclaim-rows-early": Mutant(keeping.reclaim_rows_early, 2),
+    "reclaim-rows-early": Mutant(keeping.reclaim_rows_early, 5),
     "repair-older-over-newer": Mutant(asking.repair_older_over_newer, 1),
     "replay-stops-early": Mutant(keeping.replay_stops_early, 2),
     "report-once": Mutant(keeping.report_once, 1),
