@@ -132,6 +132,7 @@ class Packs:
         self.segments = Segments(device)
         self._active: Segment | None = None
         self._queue: deque[Pending] = deque()
+        self._batch: list[Pending] = []  # being written
         self._idle: trio.lowlevel.Task | None = None
         self._running = False
         self.end = Position(0, 0)  # of the log: everything before it was landed
@@ -202,15 +203,18 @@ class Packs:
                 await trio.lowlevel.checkpoint_if_cancelled()
         finally:
             self._running = False
-            while self._queue:
-                self._queue.popleft().settle(DeviceOutOfService(f"device {self._device.device_id} was closed"))
+            for pending in (*self._batch, *self._queue):  # of a batch: when it was cut off by what is no error of the disk
+                if not pending.done:
+                    pending.settle(DeviceOutOfService(f"device {self._device.device_id} was closed"))
+            self._batch.clear()
+            self._queue.clear()
 
     def _stop_idling(self, _raise_cancel: object) -> trio.lowlevel.Abort:
         self._idle = None
         return trio.lowlevel.Abort.SUCCEEDED
 
     async def _write_batch(self) -> None:
-        batch: list[Pending] = []
+        batch = self._batch = []
         size = 0
         while self._queue and len(batch) < BATCH_RECORDS_MAX and size < BATCH_BYTES_MAX:
             batch.append(self._queue.popleft())

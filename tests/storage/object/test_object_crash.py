@@ -16,8 +16,10 @@ from ring.world.interface import World, Write
 from ring.world.sim import SimNode, SimWorld
 from storage.client.node import Kind
 from storage.object.errors import DeviceOutOfService
+from storage.object.packs import Pending
+from storage.object.record import Record, RecordKind, info_of
 from storage.object.store import ObjectStore
-from tests.storage.object.object_rig import SPANS, body, noise, path, prepare, put, put_file, read, serving, version
+from tests.storage.object.object_rig import HASHER, SPANS, body, noise, path, prepare, put, put_file, read, serving, version
 
 ROOT = "d1"
 SEGMENT_BYTES = 300_000  # so that segments roll
@@ -210,6 +212,23 @@ async def test_a_failed_sync_seals_the_segment(autojump_clock: MockClock) -> Non
     async with serving(world.node.world, ROOT) as store:
         assert await read(store, "a") == b"acked"
         assert await read(store, "b") == b"goes on in a new segment"
+
+
+@pytest.mark.parametrize("step", range(12))
+async def test_who_waits_for_a_write_that_is_cut_off_is_told(step: int, autojump_clock: MockClock) -> None:
+    """Also who is shielded: otherwise its process, or a machine that is played, would never come to an end."""
+    world = SimWorld(step)
+    await prepare(world, ROOT)
+    waiting: list[Pending] = []
+
+    async def work(store: ObjectStore) -> None:
+        new = version("a", 10, b"data")
+        info = info_of(new, None)
+        waiting.append(store.packs.submit(Record(RecordKind.OBJECT_INLINE, HASHER.hash(new.path), new.timestamp, info, b"data")))
+        await trio.sleep(1)
+
+    await _crash_during(world.node, step * 0.0002, power=False, work=work)
+    assert all(pending.done for pending in waiting)
 
 
 async def test_what_the_medium_lost_is_noticed_after_a_failed_sync(autojump_clock: MockClock) -> None:
