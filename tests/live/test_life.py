@@ -229,7 +229,7 @@ def test_devices_that_are_not_there_are_not_empty(start: Start) -> None:
     assert health.status_code == 503
     text = re.sub(r"\s+", " ", health.text)
     for number in (0, 4):
-        assert f"device {number} is out: {devices}/d{number} is not a device: it has no label" in text
+        assert f"d{number} is out: {devices}/d{number} is not a device: it has no label" in text
     found = {name: _get(client, f"/{name}") for name in kept}
     assert {status for status, _ in found.values()} <= {200, 503}, "what is not known is never said to be gone"
     assert [name for name, (status, data) in found.items() if status == 200 and data != kept[name]] == []
