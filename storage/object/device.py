@@ -238,8 +238,10 @@ async def is_to_be_refilled(disk: Disk) -> bool:
     return await disk.info(REFILL_PATH) is not None
 
 
-async def clear_refill(device: OpenDevice) -> None:
-    """What it had lost is here again.  DiskFault."""
+async def clear_refill(device: OpenDevice, losses: int) -> None:
+    """What it had lost is here again.  ``losses``: as counted when the refill began; the mark of a later one stays.  DiskFault."""
+    if device.losses != losses:
+        raise DiskFault(f"device {device.device_id} has lost more while it was refilled")
     try:
         await device.disk.unlink(REFILL_PATH)
     except FileNotFoundError:

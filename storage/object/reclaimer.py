@@ -101,6 +101,9 @@ class ObjectReclaimer(Reclaimer):
         debts = self._store.unpaid(DEBTS_MAX)
         return len(debts) < DEBTS_MAX and all(version.timestamp > until for _, version, _ in debts)
 
+    async def _settle(self) -> None:
+        await self._store.index.commit()  # a crash would bring back what was owed, when its row's tombstone may be gone
+
     async def _compare(self, overlap: Overlap, span: Span, until: int) -> bool:
         return await self._returning.look(overlap, span, until)
 

@@ -20,6 +20,8 @@ import json
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 
+import trio
+
 from ring.errors import DiskFault, NewerFormat, Unavailable
 from ring.service.horizon import NO_HORIZON, Horizon
 from ring.timestamp import TICKS_MAX, Timestamp
@@ -62,6 +64,7 @@ class Standing:
         self._disk = disk
         self._path = path
         self._marks: dict[str, int] = {}
+        self._writing = trio.Lock()  # the file has the marks of all rings: each write is of what the one before it left
 
     async def load(self) -> None:
         """OSError; NewerFormat when a newer program wrote it."""
@@ -96,8 +99,9 @@ class Standing:
     async def take_back(self) -> None:
         """Something that the engine had acknowledged is missing: it may be a deletion.  Before it is forgotten that anything is.
         DiskFault."""
-        if self._marks:
-            await self._write({})
+        async with self._writing:
+            if self._marks:
+                await self._write({})
 
     async def opened(self, names: Iterable[str], *, empty: bool) -> None:
         """The engine was opened.  ``empty``: it holds nothing.  DiskFault."""
@@ -107,8 +111,9 @@ class Standing:
 
     async def move(self, name: str, ticks: int) -> None:
         """It is clean up to here; durable when it returns.  DiskFault."""
-        if ticks > self.mark(name):
-            await self._write({**self._marks, name: ticks})
+        async with self._writing:
+            if ticks > self.mark(name):
+                await self._write({**self._marks, name: ticks})
 
     async def _write(self, marks: dict[str, int]) -> None:
         try:

@@ -150,9 +150,11 @@ class Serving:
         def watcher(name: str) -> Watcher:
             return Watcher(clear, lambda overlap: self._confirmations.confirm(name, device.id, overlap))
 
+        losses = {policy: one.device.losses for policy, one in stores.items()}
+
         async def refilled() -> None:
-            for one in stores.values():
-                await clear_refill(one.device)
+            for policy, one in stores.items():
+                await clear_refill(one.device, losses[policy])
             self._trace("is refilled")
 
         cut = options.settings.pack_cut_bytes

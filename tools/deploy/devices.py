@@ -55,6 +55,7 @@ class OwnDevice:
     node: LocalNode
     stores: dict[int, ObjectStore]  # by policy, the first one included
     trust: Trust
+    losses: Mapping[int, int]  # of each part, as of when it was opened
     memory: Memory | None = None  # of what was brought back, while it is being refilled
     refiller: Refiller | None = None  # likewise
     background: trio.CancelScope = field(default_factory=trio.CancelScope)
@@ -63,8 +64,8 @@ class OwnDevice:
 
     async def refilled(self) -> None:
         """From now on what it lacks counts, also after a restart."""
-        for store in self.stores.values():
-            await clear_refill(store.device)
+        for policy, store in self.stores.items():
+            await clear_refill(store.device, self.losses[policy])
 
     async def stop_background(self) -> None:
         self.background.cancel()
@@ -212,7 +213,8 @@ class Devices:
                 await nursery.start(books.run)
                 trust = Trust(self._hasher, refills=await has_lost(stores))
                 node = LocalNode(device, stores[0], books, self._payer, self._keeper.gate, stores=stores, trust=trust)
-                own = OwnDevice(device, opened, stores[0], books, node, stores, trust, await memory_of(stores))
+                losses = {policy: store.device.losses for policy, store in stores.items()}
+                own = OwnDevice(device, opened, stores[0], books, node, stores, trust, losses, await memory_of(stores))
                 serves()
                 self.own[device.id] = own
                 self.nodes[device.id] = self.served[device.id] = node

@@ -82,7 +82,7 @@ async def test_damaged_tables_are_put_aside(tmp_path: FilePath) -> None:
         device = await open_device(world, root, "cluster", 7)
         assert device.tables.get("index", b"x") is None
         assert await is_to_be_refilled(device.disk)  # what the books held, only others have
-        await clear_refill(device)
+        await clear_refill(device, device.losses)
         await device.close()
         assert sorted(file.name for file in (tmp_path / "quarantine").iterdir())[-1] == f"tables-{number}"
 

@@ -182,6 +182,25 @@ async def test_nothing_is_looked_at_while_older_writes_are_under_way(cloud: Clou
     assert cloud.store(0).standing.mark(OBJECTS) == 0
 
 
+async def test_what_was_paid_stays_so_before_the_mark_moves(cloud: Cloud, autojump_clock: trio.testing.MockClock) -> None:
+    """Else a crash would bring the debt back, to a device that is known to owe nothing so old, and its row to where the tombstone
+    above it is forgotten."""
+    store = cloud.store(cloud.holders[0])
+    for number in cloud.holders:
+        debt = Debt(Row("o", Timestamp(OLD), 1), CONTAINER, (0,)) if number == cloud.holders[0] else None
+        version = Version(NAME, Timestamp(OLD), Kind.OBJECT, 1, "e")
+        await cloud.store(number).put_small(version, b"x", debt)
+    await store.index.commit()
+    cloud.at(Horizon(CLOSED, 0))
+    worker = cloud.reclaimer(cloud.holders[0])
+    while worker._walk is None or worker._walk.start is not None:
+        await worker.work()
+    store.mark_paid([store.key(NAME, Timestamp(OLD))])  # just when the walk has seen all
+    await worker.work()
+    assert store.standing.mark(OBJECTS) == CLOSED
+    assert store.device.tables.get("owed", store.key(NAME, Timestamp(OLD))) is None
+
+
 # ---- forgetting
 
 

@@ -394,8 +394,8 @@ async def test_the_mark_stays_until_it_is_filled(autojump_clock: MockClock) -> N
     assert device.label == Label("cluster", 1, disk_id="new")
     assert Label.decode(device.label.encode()) == device.label
     assert await is_to_be_refilled(disk)
-    await clear_refill(device)
-    await clear_refill(device)
+    await clear_refill(device, device.losses)
+    await clear_refill(device, device.losses)
     assert not await is_to_be_refilled(disk)
     await device.close()
 

@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from ring.errors import NewerFormat
+from ring.errors import DiskFault, NewerFormat
 from ring.names import Span
 from ring.world.sim import SimWorld
 from storage.client.filling import Filled, Filler
 from storage.client.trust import Trust
-from storage.object.device import mark_refill, read_refill
+from storage.object.device import clear_refill, mark_refill, read_refill
 from storage.object.refill import AGAIN_S, Refiller, memory_of
 from storage.object.refill_mark import REFILL_PATH, SAVE_S, Memory, RefillMark
 from tests.storage.client.ground import HASHER, PART_POWER
@@ -98,6 +98,22 @@ async def test_a_new_loss_is_not_written_over(autojump_clock: MockClock) -> None
         await trio.sleep(SAVE_S)
         await memory.save()
         assert await read_refill(store.device.disk) == RefillMark("the second")
+        nursery.cancel_scope.cancel()
+
+
+async def test_the_mark_of_a_loss_that_came_meanwhile_stays(autojump_clock: MockClock) -> None:
+    """The last partition was brought back while a failed sync took more: cleared then, the next start would have said that it lacks
+    nothing."""
+    async with trio.open_nursery() as nursery:
+        rig = Rig(nursery, SimWorld(1))
+        await rig.add(0)
+        device = rig.engines[0][0].device
+        await mark_refill(device.disk, "the first")
+        losses = device.losses
+        await device.lost("the second")
+        with pytest.raises(DiskFault, match="lost more"):
+            await clear_refill(device, losses)
+        assert await read_refill(device.disk) == RefillMark("the second")
         nursery.cancel_scope.cancel()
 
 

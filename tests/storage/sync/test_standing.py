@@ -88,6 +88,17 @@ async def test_what_it_is_opened_with(autojump_clock: trio.testing.MockClock) ->
     assert one.mark("object") == 50
 
 
+async def test_marks_of_two_rings_that_move_at_once_both_stay(autojump_clock: trio.testing.MockClock) -> None:
+    disk = a_disk()
+    one = await standing(disk)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(one.move, "container", 60)
+        nursery.start_soon(one.move, "account", 70)
+    assert [one.mark(name) for name in ("container", "account")] == [60, 70]
+    again = await standing(disk)
+    assert [again.mark(name) for name in ("container", "account")] == [60, 70]
+
+
 async def test_a_mark_that_cannot_be_written_does_not_count(autojump_clock: trio.testing.MockClock) -> None:
     simulation = Simulation(1)
     medium = simulation.node("n").disk("/d")
