@@ -6,6 +6,7 @@ HTTP, replicas over the node protocol, as another worker would.  Neighbours: loa
 
 from __future__ import annotations
 
+import itertools
 import re
 import time
 from collections.abc import Callable
@@ -30,6 +31,7 @@ from tools.deploy.storage import load_hasher
 
 LOOK_S = 0.5
 PAGE = 50
+_LOGGED = re.compile(rb"time=")  # how a line of the log begins
 _TROUBLE = re.compile(rb"Traceback|Exception Group|unraisable|was never awaited", re.IGNORECASE)
 
 
@@ -170,8 +172,11 @@ def logs(layout: Layout, cloud_log: Path) -> list[str]:
         lines = path.read_bytes().splitlines()
         for number, line in enumerate(lines):
             if _TROUBLE.search(line):
-                shown = b" / ".join(lines[number : number + 40]).decode(errors="replace")
-                found.append(f"{path.name}: {shown[:3000]}")
+                said = itertools.takewhile(lambda line: not _LOGGED.match(line), lines[number:])
+                shown = " / ".join(line.decode(errors="replace").strip(" |") for line in said)
+                if len(shown) > 3000:  # the innermost comes last
+                    shown = f"{shown[:500]} ... {shown[-2500:]}"
+                found.append(f"{path.name}: {shown}")
                 break
     return found
 
