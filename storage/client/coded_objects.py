@@ -195,8 +195,8 @@ class CodedObjects:
                 if not movable:
                     raise Superseded(f"{version.path}: a newer version is stored", error.above) from None
                 await content.again(self._reach, self._coding(policy), policy, version)
-                version = replace(version, timestamp=self._reach.timestamps.next(error.above))
-            await self._reach.step_aside(attempt)
+                await self._reach.step_aside(attempt)
+                version = replace(version, timestamp=self._reach.timestamps.next(error.above))  # of now, as in objects
         raise NoQuorum(f"{version.path}: others keep writing newer versions")
 
     async def _write(self, policy: int, version: Version, content: Content, *, promised: _Given | None = None) -> Stored:

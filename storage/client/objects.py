@@ -316,8 +316,6 @@ class ObjectOperations:
     async def _store_small(self, policy: int, version: Version, data: Buffer, *, movable: bool) -> Stored:
         sent = False  # by rings that are no longer in force: it may lie on devices that are not asked any more
         for attempt in range(self._reach.settings.write_attempts):
-            if attempt:
-                await self._reach.step_aside(attempt)
             replicas, listed_at = self._replicas(policy, version.path), self._books.listed_at(version.path)
             write = Write(
                 self._reach,
@@ -339,13 +337,16 @@ class ObjectOperations:
                     short = write.refusal or replicas.short(f"{version.path}: too few primaries stored it")
                     if isinstance(short, Outdated) and await self._reach.renew(short.claim):
                         sent = True
+                        await self._reach.step_aside(attempt)
                         continue  # the same version, by newer rings: whoever has it already says so
                     raise short
                 case Verdict.CONTESTED:
                     return await self._contested(policy, SmallContent(version, data), write, movable=movable)
             if sent and not self._reach.available(policy):
                 return await self._contested(policy, SmallContent(version, data), write, movable=movable)
-            version = self._above(version, write.newest, movable=movable)
+            if movable:
+                await self._reach.step_aside(attempt)
+            version = self._above(version, write.newest, movable=movable)  # of now: an older one would lose to what came meanwhile
         raise NoQuorum(f"{version.path}: others keep writing newer versions")
 
     async def _store_large(self, policy: int, version: Version, large: LargeBody, *, movable: bool) -> Stored:
@@ -390,7 +391,8 @@ class ObjectOperations:
 
     async def _again_above(self, policy: int, version: Version, write: Write, *, movable: bool) -> Stored:
         """Someone wrote between our look and our commit.  The body is spent; a replica that took it has it to write again above."""
-        above = self._above(version, write.newest, movable=movable)
+        if not movable:
+            raise Superseded(f"{version.path}: a newer version is stored", write.newest)
         for node in list(write.stored.values()):  # replies still come in
             reading = await node.get(version.path, version.timestamp, 0, None)
             if reading is None:
@@ -404,6 +406,7 @@ class ObjectOperations:
             async with aclosing(again):
                 if again.etag != version.etag:
                     continue
+                above = self._above(version, write.newest, movable=movable)
                 return await self._store_large(policy, above, again, movable=movable)
         raise NoQuorum(f"{version.path}: a newer version came first, and no replica took this one", hint="send it again")
 
