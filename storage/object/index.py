@@ -348,6 +348,10 @@ class Index:
             start = pairs[-1][0] + b"\0"
         return list(found.items())[:limit]
 
+    def owe(self, key: bytes, owed: OwedInfo) -> None:
+        """In place of what it owes so far."""
+        self._fresh.owed[key] = owed
+
     def mark_paid(self, keys: Iterable[bytes]) -> None:
         for key in keys:
             if self._fresh.owed.pop(key, None) is None and self.owes(key):

@@ -4,7 +4,7 @@ A Worker.  It compares set-hash trees (root, leaves, keys) with each other prima
 there; what is newer there, the other side pushes here.  What has the fewest copies goes first (storage.sync.order): a *look* at a
 partition finds, for each version that somebody lacks, how many of the primaries hold it; one level of that is sent, some versions
 at a time, then whatever is worst off comes next, here or in another partition.  Of several holders one sends; the others help when
-they have sent their own.
+they have sent their own.  What few primaries hold owes its row anew (owing.py).
 
 A device that is no primary of a partition (a handoff, or one that the ring moved it away from) drops a version only when every
 primary has said that it holds this very version with this very digest, or a newer one.  A primary that does not answer has said
@@ -33,9 +33,10 @@ from ring.service.overlap import Overlap
 from ring.timestamp import Timestamp
 from storage.client.bodies import aclose
 from storage.client.errors import ClockAhead, Doubted, PromisedAbove, Superseded
-from storage.client.node import Kind, Node, NodeReading
+from storage.client.node import NOT_WHOLE, Kind, Node, NodeReading
 from storage.client.quorum import rank
 from storage.client.repair import copy
+from storage.object.owing import at_minority, owe_anew
 from storage.object.store import SYSTEM_METADATA, ObjectStore
 from storage.sync import order
 from storage.sync.moving import AGAIN_S, Moving, Watcher
@@ -66,6 +67,8 @@ class _Look:
     span: Span
     primaries: int  # other than this device
     is_primary: bool
+    voters: frozenset[int] = frozenset()  # of the partition, by the settled ring, when this device is one of them
+    refilled: set[int] = field(default_factory=set)  # devices that are: what they lack they may have held
     reached: dict[int, Node] = field(default_factory=dict)  # by device id; who fails is taken out
     pushes: deque[Push[int]] = field(default_factory=deque)  # to device ids, those with the fewest copies first
     left: int | None = None  # the fewest copies of what is left for another look; None: nothing is
@@ -162,7 +165,7 @@ class ObjectReplicator:
         than could be sent until then (trio's clock).  Asked by no edition, for it speaks of one device only.  Unavailable,
         DiskFault."""
         node = self._nodes(device)
-        look = _Look(self._overlap(), span, 1, True, {device.id: node})
+        look = _Look(self._overlap(), span, 1, True, reached={device.id: node})
         mine = await self._store.digests(span)
         doubts = self._store.index.doubts
         if not mine.leaves:
@@ -239,6 +242,8 @@ class ObjectReplicator:
         devices = overlap.ring.primaries(span.partition)
         others = [device for device in devices if device.id != self._device.id]
         look = _Look(overlap, span, len(others), len(others) < len(devices))
+        if self._device.id in (voters := frozenset(overlap.settled_at(span))):
+            look.voters = voters
         mine = await self._store.digests(span)
         differs: dict[int, dict[int, bool]] = {}  # leaf: who has something else there: whether it has anything at all
         for device in others:
@@ -255,6 +260,8 @@ class ObjectReplicator:
             if mine.leaves and not theirs.leaves:
                 self.order.empty(device.id, span)
             look.reached[device.id] = node
+            if theirs.clean == NOT_WHOLE:
+                look.refilled.add(device.id)
             for leaf in differing(mine, theirs):
                 differs.setdefault(leaf, {})[device.id] = leaf in theirs.leaves
         found: _Missing = []
@@ -308,12 +315,15 @@ class ObjectReplicator:
         for key, digest in await self._store.leaf(look.span, leaf):
             held = {device_id: versions.get(key[:HASH_BYTES]) for device_id, versions in theirs.items()}
             lacking = [device_id for device_id, version in held.items() if version is None or not _covers(version, key, digest)]
-            if lacking and look.overlap.horizon.forgets(Timestamp.unpack_inverted(key[HASH_BYTES:])):
+            old = look.overlap.horizon.forgets(Timestamp.unpack_inverted(key[HASH_BYTES:]))
+            if lacking and old:
                 lacking = self._old(look, key, held, lacking)
+            without = {one for one in lacking if (version := held[one]) is None or version[0] != key} - look.refilled
+            minority = not old and at_minority(look.voters, without)
             holders = [*agreeing, *(held.keys() - set(lacking))]
             mine = order.is_mine(key, self._device.id, holders, is_primary=look.is_primary)
             for device_id in lacking:
-                found.append((mine, Push(1 + len(holders), key, held[device_id], device_id)))
+                found.append((mine, Push(1 + len(holders), key, held[device_id], device_id, minority)))
                 holders.append(device_id)
         return found
 
@@ -391,6 +401,8 @@ class ObjectReplicator:
 
     async def _push(self, push: Push[int], node: Node) -> int | None:
         """Its bytes; None: it is not here any more.  Raises Unavailable."""
+        if push.minority:  # its row may have been on one disk only, which is gone
+            await owe_anew(self._store, push.key)
         reading = await self._store.object_by_key(push.key)
         if reading is None:
             return None

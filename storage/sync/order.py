@@ -169,6 +169,7 @@ class Push(Generic[T]):
     key: bytes
     held: tuple[bytes, bytes] | None  # what the target has of that name: key, digest
     target: T
+    minority: bool = False  # fewer than a majority hold it: nobody may have been told that it was written
 
 
 def rank(pushes: Sequence[Push[T]]) -> list[Push[T]]:
