@@ -10,12 +10,13 @@ One environment per path and process (LMDB's rule: its file locks do not survive
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
 import stat
 import threading
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import lmdb
@@ -27,8 +28,11 @@ from ring.world.real.thread import IoThread, Job
 KEY_BYTES_MAX = 511
 MAP_GROWTH = 2
 _MEMORY = "/dev/shm"  # noqa: S108 - a folder of one's own in it
+_LOCK = "-lock"  # what LMDB appends to the name
+_LOCK_BYTES = 8192  # of its file of locks, for 126 readers
 _open: dict[str, LmdbTables] = {}
 _open_lock = threading.Lock()
+_swept = False  # by this process
 
 
 class CommitJob(Job):
@@ -44,27 +48,31 @@ class LmdbTables:
         self._thread = thread
         self._path = path
         self._names = names
-        self._name = _beside_its_lock(path)
         self._handles = 1
-        self._map_bytes = map_bytes
         self._resizing = threading.Lock()  # LMDB forbids transactions while its map grows
-        self._env = lmdb.open(
-            self._name,
-            subdir=False,
-            map_size=map_bytes,
-            max_dbs=max(1, len(names)),
-            readahead=False,
-            meminit=False,
-            mode=0o644,
-        )
+        with _beside_its_lock(path) as name:
+            self._name = name
+            self._env = lmdb.open(
+                name,
+                subdir=False,
+                map_size=map_bytes,
+                max_dbs=max(1, len(names)),
+                readahead=False,
+                meminit=False,
+                mode=0o644,
+            )
         self._map_bytes = max(map_bytes, self._env.info()["map_size"])
         self._dbs = {name: self._env.open_db(name.encode()) for name in names}
 
     @classmethod
     def open(cls, thread: IoThread, path: str, names: tuple[str, ...], map_bytes: int) -> LmdbTables:
         """The handle that is open already, if there is one.  On ``thread``, behind all that was asked of the store before."""
+        global _swept
         path = os.path.realpath(path)
         with _open_lock:
+            if not _swept:
+                _swept = True
+                threading.Thread(target=forget_others, name="names in memory", daemon=True).start()
             tables = _open.get(path)
             if tables is not None:
                 if set(tables._names) != set(names):
@@ -201,31 +209,84 @@ class LmdbTables:
             del _open[self._path]
         with self._resizing:
             self._env.close()
-        if self._name.startswith(_MEMORY):
-            for name in (self._name, f"{self._name}-lock"):
-                with suppress(FileNotFoundError):
+        if self._name != _data(self._path):
+            for name in (self._name, f"{self._name}{_LOCK}"):
+                with suppress(OSError):  # what stays is the next start's
                     os.unlink(name)
 
 
-def _beside_its_lock(path: str) -> str:
-    """A name for the store in the folder ``path``, in memory where there is a place for that.
+def _data(path: str) -> str:
+    return os.path.join(path, "data.mdb")
+
+
+@contextmanager
+def _beside_its_lock(path: str) -> Iterator[str]:
+    """A name to open the store in the folder ``path`` by, in memory where there is a place for that.  It stays while this lasts.
 
     LMDB keeps the file of its locks beside the name that it is opened by, and every reader writes to it, through a mapping.  On a
     disk that hangs such a write does not come back, and with it the thread of all who read."""
-    data = os.path.join(path, "data.mdb")
+    data = _data(path)
+    folder = _own_folder()
+    if folder is None:
+        yield data
+        return
+    held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(held, fcntl.LOCK_SH)  # without its name LMDB would make an empty store in memory
+        yield _named(folder, path, data)
+    finally:
+        os.close(held)
+
+
+def _own_folder() -> str | None:
+    """None: there is no place, or it is somebody else's."""
     if not os.path.isdir(_MEMORY):
-        return data
+        return None
     folder = os.path.join(_MEMORY, f"ringfort-{os.geteuid()}")
     try:
-        os.mkdir(folder, 0o700)
-    except FileExistsError:
+        with suppress(FileExistsError):
+            os.mkdir(folder, 0o700)
         found = os.lstat(folder)
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
-            return data  # somebody else's
+    except OSError:
+        return None  # it is full, or can only be read
+    ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077
+    return folder if ours else None
+
+
+def _named(folder: str, path: str, data: str) -> str:
     name = os.path.join(folder, hashlib.sha256(path.encode()).hexdigest()[:32])
-    with suppress(FileExistsError):  # of an earlier start: it says the same
-        os.symlink(data, name)
-    return name
+    try:
+        locks = os.open(f"{name}{_LOCK}", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        try:  # its room in memory, now: a process that writes to a page for which there is none is killed
+            os.posix_fallocate(locks, 0, _LOCK_BYTES)
+        finally:
+            os.close(locks)
+        with suppress(FileExistsError):  # of an earlier start
+            os.symlink(data, name)
+        return name if os.readlink(name) == data else data
+    except OSError:
+        with suppress(OSError):
+            os.unlink(f"{name}{_LOCK}")
+        return data
+
+
+def forget_others() -> None:
+    """Names of stores that are gone, whose processes were killed.  On a thread of its own: a disk may hang."""
+    folder = _own_folder()
+    if folder is None:
+        return
+    for name in os.listdir(folder):
+        with suppress(OSError):
+            at = os.path.join(folder, name)
+            if os.path.isdir(os.path.dirname(os.readlink(at))):
+                continue
+            held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)  # else somebody is opening one: another time
+                for gone in (at, f"{at}{_LOCK}"):
+                    os.unlink(gone)
+            finally:
+                os.close(held)
 
 
 def _change_key(change: tuple[tuple[str, bytes], bytes | None]) -> tuple[str, bytes]:
