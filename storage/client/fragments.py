@@ -16,12 +16,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from ring.device import Device
-from ring.errors import DiskFault, DiskFull, Unavailable
+from ring.errors import Unavailable
 from ring.names import Path
 from ring.service.overlap import Claim
 from ring.wire.message import Piece
 from ring.world.interface import Buffer
-from storage.client.errors import DeviceFull
 from storage.client.node import Debt, Kind, Version, WriteReply
 from storage.erasure.fragment import Fragment
 from storage.erasure.quorum import Data, Sighting, Stamp
@@ -148,10 +147,10 @@ class LocalFragments:
 
     async def sightings(self, path: Path) -> Sequence[Seen]:
         self._node.vote(path)
-        return await _told(self._node, self._engine.sightings(path))
+        return await self._node.told(self._engine.sightings(path))
 
     async def begin(self, path: Path, size: int, piece_bytes: int) -> FragmentUpload:
-        return _LocalUpload(self._node, await _told(self._node, self._engine.begin(path, size, piece_bytes)))
+        return _LocalUpload(self._node, await self._node.told(self._engine.begin(path, size, piece_bytes)))
 
     async def stage(self, version: Version, data: Buffer | None, *, seen: bool = False, promised: bool = False) -> WriteReply:
         _may(self._node, version.path, seen=seen)
@@ -169,10 +168,10 @@ class LocalFragments:
         await _writing(self._node, lambda: self._engine.forget(version))
 
     async def describe(self, version: Version) -> Fragment | None:
-        return await _told(self._node, self._engine.describe(version))
+        return await self._node.told(self._engine.describe(version))
 
     async def read(self, version: Version, offset: int, length: int) -> AsyncIterator[Piece] | None:
-        return await _told(self._node, self._engine.read(version, offset, length))
+        return await self._node.told(self._engine.read(version, offset, length))
 
 
 class _LocalUpload:
@@ -182,7 +181,7 @@ class _LocalUpload:
         self._upload = upload
 
     async def write(self, data: Buffer) -> None:
-        await _told(self._node, self._upload.write(data))
+        await self._node.told(self._upload.write(data))
 
     async def stage(self, version: Version, fragment: Fragment, *, seen: bool = False, promised: bool = False) -> WriteReply:
         node = self._node.under(self.claim)
@@ -200,14 +199,6 @@ def _may(node: LocalNode, path: Path, *, seen: bool) -> None:
         node.vote(path)
 
 
-async def _told(node: LocalNode, call: Awaitable[T]) -> T:
-    try:
-        return await call
-    except DiskFault as fault:
-        kind = DeviceFull if isinstance(fault, DiskFull) else Unavailable
-        raise kind(f"{node.device}: {fault.message}", hint=fault.hint) from fault
-
-
 async def _writing(node: LocalNode, call: Callable[[], Awaitable[T]]) -> T:
     with node.writing():
-        return await _told(node, call())
+        return await node.told(call())

@@ -166,13 +166,13 @@ class LocalNode:
         self.vote(version.path)
         at = self._enter()
         try:
-            reply = await self._ask(self.store.put_small(version, data, debt))
+            reply = await self.told(self.store.put_small(version, data, debt))
         finally:
             self.gate.leave(at)
         return await self._pay(version, debt, reply)
 
     async def put_large(self, path: Path, size: int | None) -> NodeUpload:
-        return _PayingUpload(self, await self._ask(self.store.put_large(path, size)))
+        return _PayingUpload(self, await self.told(self.store.put_large(path, size)))
 
     async def post(
         self, path: Path, metadata: Mapping[str, str], content_type: str, timestamp: Timestamp, of: Named | None = None
@@ -180,7 +180,7 @@ class LocalNode:
         self.vote(path)
         at = self._enter()
         try:
-            return await self._ask(self.store.post(path, metadata, content_type, timestamp, of))
+            return await self.told(self.store.post(path, metadata, content_type, timestamp, of))
         finally:
             self.gate.leave(at)
 
@@ -188,25 +188,25 @@ class LocalNode:
         self.vote(path)
         at = self._enter()
         try:
-            return await self._ask(self.store.promise(path, ballot, ours))
+            return await self.told(self.store.promise(path, ballot, ours))
         finally:
             self.gate.leave(at)
 
     async def release(self, path: Path, ballot: Timestamp) -> None:
-        await self._ask(self.store.release(path, ballot))
+        await self.told(self.store.release(path, ballot))
 
     async def head(self, path: Path) -> Version | None:
         self.vote(path)
-        return await self._ask(self.store.head(path))
+        return await self.told(self.store.head(path))
 
     async def get(self, path: Path, timestamp: Timestamp | None, offset: int, length: int | None) -> NodeReading | None:
-        return await self._ask(self.store.get(path, timestamp, offset, length))
+        return await self.told(self.store.get(path, timestamp, offset, length))
 
     async def merge_header(self, header: BookHeader) -> BookState:
         self.vote(header.path)
         at = self._enter()
         try:
-            return await self._ask(self.books.merge_header(header))
+            return await self.told(self.books.merge_header(header))
         finally:
             self.gate.leave(at)
 
@@ -214,23 +214,23 @@ class LocalNode:
         self.vote(book)
         at = self._enter()
         try:
-            return await self._ask(self.books.merge_rows(book, rows))
+            return await self.told(self.books.merge_rows(book, rows))
         finally:
             self.gate.leave(at)
 
     async def book(self, path: Path) -> BookState | None:
         self.vote(path)
         self.books.may_answer(path)
-        return await self._ask(self.books.book(path))
+        return await self.told(self.books.book(path))
 
     async def rows(self, path: Path, *, start: str, end: str, limit: int, reverse: bool) -> RowPage | None:
         self.vote(path)
         self.books.may_answer(path)
-        return await self._ask(self.books.rows(path, start=start, end=end, limit=limit, reverse=reverse))
+        return await self.told(self.books.rows(path, start=start, end=end, limit=limit, reverse=reverse))
 
     async def digests(self, kind: str, span: Span) -> LeafDigests:
         self._check(known=True)
-        found = await self._ask(self.store.digests(span) if kind == "object" else self.books.digests(kind, span))
+        found = await self.told(self.store.digests(span) if kind == "object" else self.books.digests(kind, span))
         if self.trust is not None and not self.trust.speaks(kind, self.policy, span):
             return LeafDigests(found.root, found.leaves, NOT_WHOLE)
         return found
@@ -238,11 +238,11 @@ class LocalNode:
     async def leaf(self, kind: str, span: Span, leaf: int) -> Sequence[tuple[bytes, bytes]]:
         self._check(known=True)
         if kind == "object":
-            return await self._ask(self.store.leaf(span, leaf))
-        return await self._ask(self.books.leaf(kind, span, leaf))
+            return await self.told(self.store.leaf(span, leaf))
+        return await self.told(self.books.leaf(kind, span, leaf))
 
     async def object_by_key(self, key: bytes) -> NodeReading | None:
-        return await self._ask(self.store.object_by_key(key))
+        return await self.told(self.store.object_by_key(key))
 
     async def edition_file(self) -> bytes:
         raise Unavailable("a device of this process knows what this process knows")
@@ -304,12 +304,15 @@ class LocalNode:
             self._refused(error)
             raise
 
-    async def _ask(self, call: Awaitable[T]) -> T:
+    async def told(self, call: Awaitable[T]) -> T:
+        """What an engine says; what is wrong with it, as a node tells that: DeviceFull, Unavailable."""
         try:
             return await call
         except DiskFault as fault:
             kind = DeviceFull if isinstance(fault, DiskFull) else Unavailable
             raise kind(f"{self.device}: {fault.message}", hint=fault.hint) from fault
+        except OSError as error:  # of the tables: they fail, or were closed meanwhile
+            raise Unavailable(f"{self.device}: {error.strerror or error}") from error
 
     async def _pay(self, version: Version, debt: Debt | None, reply: WriteReply) -> WriteReply:
         """After the durable write: bring the row to where it is owed, and wait for that within the payer's bound."""
@@ -318,7 +321,7 @@ class LocalNode:
         if not await self._payer.pay(debt):
             return reply
         with suppress(Unavailable):  # the row is there; that it is, the updater will find out again
-            await self._ask(self.store.settle(version.path, version.timestamp))
+            await self.told(self.store.settle(version.path, version.timestamp))
         return WriteReply(reply.newest, paid=True)
 
 
@@ -329,14 +332,14 @@ class _PayingUpload:
         self._upload = upload
 
     async def write(self, data: Buffer) -> None:
-        await self._node._ask(self._upload.write(data))
+        await self._node.told(self._upload.write(data))
 
     async def commit(self, version: Version, debt: Debt | None) -> WriteReply:
         node = self._node.under(self.claim)
         node.vote(version.path)
         at = node._enter()
         try:
-            reply = await node._ask(self._upload.commit(version, debt))
+            reply = await node.told(self._upload.commit(version, debt))
         finally:
             node.gate.leave(at)
         return await node._pay(version, debt, reply)

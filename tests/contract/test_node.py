@@ -425,3 +425,22 @@ async def test_rings_are_told_over_the_wire(nursery: trio.Nursery, autojump_cloc
     assert await source.ring_part("object", 1, len(file)) == b""
     with pytest.raises(NotFound):
         await source.ring_part("object", 2, 0)
+
+
+async def test_tables_that_were_closed_meanwhile(nursery: trio.Nursery, autojump_clock: trio.testing.MockClock) -> None:
+    """The device went out of service after it was asked: it does not answer, and its worker goes on."""
+    world = SimWorld(1)
+    nodes: dict[int, Node] = {}
+    store, books = await open_engines(nursery, world, 1)
+    nodes[1] = LocalNode(make_device(1), store, books, RowPayer(nursery, nodes.get))
+    server = NodeServer(world, nodes, SECRET)
+    address = TcpAddress("localhost", 6200)
+    await nursery.start(server.serve, await world.net.listen(address))
+    node = RemoteNode(make_device(1), Peer(world, nursery, address, SECRET))
+    await node.put_small(version(5, b"data"), b"data", None)
+    await store.device.tables.close()
+    for kind in ("object", "container"):
+        with pytest.raises(Unavailable, match="closed"):
+            await node.digests(kind, Span(0, 0))
+        with pytest.raises(Unavailable, match="closed"):
+            await node.leaf(kind, Span(0, 0), 0)

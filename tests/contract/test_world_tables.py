@@ -186,3 +186,14 @@ async def test_count(disk: Disk) -> None:
     with pytest.raises(BadInput):
         tables.count("c")
     await tables.close()
+
+
+async def test_closed_tables_are_not_read(disk: Disk) -> None:
+    tables = await disk.open_tables("index", ["a"])
+    second = await disk.open_tables("index", ["a"])
+    await tables.close()
+    assert second.get("a", b"k") is None
+    await second.close()
+    for read in (lambda: second.get("a", b"k"), lambda: second.get_many("a", [b"k"]), lambda: second.scan("a", limit=1)):
+        with pytest.raises(OSError, match="closed"):
+            read()

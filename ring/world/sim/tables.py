@@ -7,6 +7,7 @@ answered, as from mapped pages that are in memory; where LMDB would die of SIGBU
 
 from __future__ import annotations
 
+import errno
 import random
 from bisect import bisect_left, insort
 from collections.abc import Sequence
@@ -126,6 +127,8 @@ class SimTables:
     def _table(self, name: str) -> OrderedMap:
         if name not in self.names:
             raise BadInput(f"there is no table {name!r}")
+        if not self._handles:
+            raise OSError(errno.EIO, "the tables are closed")
         return self._store.tables[name]
 
 
