@@ -23,7 +23,9 @@ class Filled:
 
 
 class Filler(Protocol):
-    async def fill(self, ring: str, part_power: int, partitions: Sequence[int], target: int) -> Filled:
-        """Bring the device ``target`` what is held here of these partitions of ``ring``; about a second's work.
+    async def fill(self, ring: str, part_power: int, partitions: Sequence[int], target: int, edition: int = 0) -> Filled:
+        """Bring the device ``target`` what is held here of these partitions of ``ring``; about a second's work.  ``edition``: of
+        the rings, by which it asks; both must go by the same one, for who knows an older one may not know that it is behind, and
+        bring what was deleted and forgotten (storage.sync.standing).
 
-        Unavailable: it cannot be reached, or cannot reach the other one."""
+        Unavailable: it cannot be reached, or cannot reach the other one, or goes by another edition."""

@@ -19,5 +19,6 @@ class RemoteFiller:
         self._device_id = device_id
         self._peer = peer
 
-    async def fill(self, ring: str, part_power: int, partitions: Sequence[int], target: int) -> Filled:
-        return await self._peer.ask(self._device_id, wire.Fill(ring, part_power, list(partitions), target), wire.FILLED)
+    async def fill(self, ring: str, part_power: int, partitions: Sequence[int], target: int, edition: int = 0) -> Filled:
+        question = wire.Fill(ring, part_power, list(partitions), target)
+        return await self._peer.ask(self._device_id, question, wire.FILLED, edition)

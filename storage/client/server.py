@@ -330,7 +330,7 @@ class _Questions:
         if isinstance(ask.question, wire.EditionFile | wire.RingPart):
             return await self._tell_rings(ask.question)
         if isinstance(ask.question, wire.Fill):
-            return await self._fill(ask.device, ask.question)
+            return await self._fill(ask.device, ask.question, ask.edition)
         node = _node(self._server.nodes, ask.device)
         if ask.policy:
             node = node.of(ask.policy)
@@ -373,11 +373,11 @@ class _Questions:
             case wire.Leaf(kind, _, leaf) as question:
                 return await node.leaf(kind, wire.span_of(question), leaf)
 
-    async def _fill(self, device: int, question: wire.Fill) -> Filled:
+    async def _fill(self, device: int, question: wire.Fill, edition: int) -> Filled:
         filler = self._server.fillers.get(device)
         if filler is None:
             raise Unavailable(f"device {device} is not served here")
-        return await filler.fill(question.ring, question.part_power, question.partitions, question.target)
+        return await filler.fill(question.ring, question.part_power, question.partitions, question.target, edition)
 
     async def _tell_rings(self, question: wire.EditionFile | wire.RingPart) -> bytes:
         rings = self._server.rings

@@ -32,7 +32,8 @@ class Mover(Protocol):
 
 
 class DeviceFiller:
-    """``movers``: of objects, by ring; ``device``: by id."""
+    """``movers``: of objects, by ring; ``device``: by id; ``known``: refuses
+    any edition but the one in force here (ring.service.gate)."""
 
     def __init__(
         self,
@@ -41,14 +42,18 @@ class DeviceFiller:
         books: Books,
         book_mover: BookReplicator,
         device: Callable[[int], Device | None],
+        *,
+        known: Callable[[int], None] = lambda edition: None,
     ) -> None:
         self._trust = trust
         self._movers = movers
         self._books = books
         self._book_mover = book_mover
         self._device = device
+        self._known = known
 
-    async def fill(self, ring: str, part_power: int, partitions: Sequence[int], target: int) -> Filled:
+    async def fill(self, ring: str, part_power: int, partitions: Sequence[int], target: int, edition: int = 0) -> Filled:
+        self._known(edition)
         device = self._device(target)
         if device is None:
             raise Unavailable(f"device {target} is in no ring here")

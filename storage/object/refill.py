@@ -315,7 +315,8 @@ class Refiller:
         while trio.current_time() < until and (taken := plan.take(peer)):
             try:
                 numbers = [want.span.partition for want in taken]
-                answer = await self._fillers(peer).fill(taken[0].ring, taken[0].span.part_power, numbers, self._device_id)
+                ring, edition = taken[0].ring, self._known[taken[0].ring].claim.edition
+                answer = await self._fillers(peer).fill(ring, taken[0].span.part_power, numbers, self._device_id, edition)
             except (Unavailable, DiskFault, NotFound):
                 plan.gone(taken, peer, trio.current_time())
                 return

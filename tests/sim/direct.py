@@ -213,13 +213,13 @@ class DirectFiller:
     def __init__(self, node: DirectNode) -> None:
         self._node = node
 
-    async def fill(self, ring: str, part_power: int, partitions: Sequence[int], target: int) -> Filled:
+    async def fill(self, ring: str, part_power: int, partitions: Sequence[int], target: int, edition: int = 0) -> Filled:
         async def fill(_: Node) -> Filled:
             member = self._node._target
             filler = member.fillers.get(member.device.id)
             if filler is None:
                 raise Unavailable(f"{member.name} does not serve its device")
-            return await filler.fill(ring, part_power, partitions, target)
+            return await filler.fill(ring, part_power, partitions, target, edition)
 
         return await self._node._call(fill)
 

@@ -200,7 +200,9 @@ class Serving:
                 segment_bytes=SEGMENT_BYTES,
             )
             movers[coded.RING] = Noter(part, lambda one: nodes(one).of(coded.POLICY))
-        member.fillers[device.id] = DeviceFiller(trust, movers, books, book_replicator, lambda number: self._device(number))
+        member.fillers[device.id] = DeviceFiller(
+            trust, movers, books, book_replicator, lambda number: self._device(number), known=keeper.gate.check_known
+        )
         if trust.waits:
             workers.append(Refiller(device.id, trust, lambda: keeper.overlaps, member.filler_of, refilled, memory))
         self._run(nursery, [*workers, *member.further_workers(world, store, books)])

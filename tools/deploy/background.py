@@ -228,7 +228,9 @@ def _of_device(world: World, storage: StorageRoom, own: OwnDevice, rates: Backgr
     objects = [pair for policy in storage.policies for pair in of_policy(policy, own.stores[policy.index])]
     books = BookReplicator(device, own.books, overlap, nodes, watchers=watcher)
     own.progress = lambda name: movers[name].settling if name in movers else books.settling(name)
-    storage.devices.fillers[device.id] = DeviceFiller(own.trust, fillers, own.books, books, partial(_device, keeper))
+    storage.devices.fillers[device.id] = DeviceFiller(
+        own.trust, fillers, own.books, books, partial(_device, keeper), known=keeper.gate.check_known
+    )
     refill: list[tuple[Worker, Pacing]] = []
     if own.trust.waits:
         peers = storage.devices.filler_of

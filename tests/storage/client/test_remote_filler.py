@@ -21,13 +21,13 @@ SECRET = b"cluster key"
 
 class Filler:
     def __init__(self) -> None:
-        self.asked: list[tuple[str, int, list[int], int]] = []
+        self.asked: list[tuple[str, int, list[int], int, int]] = []
         self.fault: DiskFault | None = None
 
-    async def fill(self, ring: str, part_power: int, partitions: Sequence[int], target: int) -> Filled:
+    async def fill(self, ring: str, part_power: int, partitions: Sequence[int], target: int, edition: int = 0) -> Filled:
         if self.fault is not None:
             raise self.fault
-        self.asked.append((ring, part_power, list(partitions), target))
+        self.asked.append((ring, part_power, list(partitions), target, edition))
         return Filled(3, 4096, [partitions[0]], list(partitions[1:]))
 
 
@@ -37,8 +37,8 @@ async def test_asked_and_answered(autojump_clock: MockClock) -> None:
         server = NodeServer(world, {}, SECRET, fillers={1: filler})
         await nursery.start(server.serve, await world.net.listen(address))
         peer = Peer(world, nursery, address, SECRET)
-        assert await RemoteFiller(1, peer).fill("object-2", 10, [5, 6, 1023], 7) == Filled(3, 4096, [5], [6, 1023])
-        assert filler.asked == [("object-2", 10, [5, 6, 1023], 7)]
+        assert await RemoteFiller(1, peer).fill("object-2", 10, [5, 6, 1023], 7, 3) == Filled(3, 4096, [5], [6, 1023])
+        assert filler.asked == [("object-2", 10, [5, 6, 1023], 7, 3)]
         with pytest.raises(Unavailable, match="not served"):
             await RemoteFiller(2, peer).fill("object", 10, [5], 7)
         filler.fault = DiskFault("a record cannot be read")

@@ -180,7 +180,8 @@ class Rig:
         self.nodes[number].gate.edition = CLAIM.edition
         mover = ObjectReplicator(device, store, lambda: self.overlaps["object"], lambda one: self.nodes[one.id])
         book_mover = BookReplicator(device, books, self.overlaps.__getitem__, lambda one: self.nodes[one.id])
-        self.fillers[number] = DeviceFiller(trust, {"object": mover}, books, book_mover, make_device)
+        known = self.nodes[number].gate.check_known
+        self.fillers[number] = DeviceFiller(trust, {"object": mover}, books, book_mover, make_device, known=known)
 
     def filler(self, number: int) -> Filler:
         if number in self.away:
@@ -202,9 +203,9 @@ class Counting:
         self._rig = rig
         self._number = number
 
-    async def fill(self, ring: str, part_power: int, partitions: Sequence[int], target: int) -> Filled:
+    async def fill(self, ring: str, part_power: int, partitions: Sequence[int], target: int, edition: int = 0) -> Filled:
         self._rig.asked.append((self._number, ring))
-        return await self._rig.fillers[self._number].fill(ring, part_power, partitions, target)
+        return await self._rig.fillers[self._number].fill(ring, part_power, partitions, target, edition)
 
 
 def waits(rig: Rig, number: int) -> bool:
@@ -249,6 +250,34 @@ async def run(refiller: Refiller, *, units: int = 100) -> int:
             return 0
         assert isinstance(done, Busy)
     return units
+
+
+async def test_who_goes_by_another_edition_neither_fills_nor_is_filled(autojump_clock: MockClock) -> None:
+    """One of the two does not know yet that it was away, and holds a row whose tombstone all others have forgotten."""
+    container = Path("AUTH_test", "photos")
+    number = partition_of(HASHER.hash(container), PART_POWER)
+
+    async def rows(rig: Rig, device: int) -> int:
+        page = await rig.nodes[device].rows(container, start="", end="", limit=9, reverse=False)
+        return len(page.rows) if page is not None else 0
+
+    async with trio.open_nursery() as nursery:
+        for returned in (0, 1):
+            rig = Rig(nursery, SimWorld(returned))
+            for device in (0, 1):
+                await rig.add(device, f"/{returned}{device}", refills=device == 0)
+                await rig.nodes[device].merge_header(BookHeader(container, Timestamp(1), None))
+            await rig.nodes[returned].merge_rows(container, [Row("deleted", Timestamp(5), 1, "e", "t")])
+            for device in (0, 1):
+                rig.nodes[device].gate.edition = 1 if device == returned else 2
+                await rig.engines[device][1].flush()
+            asks = rig.nodes[0].gate.edition
+            with pytest.raises(Unavailable, match="edition"):
+                await rig.fillers[1].fill("container", PART_POWER, [number], 0, asks)
+            assert await rows(rig, 1 - returned) == 0
+            await rig.fillers[1].fill("container", PART_POWER, [number], 0)  # as an older program asks
+            assert await rows(rig, 1 - returned) == 1
+        nursery.cancel_scope.cancel()
 
 
 async def test_an_empty_disk_votes_when_it_holds_what_the_others_hold(autojump_clock: MockClock) -> None:

@@ -142,10 +142,10 @@ class NoAccounts:
     def __init__(self, filler: Filler) -> None:
         self._filler = filler
 
-    async def fill(self, ring: str, part_power: int, partitions: Sequence[int], target: int) -> Filled:
+    async def fill(self, ring: str, part_power: int, partitions: Sequence[int], target: int, edition: int = 0) -> Filled:
         if ring == "account":
             return Filled(0, 0, [], [])
-        return await self._filler.fill(ring, part_power, partitions, target)
+        return await self._filler.fill(ring, part_power, partitions, target, edition)
 
 
 async def refiller(rig: Rig, number: int, *, accounts: bool = True) -> Refiller:
