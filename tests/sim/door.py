@@ -202,8 +202,8 @@ def _expect(reply: Reply, *statuses: int) -> None:
             raise ObjectNotFound("404")
         case 412:
             raise PreconditionFailed("412")
-        case 503:
-            raise Unavailable("503")
+        case 503 | 507:  # too few answer, or too few have room
+            raise Unavailable(str(reply.status))
     raise ServerError(f"{reply.status}: {reply.body[:200]!r}")
 
 
