@@ -120,7 +120,11 @@ class IoThread:
         """Queue the job, wait for it, return its result or raise its error.  OSError ETIMEDOUT when the disk does not answer."""
         await trio.lowlevel.checkpoint_if_cancelled()
         job.task = trio.lowlevel.current_task()
-        self._bell = Doorbell.here()
+        bell = Doorbell.here()
+        if bell is not self._bell:  # an earlier run's, which rings for nobody any more
+            self._bell = bell
+            self._done.clear()
+            self._signalled = False
         with self._lock:
             if self._hung:
                 job.abandoned = True

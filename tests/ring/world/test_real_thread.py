@@ -110,6 +110,24 @@ def test_a_world_outlives_a_run(tmp_path: pathlib.Path) -> None:
     assert trio.run(read) == b"x"
 
 
+def test_what_comes_when_its_run_is_over_holds_up_no_later_one() -> None:
+    thread, gate = IoThread("test"), threading.Event()
+
+    async def first() -> None:
+        with trio.move_on_after(0.01):
+            await thread.read(gate.wait)
+
+    async def second() -> None:
+        with trio.fail_after(5):
+            assert await thread.call(lambda: 1) == 1
+
+    trio.run(first)
+    gate.set()
+    while not thread._signalled:  # its result is told to the first run
+        pass
+    trio.run(second)
+
+
 async def test_appends_of_one_batch_share_their_sync_and_their_fate(tmp_path: pathlib.Path) -> None:
     """Sixteen writers: far fewer trips than appends would show in time; here: all offsets are right, all bytes are there."""
     disk = make_world().open_disk(str(tmp_path))
