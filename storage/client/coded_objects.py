@@ -18,7 +18,7 @@ Neighbours: objects (the caller), coded_contents, coded_reading, coded_writing, 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 
@@ -38,18 +38,17 @@ from storage.client.expiry import expired
 from storage.client.fanout import Progress
 from storage.client.fragments import Seen
 from storage.client.interface import BodySource, NewObject, Stored
+from storage.client.locks import KeyLocks
 from storage.client.mending import look, mend, settle
 from storage.client.node import Debt, Kind, Node, Promised, Version, WriteReply
 from storage.client.quorum import Verdict, rank
 from storage.client.reach import Outdated, Reach, Replicas
+from storage.client.register import ASIDE_MAX_S, Check
 from storage.client.repair import Repairer
 from storage.client.shapes import meta_of, row_of, version_of
 from storage.client.writing import Send, Write, at_once, debts_of
 from storage.erasure.interface import Coding
 from storage.erasure.quorum import Leftover
-
-Check = Callable[[Version | None], None]  # what is there, if it is data; raises Conflict or NotFound when that will not do
-BALLOT_ATTEMPTS = 12
 
 
 class CodedObjects:
@@ -57,10 +56,11 @@ class CodedObjects:
         self._reach = reach
         self._books = books
         self._repairer = repairer
+        self._locks = KeyLocks()
 
     # ---- reading
 
-    async def look(self, policy: int, path: Path, *, shown: bool = True) -> CodedFinding:
+    async def look(self, policy: int, path: Path, *, shown: bool = True, patient: bool = True) -> CodedFinding:
         """NoQuorum."""
         coding = self._coding(policy)
 
@@ -69,7 +69,8 @@ class CodedObjects:
                 await mend(self._reach, coding, await look(self._reach, coding, policy, path))
 
         async def attempt() -> CodedFinding:
-            return await find_coded(self._reach, coding, self._reach.objects(policy, path), path, bring, shown=shown)
+            replicas = self._reach.objects(policy, path)
+            return await find_coded(self._reach, coding, replicas, path, bring, shown=shown, patient=patient)
 
         found = await self._reach.current(attempt)
         if found.stale and shown:
@@ -251,12 +252,17 @@ class CodedObjects:
     # ---- conditional writes
 
     async def _store_if(self, policy: int, version: Version, content: Content, check: Check) -> Stored:
-        path = version.path
+        async with self._locks.holding(version.path, always=True):  # outbidding is for those of other processes
+            return await self._bid(policy, version, content, check)
+
+    async def _bid(self, policy: int, version: Version, content: Content, check: Check) -> Stored:
+        path, deadline = version.path, trio.current_time() + self._reach.settings.register_s
         floor = ZERO
+        aside_s = 0.0  # others are in the way: how long to wait before the next ballot, at most
         spent: Timestamp | None = None  # at which it was staged in vain
-        for attempt in range(BALLOT_ATTEMPTS):
-            if attempt:
-                await self._reach.step_aside(min(attempt, 7))
+        while trio.current_time() <= deadline:
+            await trio.sleep(self._reach.world.rng.random() * aside_s)
+            began = trio.current_time()
             if spent is not None:  # takes as long as the body is large: not under a promise
                 await content.again(self._reach, self._coding(policy), policy, replace(version, timestamp=spent))
                 spent = None
@@ -270,7 +276,10 @@ class CodedObjects:
             try:
                 if not promised.enough:
                     continue
-                found = await self.look(policy, path)
+                try:
+                    found = await self.look(policy, path, patient=False)
+                except NoQuorum:
+                    continue  # what came just before the promise is not at a majority yet, and the promise is in its way
                 check(found.data)
                 if found.replicas.overlap is not promised.replicas.overlap:
                     continue  # by newer rings, whose primaries have promised nothing
@@ -286,6 +295,7 @@ class CodedObjects:
             finally:
                 if undone:
                     self._release(promised.replicas, path, ballot)
+                aside_s = min(ASIDE_MAX_S, max(2 * aside_s, self._reach.settings.aside_s, trio.current_time() - began))
         raise NoQuorum(f"{path}: others keep writing it", hint="send it again")
 
     async def _promise(self, policy: int, path: Path, ballot: Timestamp) -> tuple[_Given, Timestamp]:

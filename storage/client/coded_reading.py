@@ -119,12 +119,15 @@ async def gather(
 
 
 async def find_coded(
-    reach: Reach, coding: Coding, replicas: Replicas, path: Path, mend: Mend, *, shown: bool = True
+    reach: Reach, coding: Coding, replicas: Replicas, path: Path, mend: Mend, *, shown: bool = True, patient: bool = True
 ) -> CodedFinding:
     """The newest committed version of ``path``; when it is to be ``shown``, a majority has committed it, its metadata too, and it
-    can be read.  NoQuorum, Outdated."""
+    can be read.  While the promise of a conditional write keeps it from being brought there, that is waited for, if one is
+    ``patient``.  NoQuorum, Outdated."""
     holders = holders_of(coding, replicas, path)
-    for attempt in range(MEND_ATTEMPTS):
+    until = trio.current_time() + (reach.settings.promise_wait_s if patient else 0)
+    attempt = 0
+    while True:
         read, seen = await gather(reach, replicas, holders, path)
         if not holders.voters.majority(read.answered):
             raise replicas.short(f"{path}: {read.answered.bit_count()} of {len(replicas.nodes)} primaries answered")
@@ -135,8 +138,11 @@ async def find_coded(
         verdict = read.verdict()
         if verdict is ReadVerdict.SHOW and holders.voters.majority(_same_metadata(finding.seen, newest)):
             return finding
-        if attempt == MEND_ATTEMPTS - 1:
-            break
+        if attempt >= MEND_ATTEMPTS - 1:
+            if trio.current_time() >= until:
+                break
+            await reach.step_aside(min(attempt, 7))
+        attempt += 1
         await mend(replicas, path)
     raise replicas.short(f"{path}: too few fragments, or too few primaries, have its newest version")
 

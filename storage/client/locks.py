@@ -1,6 +1,6 @@
 """Locks by key: conditional writes and the ends of large ones wait for each other in a process, where outbidding would cost more.
 
-Neighbours: objects (the user).  What holds across processes is the register's to say.
+Neighbours: objects, coded_objects (the users).  What holds across processes is the register's to say.
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ it, or not at all."""
 from __future__ import annotations
 
 import random
+from collections import Counter
+from contextlib import suppress
 from functools import partial
 
 import pytest
@@ -49,7 +51,7 @@ async def test_what_is_committed_late(
         for line in lines:
             assert line.calls.count("commit") == 1
             line.waits.clear()
-        await put(ground, two, condition=prompt)
+        await other_door(ground).put_object(OBJECT, NewObject(condition=prompt), BytesBody(two))
         assert await get(ground) == two
         gate.set()
     assert bool(stored) == (late is None)
@@ -137,6 +139,44 @@ async def test_of_plain_writers_that_race_all_are_told_that_it_is_done(
     assert await get(ground) in bodies
 
 
+async def test_conditional_writers_of_one_name_that_race_all_hear_what_became_of_it(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Over lines that are slow beside the first waits between ballots, by two front doors; who reads meanwhile is served."""
+    ground, _ = await make(nursery)
+    rng = random.Random(5)
+    for line in all_lines(ground):
+        line.delay_s = lambda: 0.02 + 0.06 * rng.random()
+    doors = ground.storage, other_door(ground)
+    reading = True
+
+    async def read() -> None:
+        while reading:
+            with suppress(ObjectNotFound):
+                await get(ground)
+            await trio.sleep(0.05)
+
+    for round in range(4):
+        told = Counter[str]()
+
+        async def write(number: int, condition: Condition, told: Counter[str] = told) -> None:
+            try:
+                await doors[number % 2].put_object(OBJECT, NewObject(condition=condition), BytesBody(noise(10, number)))
+                told["done"] += 1
+            except PreconditionFailed:
+                told["failed"] += 1
+
+        condition = Condition(if_match=((await ground.storage.head_object(OBJECT)).etag,)) if round else ABSENT
+        async with trio.open_nursery() as clients:
+            clients.start_soon(read)
+            async with trio.open_nursery() as writers:
+                for number in range(10):
+                    writers.start_soon(write, 10 * round + number, condition)
+            reading = False
+        reading = True
+        assert told == {"done": 1, "failed": 9}
+
+
 class Apart:
     def __init__(self, ground: Ground, ahead_s: float) -> None:
         self._clock = ground.world.clock
@@ -147,7 +187,11 @@ class Apart:
 
 
 def door_behind(ground: Ground) -> ClusterStorage:
-    reach, clock = ground.storage.reach, Apart(ground, -100)
+    return other_door(ground, -100)
+
+
+def other_door(ground: Ground, ahead_s: float = 0) -> ClusterStorage:
+    reach, clock = ground.storage.reach, Apart(ground, ahead_s)
     return ClusterStorage(
         ground.world,
         ground.nursery,
