@@ -61,6 +61,7 @@ class Index:
         self._seen: dict[bytes, Held | None] = {}  # what the table said since the last commit: reads and writes look twice
         self._lock = trio.Lock()
         self._distrusted = False
+        self._unsure = False  # whether the tables have what a commit that failed was to bring
         self.position = LOG_START  # of the log: committed up to here
         self.landed = LOG_START  # and in RAM up to here
         self.weights = Weights()
@@ -419,9 +420,9 @@ class Index:
             position = self.landed
             if position == self.position and not self.backlog:
                 return
-            layer, self._fresh = self._fresh, Layer()
-            doubted = self.doubts.take_changed()
-            self._committing = layer
+            self._rebase()
+            layer = self._committing = self._fresh
+            self._fresh, doubted = Layer(), self.doubts.take_changed()
             try:
                 layer.staged |= self.staged.take_changed()
                 as_now = self.weights.writes(layer.weighed) + self.promises.writes(layer.promised)  # before anything else lands
@@ -436,6 +437,7 @@ class Index:
                 self._committing = None
                 self._seen.clear()
             self.position = position
+            self._unsure = False
 
     async def try_commit(self, possible: bool) -> None:
         """So that little is in RAM.  Where it fails all is as it was: the device's own commits fail, too, and tell of it."""
@@ -454,6 +456,17 @@ class Index:
         layer.put_on_top(self._fresh)
         self.staged.changed |= layer.staged
         self._fresh = layer
+        self._unsure = True
+
+    def _rebase(self) -> None:
+        """A disk that hangs may do what was given up: to toggle that in the tree once more would take it back.  DiskFault."""
+        if not self._unsure:
+            return
+        try:
+            for name_hash, change in self._fresh.changes.items():
+                change.base = self._in_table(name_hash)
+        except (OSError, FormatError) as error:
+            raise DiskFault(f"the index cannot be read: {error}") from error
 
     # ---- the tree
 
@@ -479,6 +492,7 @@ class Index:
         async with self._lock:
             if self._distrusted:
                 raise DiskFault("the index is damaged")
+            self._rebase()
             yield
 
 

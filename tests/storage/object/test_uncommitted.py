@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Callable, Iterable
+
+import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
+from ring.errors import DiskFault
 from ring.names import Span
 from ring.world.interface import Space
 from ring.world.sim import SimWorld, run
@@ -60,6 +65,41 @@ async def test_a_device_without_any_room_is_compared(autojump_clock: MockClock) 
         world.node.disk("d1").room_bytes = 0
         assert sum(len(keys) for _, keys in (await compared(store)).values()) == 1
         world.node.disk("d1").room_bytes = None
+
+
+async def test_a_commit_that_failed_and_was_done_all_the_same(autojump_clock: MockClock) -> None:
+    """A disk that hung does what was given up.  The tree is of what is held, before the next commit and after it."""
+    world = SimWorld(1)
+    await prepare(world, "d1")
+
+    def give_up(done: Callable[[], object]) -> None:
+        medium.trip = None
+        done()
+        raise OSError(errno.ETIMEDOUT, "the disk does not answer")
+
+    async with serving(world, "d1") as store:
+        medium = world.node.disk("d1")
+        await put(store, "replaced", 1000, b"old")
+        await put(store, "there before", 1000, b"data")
+        await store.index.commit()
+        await put(store, "replaced", 2000, b"new")
+        await put(store, "new", 2000, b"data")
+        medium.trip = give_up
+        with pytest.raises(DiskFault):
+            await store.index.commit()
+        await put(store, "new", 3000, b"newer")
+        before = [await store.index.digests(span) for span in SPANS]
+        await store.index.commit()
+        assert [await store.index.digests(span) for span in SPANS] == before
+        for leaves, keys in (await compared(store)).values():
+            assert xor(leaves.values()) == xor(digest for _, digest in keys)
+
+
+def xor(values: Iterable[bytes]) -> int:
+    total = 0
+    for value in values:
+        total ^= int.from_bytes(value, "big")
+    return total
 
 
 names = st.integers(0, 8)
