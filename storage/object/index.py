@@ -384,7 +384,6 @@ class Index:
         await self._tables.commit([Write(STATE, POSITION_KEY, None)])
         self.position = self.landed = LOG_START
         self._fresh = Layer()
-        self._seen.clear()
         self.weights.clear()
         self.promises.clear()
         self.staged.clear()
@@ -402,6 +401,7 @@ class Index:
             end = prefix[:-1] + bytes([prefix[-1] + 1]) if prefix else None
             while pairs := self._tables.scan(table, prefix, end, limit=10 * _SCAN_ROWS):
                 await self._tables.commit([Write(table, key, None) for key, _ in pairs])
+        self._seen.clear()
 
     async def distrust(self) -> None:
         """What the tables hold is damaged: commit no more, and let the next start make them anew.  DiskFault."""

@@ -299,11 +299,12 @@ class Medium:
             self.room_bytes -= length
 
     def space(self) -> Space:
-        used = 0 if self.capacity_bytes == CAPACITY_BYTES else self._used()
+        used = 0 if self.capacity_bytes == CAPACITY_BYTES else self.used_bytes()
         free = self.capacity_bytes - used
         return Space(self.capacity_bytes, free if self.room_bytes is None else min(free, self.room_bytes), self.read_only)
 
-    def _used(self) -> int:
+    def used_bytes(self) -> int:
+        """What its files hold."""
         used = 0
         folders = [self.root] if self.root is not None else []
         while folders:

@@ -85,6 +85,7 @@ class SimTables:
         self._store = store
         self.names = tuple(names)
         self._handles = handles  # all open ones of the store
+        self._closed = False
         for name in names:
             store.tables.setdefault(name, OrderedMap())
 
@@ -121,13 +122,14 @@ class SimTables:
         await self._medium.perform(self._life, COMMIT_S + WRITE_S * len(writes), apply)
 
     async def close(self) -> None:
+        self._closed = True
         if self in self._handles:
             self._handles.remove(self)
 
     def _table(self, name: str) -> OrderedMap:
         if name not in self.names:
             raise BadInput(f"there is no table {name!r}")
-        if not self._handles:
+        if self._closed and not self._handles:
             raise OSError(errno.EIO, "the tables are closed")
         return self._store.tables[name]
 

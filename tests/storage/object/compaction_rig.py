@@ -31,7 +31,6 @@ async def rebuilt(world: World, store: ObjectStore) -> Index:
     async for segment, finding in store.segments.scan(LOG_START):
         if isinstance(finding, Found):  # else what a failed write left behind
             index.land(finding.record, Place(segment.head.sequence, finding.offset, finding.length, finding.meta_length))
-    await tables.close()
     return index
 
 
