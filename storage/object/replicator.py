@@ -39,6 +39,7 @@ from storage.client.repair import copy
 from storage.object.owing import at_minority, owe_anew
 from storage.object.store import SYSTEM_METADATA, ObjectStore
 from storage.sync import order
+from storage.sync.comparing import HASH_BYTES, by_hash
 from storage.sync.moving import AGAIN_S, Moving, Watcher
 from storage.sync.order import Order, Push
 from storage.sync.standing import OBJECTS
@@ -53,7 +54,6 @@ SENDERS = 16
 LOOK_VERSIONS = 10_000  # found in one look; the rest in the next
 LEAVES_AT_ONCE = 16
 LOOKS_AT_ONCE = 8
-HASH_BYTES = 16
 
 
 _Missing = list[tuple[bool, Push[int]]]  # whether this device is to send it; what to which device
@@ -307,7 +307,7 @@ class ObjectReplicator:
             node = look.reached.get(device_id)
             try:
                 if node is not None:
-                    theirs[device_id] = _by_hash(await node.leaf("object", look.span, leaf)) if has_any else {}
+                    theirs[device_id] = by_hash(await node.leaf("object", look.span, leaf)) if has_any else {}
             except (Unavailable, DiskFault, NotFound):
                 self._lost(look, device_id)
         agreeing = look.reached.keys() - others.keys()
@@ -437,7 +437,7 @@ class ObjectReplicator:
             there = len(look.reached) == look.primaries
             for device_id, node in list(look.reached.items()):
                 try:
-                    held = _by_hash(await node.leaf("object", look.span, leaf)).get(name_hash)
+                    held = by_hash(await node.leaf("object", look.span, leaf)).get(name_hash)
                 except (Unavailable, DiskFault, NotFound):
                     self._lost(look, device_id)
                     held = None
@@ -481,7 +481,7 @@ class ObjectReplicator:
         mine = await self._store.digests(span)
         for leaf in mine.leaves:
             try:
-                theirs = [_by_hash(await node.leaf("object", span, leaf)) for node in primaries]
+                theirs = [by_hash(await node.leaf("object", span, leaf)) for node in primaries]
             except (Unavailable, DiskFault):
                 self.unanswered += 1
                 return
@@ -493,14 +493,6 @@ class ObjectReplicator:
                     except Conflict:
                         continue  # its container row is still owed: the updater first
             await trio.lowlevel.checkpoint()
-
-
-def _by_hash(keys: Sequence[tuple[bytes, bytes]]) -> Mapping[bytes, tuple[bytes, bytes]]:
-    """The newest version of each name: its key is the least, versions being inverted timestamps."""
-    newest: dict[bytes, tuple[bytes, bytes]] = {}
-    for key, digest in sorted(keys, reverse=True):
-        newest[key[:HASH_BYTES]] = (key, digest)
-    return newest
 
 
 def _covers(held: tuple[bytes, bytes], key: bytes, digest: bytes) -> bool:
