@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tools.cli.main import run
-from tools.deploy.layout import SECRETS
+from tools.deploy.layout import FORMAT, SECRETS
 
 TOP = Path(__file__).resolve().parents[3]
 NO_PORTS = [word for name in ("object", "control", "iscsi") for word in (f"--{name}-port", "0")]
@@ -117,7 +117,7 @@ def _folders(top: Path) -> None:
     (top / "dangling").symlink_to(top / "nowhere")
     record = '"cluster_id":"00000000-0000-4000-8000-000000000000","devices":4,"replicas":3,"part_power":10'
     for name, text in (
-        ("newer", '{"magic":"ringfort-cloud","format":2,"shape":"new"}'),
+        ("newer", '{"magic":"ringfort-cloud","format":99,"shape":"new"}'),
         ("not-ours", '{"magic":"other-cloud","format":1}'),
         ("rotten", '{"magic":"ringfort'),
         ("other-counts", f'{{"magic":"ringfort-cloud","format":1,{record}}}'),
@@ -141,7 +141,7 @@ def _folders(top: Path) -> None:
         ("none/cloud", [], "the parent folder of {} does not exist"),
         ("file/cloud", [], "{parent} is not a folder"),
         ("foreign", [], "{} is not empty and not a cloud (it has 'photo')"),
-        ("newer", [], "{} has format 2, this program knows up to 1"),
+        ("newer", [], f"{{}} has format 99, this program knows up to {FORMAT}"),
         ("not-ours", [], "{}/cloud.json is not a cloud's record"),
         ("rotten", [], "{}/cloud.json cannot be read: Input data was truncated"),
         ("other-counts", ["--devices", "5"], "{} has 4 devices, not 5"),
