@@ -30,7 +30,7 @@ replicator (makes replicas equal).
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 import trio
 
@@ -84,6 +84,7 @@ class BookReclaimer(Reclaimer):
             books.standing,
             overlap,
             proposal,
+            Returning(kind, clock, device, books, nodes, listed),
             clear=clear,
             interval_s=interval_s,
             forget_again_s=forget_again_s,
@@ -92,20 +93,13 @@ class BookReclaimer(Reclaimer):
         self._books = books
         self._nodes = nodes
         self._map_of = map_of
-        self._returning = Returning(kind, clock, device, books, nodes, listed)
         self._oldest: dict[Span, tuple[bytes, Timestamp | None]] = {}  # root and oldest tombstone, as of the last walk
-
-    def _facts(self) -> Mapping[str, int]:
-        return {"put_aside": self._returning.put_aside}
 
     async def _next(self, start: bytes, part_power: int) -> Span | None:
         return await self._books.partition_from(self._kind, start, part_power)  # from the first: flushes
 
     async def _settle(self) -> None:
         await self._books.flush()  # rows that were let go of are gone for good
-
-    async def _compare(self, overlap: Overlap, span: Span, until: int) -> bool:
-        return await self._returning.look(overlap, span, until)
 
     async def _ask(self, overlap: Overlap, span: Span, clean: int) -> tuple[Others, bool]:
         """And whether this device is to hold the partition."""

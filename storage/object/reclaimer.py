@@ -30,7 +30,7 @@ or none.  Neighbours: storage.sync.reclaimer (when), storage.sync.comparing (ask
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import trio
 
@@ -79,16 +79,13 @@ class ObjectReclaimer(Reclaimer):
             store.standing,
             overlap,
             proposal,
+            Returning(clock, device, store, nodes, coded=coded),
             clear=clear,
             interval_s=interval_s,
             forget_again_s=forget_again_s,
         )
         self._store = store
         self._nodes = nodes
-        self._returning = Returning(clock, device, store, nodes, coded=coded)
-
-    def _facts(self) -> Mapping[str, int]:
-        return {"put_aside": self._returning.put_aside}
 
     async def _next(self, start: bytes, part_power: int) -> Span | None:
         return await self._store.partition_from(start, part_power)
@@ -103,9 +100,6 @@ class ObjectReclaimer(Reclaimer):
 
     async def _settle(self) -> None:
         await self._store.index.commit()  # a crash would bring back what was owed, when its row's tombstone may be gone
-
-    async def _compare(self, overlap: Overlap, span: Span, until: int) -> bool:
-        return await self._returning.look(overlap, span, until)
 
     # ---- look
 

@@ -13,9 +13,11 @@ comparing (asks the others), proposal (reports), standing (the mark).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from typing import Protocol
 
 import trio
 
@@ -48,7 +50,16 @@ class _Walk:
     failed: int = 0  # partitions of which it could not be said
 
 
-class Reclaimer:
+class Returning(Protocol):
+    """What compares a device that is behind."""
+
+    put_aside: int  # facts since the start
+
+    async def look(self, overlap: Overlap, span: Span, until: int) -> bool:
+        """Whether all that is held of the partition up to there is known not to have been deleted."""
+
+
+class Reclaimer(ABC):
     """``ring``: how ``standing`` calls it; ``overlap`` gives the one in force; ``clear``: whether no write by an edition older than
     this is under way (ring.service.gate)."""
 
@@ -60,6 +71,7 @@ class Reclaimer:
         standing: Standing,
         overlap: Callable[[], Overlap],
         proposal: Proposal,
+        returning: Returning,
         *,
         clear: Callable[[int], bool],
         interval_s: float,
@@ -73,6 +85,7 @@ class Reclaimer:
         self._standing = standing
         self._overlap = overlap
         self._proposal = proposal
+        self._returning = returning
         self._clear = clear
         self._interval_s = interval_s
         self._forget_again_s = forget_again_s
@@ -89,12 +102,13 @@ class Reclaimer:
             "behind": int(self._standing.behind(self._ring)),
             "horizon": Timestamp(horizon.reclaimed).seconds,
             "clean": Timestamp(self._standing.mark(self._ring)).seconds,
-            **self._facts(),
+            "put_aside": self._returning.put_aside,
         }
         return Progress(walked(walk.start) if walk is not None else 1.0, facts=facts)
 
     def begin(self) -> None:
         """Called again, it looks at what there is to do."""
+        return
 
     async def work(self) -> Busy | Idle:
         overlap = self._overlap()
@@ -157,33 +171,26 @@ class Reclaimer:
             case Task.FORGET:
                 return await self._forget(overlap, span, walk.ticks)
             case Task.COMPARE:
-                return await self._compare(overlap, span, walk.ticks)
+                return await self._returning.look(overlap, span, walk.ticks)
 
     # ---- of what it is the reclaimer of
 
-    def _facts(self) -> Mapping[str, int]:
-        """More of them for ``progress``."""
-        return {}
-
+    @abstractmethod
     async def _next(self, start: bytes, part_power: int) -> Span | None:
         """The first partition at or behind ``start`` of which anything is held."""
-        raise NotImplementedError
 
     def _nothing_pending(self, ticks: int) -> bool:
         """Nothing that is not above it is under way in another form than as what is held."""
         return True
 
+    @abstractmethod
     async def _settle(self) -> None:
         """Before the mark moves: what the walk saw is durable."""
 
+    @abstractmethod
     async def _look(self, overlap: Overlap, span: Span, closed: int) -> bool:
         """Whether the device is clean up to there in this partition."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def _forget(self, overlap: Overlap, span: Span, until: int) -> bool:
         """Let go of its tombstones up to there; False when some could not go."""
-        raise NotImplementedError
-
-    async def _compare(self, overlap: Overlap, span: Span, until: int) -> bool:
-        """Whether all that is held of it up to there is known not to have been deleted."""
-        raise NotImplementedError

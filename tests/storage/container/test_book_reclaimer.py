@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -29,6 +29,7 @@ from storage.rows.books import Books
 from storage.sync.proposal import Proposal
 from tests.storage.client.ground import HASHER, Ground
 from tests.storage.object.object_rig import GOLDEN
+from tests.storage.silent import Silent
 
 ACCOUNT, CONTAINER = Path("AUTH_a"), Path("AUTH_a", "c")
 NOW = int(EPOCH * TICKS_PER_SECOND)
@@ -134,20 +135,6 @@ class Cloud:
         span = Span.of(HASHER.hash(self.book), self.overlap().ring.part_power)
         roots = {(await self.books(number).digests(self.kind, span)).root for number in self.holders}
         return [await self.held(number) for number in self.holders] == [None] * len(self.holders) and len(roots) == 1
-
-
-class Silent:
-    def __init__(self, device: Device) -> None:
-        self.device = device
-
-    def under(self, claim: object) -> Silent:
-        return self
-
-    def __getattr__(self, name: str) -> Callable[..., object]:
-        async def refuse(*arguments: object, **named: object) -> None:
-            raise Unavailable("it does not answer")
-
-        return refuse
 
 
 @pytest.fixture

@@ -31,6 +31,7 @@ from storage.sync.proposal import Proposal
 from storage.sync.standing import OBJECTS
 from tests.storage.client.ground import HASHER, Ground
 from tests.storage.object.object_rig import GOLDEN
+from tests.storage.silent import Silent
 
 CONTAINER = Path("AUTH_a", "c")
 NAME = Path("AUTH_a", "c", "o")
@@ -102,20 +103,6 @@ class Cloud:
     async def mark(self, ticks: int, *numbers: int) -> None:
         for number in numbers or range(4):
             await self.store(number).standing.move(OBJECTS, ticks)
-
-
-class Silent:
-    def __init__(self, device: Device) -> None:
-        self.device = device
-
-    def under(self, claim: object) -> Silent:
-        return self
-
-    def __getattr__(self, name: str) -> Callable[..., object]:
-        async def refuse(*arguments: object, **named: object) -> None:
-            raise Unavailable("it does not answer")
-
-        return refuse
 
 
 @pytest.fixture
